@@ -1,0 +1,1 @@
+"""What a job is and how it runs, in one process or as a leader and workers."""
