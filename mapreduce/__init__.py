@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mapreduce.context import task
     from mapreduce.errors import JobError
     from mapreduce.job import Job, Step, TotalOrder, batch, identity
     from mapreduce.readers import Csv, FixedLength, JsonLines, Pairs, Text, WholeFile, reader
-    from mapreduce.task import task
 
 __all__ = [
     "Csv",
@@ -40,7 +40,7 @@ _HOME = {
     "TotalOrder": "job",
     "batch": "job",
     "identity": "job",
-    "task": "task",
+    "task": "context",
 }
 
 
@@ -50,6 +50,5 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     value = getattr(importlib.import_module(f"mapreduce.{_HOME.get(name, 'readers')}"), name)
-    # Importing mapreduce.task binds the submodule under the name that stands for the object in it.
     globals()[name] = value
     return value

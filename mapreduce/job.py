@@ -263,7 +263,7 @@ class Job:
         return run(self, [inputs] if isinstance(inputs, str) else list(inputs), **options)
 
     def main(self) -> None:
-        """Be a job file's command line: `python wordcount.py INPUT…` is `ringreduce run wordcount.py INPUT…`."""
+        """Be a job file's command line: `python count.py INPUT…` is `ringreduce run count.py INPUT…`."""
         from mapreduce.command import run_as_script
 
         run_as_script(self)
