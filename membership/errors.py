@@ -1,0 +1,29 @@
+"""What can go wrong in membership, and whose fault it is.
+
+A leaf: imports nothing of ours. The machines themselves never raise because of what a peer sent: bad news from
+the network is ignored, answered or announced. What is raised here is always the fault of the caller on this host.
+"""
+
+from __future__ import annotations
+
+__all__ = ["EmptyRing", "InvalidConfig", "InvalidMember", "MembershipError", "SwimStopped"]
+
+
+class MembershipError(Exception):
+    """Base of every error of this package."""
+
+
+class InvalidConfig(MembershipError, ValueError):
+    """Two settings contradict each other (the caller's fault; nothing has started)."""
+
+
+class InvalidMember(MembershipError, ValueError):
+    """A member that cannot be a member, such as one without an id (the caller's fault; nothing has started)."""
+
+
+class SwimStopped(MembershipError):
+    """The machine has left, or its identity was refused; it takes no more commands (the caller's fault)."""
+
+
+class EmptyRing(MembershipError, LookupError):
+    """A key was looked up in a ring without members (retry after someone has joined)."""
