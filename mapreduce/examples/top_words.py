@@ -9,7 +9,7 @@ that the only reduce task chooses among k words a task, however many words there
 from collections.abc import Iterable, Iterator
 from heapq import nsmallest
 
-from mapreduce import Job, task
+from mapreduce import Job, Step, task
 from mapreduce.examples.wordcount import job as wordcount
 
 Count = tuple[str, int]
@@ -32,15 +32,19 @@ def in_order(_: None, counts: Iterable[Count]) -> Iterator[Count]:
     yield from most_frequent(counts)
 
 
-job = wordcount.then(
-    Job(
-        mapper=under_one_key,
-        combiner=keep_best,
-        reducer=in_order,
-        partitions=1,
-        name="top",
-        params={"k": 10},
-    )
+job = Job(
+    steps={
+        **wordcount.steps,
+        "top": Step(
+            mapper=under_one_key,
+            combiner=keep_best,
+            reducer=in_order,
+            partitions=1,
+            after=(wordcount.last_step,),
+        ),
+    },
+    name="top_words",
+    params={"k": 10},
 )
 
 if __name__ == "__main__":
