@@ -343,8 +343,8 @@ def _check_arity(where: str, role: str, function: Callable[..., Any], count: int
     # Plain functions answer without inspect, whose import would cost a small job a tenth of its time.
     if code is not None and not hasattr(function, "__wrapped__") and not hasattr(function, "__self__"):
         accepts = code.co_argcount
-        required = accepts - len(function.__defaults__ or ())  # type: ignore[attr-defined]
-        keyword_only = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())  # type: ignore[attr-defined]
+        required = accepts - len(function.__defaults__ or ())
+        keyword_only = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
         fits = required <= count and (accepts >= count or bool(code.co_flags & 0x04)) and keyword_only == 0
     else:
         import inspect

@@ -1,0 +1,420 @@
+"""Keys and values: what they may be, how they are told apart, ordered, encoded and partitioned.
+
+Theory of operation
+-------------------
+*Identity.*  Two keys are one key when their encoded forms are equal.  Python's `==` is coarser
+(`1 == 1.0 == True`, `0.0 == -0.0`), so a dict of keys would merge what must stay apart.  Checking every
+key's type costs as much as the grouping itself; `Groups` therefore checks only keys *new* to its dict, as
+long as all of them are of a kind that equals nothing outside the kind (str, bytes, None and tuples of
+these).  The first other key moves it to a form with a token for each key.
+
+*Order.*  By type rank (None, bool, int, float, str, bytes, tuple), then by value; tuples element by
+element.  Columns of one type, which is nearly all, are sorted by C comparisons without a key function.
+
+*Encoding.*  Columns, not records: one msgpack call for a whole list.  msgpack has no tuples and Python
+users do, so a column remembers how its arrays are to come back: as lists, as tuples, or (mixed and nested
+cases) with tuples marked one by one.  Integers beyond 64 bits are marked the same way.
+
+*Partition.*  xxh3-64 of the encoded key, modulo the number of partitions: stable across processes,
+machines and versions, as the builtin `hash` is not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from math import copysign
+from typing import Any, NoReturn
+
+import msgpack
+from xxhash import xxh3_64_intdigest
+
+from mapreduce.errors import BadKey, BadValue
+
+Pair = tuple[Any, Any]
+
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+_RANK = {type(None): 0, bool: 1, int: 2, float: 3, str: 4, bytes: 5, tuple: 6}
+_EXT_TUPLE = 1
+_EXT_BIG_INT = 2
+# An encoded value longer than this would not fit the blocks that carry it.
+MAX_VALUE_BYTES = 1 << 30
+
+# How a column's arrays come back, and whether its strings hold lone surrogates.
+PLAIN, TUPLES, MARKED, SURROGATES = 0, 1, 2, 4
+
+
+def normal_key(key: Any) -> Any:
+    """Return the plain key that `key` stands for: subclasses and numpy scalars become their base type.
+
+    Raises:
+        BadKey: it cannot be a key; the message says why and what to do.
+    """
+    kind = type(key)
+    if kind in _RANK:
+        if kind is float and key != key:
+            raise BadKey("NaN cannot be a key: it equals nothing, not even itself")
+        if kind is tuple:
+            return tuple(normal_key(element) for element in key)
+        return key
+    base: Any
+    for base in (str, bytes, int, float):
+        if isinstance(key, base):
+            return normal_key(base(key))
+    if isinstance(key, tuple):
+        return normal_key(tuple(key))
+    if isinstance(key, (bytearray, memoryview)):
+        return bytes(key)
+    if kind.__module__ == "numpy" and hasattr(key, "item") and getattr(key, "ndim", 1) == 0:
+        return normal_key(key.item())
+    hint = "; use a tuple" if isinstance(key, list) else ""
+    raise BadKey(
+        f"a {kind.__name__} cannot be a key{hint}: keys are None, bool, int, float, str, bytes "
+        "or tuples of these"
+    )
+
+
+def order_key(key: Any) -> Any:
+    """Return a value that sorts as `key` does among keys of any type."""
+    kind = type(key)
+    if kind is tuple:
+        return 6, tuple(map(order_key, key))
+    if kind is float:
+        return 3, key, copysign(1.0, key)
+    return _RANK[kind], (0 if key is None else key)
+
+
+def _sorts_by_itself(keys: Sequence[Any]) -> bool:
+    kinds = set(map(type, keys))
+    if len(kinds) != 1:
+        return not kinds
+    kind = kinds.pop()
+    if kind is tuple:
+        shapes = {tuple(map(type, key)) for key in keys}
+        # Tuples of one shape compare by C unless an element is itself a tuple or a float (-0.0, 0.0).
+        return len(shapes) == 1 and not {tuple, float, type(None)} & set(shapes.pop())
+    return kind in (str, bytes, int, bool)
+
+
+def sort_keys(keys: list[Any]) -> None:
+    """Sort distinct keys in place, by type rank, then value."""
+    if _sorts_by_itself(keys):
+        keys.sort()
+    else:
+        keys.sort(key=order_key)
+
+
+class Partitions:
+    """Tells the partition of each key by the hash of its encoded form."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pack = msgpack.Packer(default=_mark).pack
+        self._pack_any = msgpack.Packer(default=_mark, unicode_errors="surrogatepass").pack
+
+    def of(self, keys: Iterable[Any]) -> list[int]:
+        """Return the partition of each key, in order."""
+        count = self._count
+        keys = list(keys)
+        if count == 1:
+            return [0] * len(keys)
+        try:
+            return [digest % count for digest in map(xxh3_64_intdigest, map(self._pack, keys))]
+        except UnicodeEncodeError:  # lone surrogates
+            return [digest % count for digest in map(xxh3_64_intdigest, map(self._pack_any, keys))]
+
+
+# --- encoding ---------------------------------------------------------------------------------------
+
+
+def _mark(value: Any) -> Any:
+    """Say how msgpack shall carry what it cannot; called only for such values."""
+    kind = type(value)
+    if kind is tuple:
+        return msgpack.ExtType(_EXT_TUPLE, _pack_marked(list(value)))
+    if kind is int:
+        return msgpack.ExtType(_EXT_BIG_INT, str(value).encode())
+    if isinstance(value, tuple):
+        return msgpack.ExtType(_EXT_TUPLE, _pack_marked(list(value)))
+    base: Any
+    for base in (bool, int, float, str, bytes, dict, list):
+        if isinstance(value, base):
+            return base(value)
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if kind.__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    hint = "; yield sorted(…) instead" if isinstance(value, (set, frozenset)) else ""
+    raise BadValue(
+        f"a {kind.__module__}.{kind.__qualname__} cannot be sent{hint}: values are what msgpack carries "
+        "(None, bool, int, float, str, bytes, list, dict) and tuples"
+    )
+
+
+def _pack_marked(value: Any) -> bytes:
+    packed: bytes = msgpack.packb(value, default=_mark, strict_types=True, unicode_errors="surrogatepass")
+    return packed
+
+
+def _unmark(code: int, data: bytes) -> Any:
+    if code == _EXT_TUPLE:
+        return tuple(_unpack_marked(data))
+    if code == _EXT_BIG_INT:
+        return int(data)
+    raise ValueError(f"unknown record extension {code}")
+
+
+def _unpack_marked(data: bytes | memoryview) -> Any:
+    return msgpack.unpackb(data, ext_hook=_unmark, strict_map_key=False, unicode_errors="surrogatepass")
+
+
+def pack_column(values: list[Any]) -> tuple[int, bytes]:
+    """Encode a list of values; the first result is the form that `unpack_column` needs.
+
+    Raises:
+        BadValue: a value is of a type that cannot be sent, or nested too deeply.
+    """
+    form = PLAIN
+    kinds = set(map(type, values))
+    if not kinds <= _PLAIN:
+        form = MARKED
+        if kinds in ({tuple}, {list}) and set(map(type, chain.from_iterable(values))) <= _PLAIN:
+            form = TUPLES if kinds == {tuple} else PLAIN
+    try:
+        if form == MARKED:
+            return form, _pack_marked(values)
+        return form, msgpack.packb(values)
+    except UnicodeEncodeError:
+        return form | SURROGATES, msgpack.packb(values, unicode_errors="surrogatepass")
+    except OverflowError:
+        return MARKED, _pack_marked(values)
+    except (TypeError, ValueError) as error:
+        _refuse_value(values, error)
+
+
+def _refuse_value(values: list[Any], error: Exception) -> NoReturn:
+    for value in values:
+        try:
+            _pack_marked(value)
+        except Exception as cause:
+            raise BadValue(f"value {_short(value)} cannot be sent: {cause}") from error
+    raise error
+
+
+def unpack_column(form: int, data: bytes | memoryview) -> list[Any]:
+    """Decode what `pack_column` made."""
+    if form == PLAIN:
+        column: list[Any] = msgpack.unpackb(data, strict_map_key=False)
+        return column
+    if form & MARKED:
+        marked: list[Any] = _unpack_marked(data)
+        return marked
+    errors = "surrogatepass" if form & SURROGATES else None
+    return list(
+        msgpack.unpackb(data, use_list=not form & TUPLES, strict_map_key=False, unicode_errors=errors)
+    )
+
+
+def encoded_size(value: Any) -> int:
+    """Return about how many bytes a value takes, for estimates; it depends on the value alone."""
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return len(value)
+    if kind in _PLAIN:
+        return 8
+    try:
+        return len(_pack_marked(value))
+    except (TypeError, ValueError, RecursionError, BadValue):
+        return 64  # its encoding will tell what is wrong with it
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+# --- grouping ---------------------------------------------------------------------------------------
+
+
+class _Unsafe(Exception):
+    """A key arrived that may equal a key of another type: a signal between two loops, not an error."""
+
+
+class _ByKey(dict[Any, list[Any]]):
+    """{key: values} while all keys are of kinds that equal nothing but themselves."""
+
+    def __missing__(self, key: Any) -> list[Any]:
+        kind = type(key)
+        if kind is not str and kind is not bytes and not _is_safe(key):
+            raise _Unsafe
+        fresh = self[key] = []
+        return fresh
+
+
+def _is_safe(key: Any) -> bool:
+    kind = type(key)
+    if kind is tuple:
+        return all(map(_is_safe, key))
+    return kind is str or kind is bytes or key is None
+
+
+class Groups:
+    """Values grouped under their keys, in the order they came.
+
+    Grows by `add_pairs` and `add_column`; read by `take`, which empties it.
+    """
+
+    def __init__(self) -> None:
+        self._by_key: _ByKey | None = _ByKey()
+        self._by_token: dict[Any, tuple[Any, list[Any]]] = {}
+        self._pack = msgpack.Packer(default=_mark, unicode_errors="surrogatepass").pack
+
+    def __len__(self) -> int:
+        return len(self._by_token) if self._by_key is None else len(self._by_key)
+
+    def add_pairs(self, pairs: Iterator[Pair]) -> None:
+        """Group all pairs of an iterator.
+
+        Raises:
+            BadKey: a key cannot be a key.
+            Exception: what the iterator itself raises; pairs before it are grouped.
+        """
+        groups = self._by_key
+        if groups is not None:
+            try:
+                for key, value in pairs:
+                    groups[key].append(value)
+                return
+            except _Unsafe:
+                self._to_tokens()
+            except TypeError as error:
+                # An unhashable key fails in the dict before __missing__ can name it.
+                if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                    _explain_unhashable(locals().get("key"))
+                raise
+            self._add_by_token(key, value)
+        for key, value in pairs:
+            self._add_by_token(key, value)
+
+    def add_column(self, keys: Sequence[Any], columns: Iterable[Sequence[Any]] | None, values: Any) -> None:
+        """Group a block's keys: `columns` holds each key's values, or is None when `values` is one a key."""
+        groups = self._by_key
+        if groups is not None and not set(map(type, keys)) <= {str, bytes} and not all(map(_is_safe, keys)):
+            self._to_tokens()
+            groups = None
+        if groups is not None:
+            if columns is None:
+                for key, value in zip(keys, values, strict=True):
+                    groups[key].append(value)
+            else:
+                for key, some in zip(keys, columns, strict=True):
+                    groups[key].extend(some)
+            return
+        if columns is None:
+            columns = ((value,) for value in values)
+        for key, some in zip(keys, columns, strict=True):
+            token = key if type(key) in (str, bytes, int) else self._token(key)
+            entry = self._by_token.get(token)
+            if entry is None:
+                entry = self._by_token[token] = (key, [])
+            entry[1].extend(some)
+
+    def take(self) -> tuple[list[Any], list[list[Any]]]:
+        """Return the keys in order of first arrival and each one's values, and start anew."""
+        if self._by_key is not None:
+            keys, columns = list(self._by_key), list(self._by_key.values())
+            self._by_key = _ByKey()
+            return keys, columns
+        keys = [key for key, _ in self._by_token.values()]
+        columns = [values for _, values in self._by_token.values()]
+        self._by_token = {}
+        self._by_key = _ByKey()
+        return keys, columns
+
+    def _add_by_token(self, key: Any, value: Any) -> None:
+        kind = type(key)
+        token = key if kind is int or kind is str or kind is bytes else self._token(key)
+        entry = self._by_token.get(token)
+        if entry is None:
+            self._by_token[token] = (normal_key(key), [value])
+        else:
+            entry[1].append(value)
+
+    def _token(self, key: Any) -> Any:
+        """Return something that equals another key's token only if both encode alike."""
+        key = normal_key(key)
+        if type(key) in (int, str, bytes):
+            return key
+        if type(key) is tuple:
+            kinds = tuple(map(type, key))
+            if float not in kinds and tuple not in kinds:
+                return kinds, key
+        return None, self._pack(key)
+
+    def _to_tokens(self) -> None:
+        assert self._by_key is not None
+        for key, values in self._by_key.items():
+            self._by_token[self._token(key)] = (key, values)
+        self._by_key = None
+
+
+def _explain_unhashable(key: Any) -> None:
+    try:
+        hash(key)
+    except TypeError:
+        normal_key(key)
+
+
+class Pile:
+    """Pairs as they came, ungrouped: for steps that only sort, where hashing keys would be wasted."""
+
+    def __init__(self) -> None:
+        self._keys: list[Any] = []
+        self._values: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add_pairs(self, pairs: Iterator[Pair]) -> None:
+        """Add all pairs of an iterator; raises as `Groups.add_pairs` does."""
+        held = list(pairs)
+        keys = [key for key, _ in held]
+        if not set(map(type, keys)) <= _PLAIN - {float}:
+            keys = list(map(normal_key, keys))
+        self._keys += keys
+        self._values += [value for _, value in held]
+
+    def take(self) -> tuple[list[Any], list[Any]]:
+        """Return keys, with repetitions, and their values, and start anew."""
+        keys, values = self._keys, self._values
+        self._keys, self._values = [], []
+        return keys, values
+
+
+def in_key_order(keys: list[Any], rows: list[Any], *, distinct: bool) -> tuple[list[Any], list[Any]]:
+    """Sort keys and take the rows beside them along; rows of equal keys keep their order.
+
+    Args:
+        keys: may be sorted in place.
+        rows: anything, one a key.
+        distinct: no key stands twice, which is faster to sort.
+    """
+    if _sorts_by_itself(keys):
+        if distinct:
+            by_key = dict(zip(keys, rows, strict=True))
+            keys.sort()
+            return keys, list(map(by_key.__getitem__, keys))
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+    else:
+        ordering = list(map(order_key, keys))
+        order = sorted(range(len(keys)), key=ordering.__getitem__)
+    return list(map(keys.__getitem__, order)), list(map(rows.__getitem__, order))
+
+
+def cut_positions(keys: Sequence[Any], borders: Sequence[Any]) -> list[int]:
+    """Return for each border how many of the sorted keys are not greater than it."""
+    if _sorts_by_itself(keys) and _sorts_by_itself([*keys[:1], *borders]):
+        return [bisect_right(keys, border) for border in borders]
+    ordering = list(map(order_key, keys))
+    return [bisect_right(ordering, order_key(border)) for border in borders]

@@ -1,0 +1,468 @@
+"""From a map task's pairs to sorted runs, and from many runs back to one stream of groups.
+
+Theory of operation
+-------------------
+*Collecting.*  Pairs are grouped by hash while they come.  With a combiner they are combined in
+*rounds*.  Where a round ends depends on the pairs alone, never on memory or time: combining floats in
+another order would give other last bits, and any two runs must be comparable byte for byte.  A round's
+results are kept apart from the next round's pairs and combined with each other once, at the end.
+
+*Spilling.*  What is grouped so far may at any moment (round boundary, with a combiner) go to disk as a
+sorted run for each partition.  Spills are merged in the order they were written, so whether and when a
+task spilled cannot be seen in its output; only this makes it right to let memory decide.
+
+*Merging.*  Runs are merged in (key, run, position) order, and runs are given in map task order, so
+values arrive in (map task, sequence) order whatever arrived first.  What fits in memory is grouped by
+hash again and its keys are sorted in C; what does not is merged block by block, and more runs than can
+be open at once are first merged into fewer.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby, islice, pairwise, repeat
+from operator import itemgetter
+from typing import Any, BinaryIO, Protocol
+
+from mapreduce.errors import JobDefinitionError
+from mapreduce.records import (
+    Groups,
+    Pair,
+    Partitions,
+    Pile,
+    cut_positions,
+    encoded_size,
+    in_key_order,
+    order_key,
+    sort_keys,
+)
+from mapreduce.runs import BLOCK_BYTES, RunWriter, columns_of, read_blocks
+
+# Estimated bytes of pairs in one combiner round.  A constant: see above.
+ROUND_BYTES = 96 << 20
+CHUNK_PAIRS = 65_536
+# What Python needs to keep a new key with its list, beside the key's own bytes; and a value's object.
+KEY_OVERHEAD_BYTES = 200
+VALUE_OVERHEAD_BYTES = 40
+# A decoded block takes about so many times its encoded size.
+DECODED_FACTOR = 8
+MIN_FAN_IN, MAX_FAN_IN = 4, 128
+
+Combine = Callable[[list[Any], list[list[Any]]], Iterator[Pair]]
+ValueOrder = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRange:
+    """Where a run lies: one partition's share of a map task's file.
+
+    Attributes:
+        path: the file.
+        offset, length: the run's bytes in it.
+        keys, values: how many it holds, to judge what it takes in memory.
+    """
+
+    path: str
+    offset: int
+    length: int
+    keys: int
+    values: int
+
+
+class OpenFiles(Protocol):
+    """Gives files to write to and to read from; the shell behind it owns paths and clean-up."""
+
+    def create(self) -> tuple[str, BinaryIO]:
+        """Open a new temporary file for writing."""
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading; kept open and given again until closed by the owner."""
+
+
+# Keys with a row each (a list of values, or one value) and the same for every partition, in key order.
+Rows = tuple[list[Any], list[Any]]
+Split = Callable[[list[Any], list[Any], bool], list[Rows]]
+
+
+def split_by_hash(count: int) -> Split:
+    """Return what cuts rows into partitions by the hash of their keys."""
+    return _split_by_index(Partitions(count).of, count)
+
+
+def split_by_function(function: Callable[[Any, int], int], count: int) -> Split:
+    """Return what cuts rows by a job's own partitioner, its results checked."""
+
+    def partition(keys: Sequence[Any]) -> list[int]:
+        found = [function(key, count) for key in keys]
+        if not (set(map(type, found)) <= {int} and all(0 <= index < count for index in found)):
+            key, index = next(
+                (key, index)
+                for key, index in zip(keys, found, strict=True)
+                if type(index) is not int or not 0 <= index < count
+            )
+            raise JobDefinitionError(
+                f"the partitioner returned {index!r} for key {key!r}; it must return an int, 0 to {count - 1}"
+            )
+        return found
+
+    return _split_by_index(partition, count)
+
+
+def split_by_borders(borders: Sequence[Any], count: int) -> Split:
+    """Return what cuts rows at border keys: partition i holds the keys in (border i-1, border i]."""
+
+    def split(keys: list[Any], rows: list[Any], distinct: bool) -> list[Rows]:
+        keys, rows = in_key_order(keys, rows, distinct=distinct)
+        cuts = [0, *cut_positions(keys, borders), len(keys)]
+        cuts += [len(keys)] * (count + 1 - len(cuts))
+        return [(keys[start:stop], rows[start:stop]) for start, stop in pairwise(cuts)]
+
+    return split
+
+
+def _split_by_index(partition: Callable[[Sequence[Any]], list[int]], count: int) -> Split:
+    def split(keys: list[Any], rows: list[Any], distinct: bool) -> list[Rows]:
+        if count == 1:
+            return [in_key_order(keys, rows, distinct=distinct)]
+        parts: list[Rows] = [([], []) for _ in range(count)]
+        for index, key, row in zip(partition(keys), keys, rows, strict=True):
+            part = parts[index]
+            part[0].append(key)
+            part[1].append(row)
+        return [in_key_order(*part, distinct=distinct) for part in parts]
+
+    return split
+
+
+class MapOutput:
+    """Collects a map task's pairs and writes them as one sorted run for each partition.
+
+    Args:
+        partitions: how many.
+        split: cuts keys into partitions, each in key order.
+        grouped: False piles pairs up without grouping them, for a step that only sorts.
+        combine: runs the job's combiner over keys and their values; None without one.
+        value_order: sorts each key's values by it; None keeps the order they came in.
+        files: where spills go.
+        label: names the runs.
+        spill_bytes: estimated bytes in memory that make the task spill.
+        memory_is_short: asked after every chunk; True makes the task spill whatever the estimate says.
+    """
+
+    def __init__(
+        self,
+        *,
+        partitions: int,
+        split: Split,
+        grouped: bool,
+        combine: Combine | None,
+        value_order: ValueOrder | None,
+        files: OpenFiles,
+        label: str,
+        spill_bytes: int,
+        memory_is_short: Callable[[], bool],
+        round_bytes: int = ROUND_BYTES,
+    ) -> None:
+        self._partitions = partitions
+        self._split = split
+        self._grouped = grouped
+        self._combine = combine
+        self._value_order = value_order
+        self._files = files
+        self._label = label
+        self._spill_bytes = spill_bytes
+        self._memory_is_short = memory_is_short
+        self._round_bytes = round_bytes
+        self._fresh: Groups | Pile = Groups() if grouped else Pile()
+        self._combined = Groups()
+        self._rounds = 0
+        self._fresh_bytes = 0
+        self._value_bytes = 0
+        self._key_bytes = KEY_OVERHEAD_BYTES
+        self._spills: list[list[RunRange | None]] = []
+        self.spilled_bytes = 0
+
+    def add(self, pairs: Iterator[Pair], check_first: Callable[[Any], None]) -> None:
+        """Collect all pairs of an iterator; `check_first` looks at one pair of each chunk."""
+        groups = self._fresh
+        for first in pairs:
+            check_first(first)
+            groups.add_pairs(chain((first,), islice(pairs, CHUNK_PAIRS - 1)))
+            self._account(*first)
+            if self._combine is not None:
+                if self._fresh_bytes > self._round_bytes:
+                    self._end_round()
+            elif self._fresh_bytes > self._spill_bytes or (
+                self._memory_is_short() and self._fresh_bytes > self._spill_bytes // 8
+            ):
+                self._spill(groups)
+                self._fresh_bytes = self._value_bytes = 0
+
+    def finish(self, file: BinaryIO, path: str) -> list[RunRange | None]:
+        """Write everything.
+
+        Returns:
+            Each partition's range in the file, None where it holds nothing.
+        """
+        if self._combine is not None and self._rounds:
+            self._end_round()
+            if not self._spills:
+                self._combined = self._combine_groups(self._combined)
+            groups = self._combined
+        elif self._combine is not None:
+            groups = self._combine_groups(self._fresh)
+        else:
+            groups = self._fresh
+        if not self._spills:
+            return self._write(groups, file, path)
+        if len(groups):
+            self._spill(groups)
+        return self._merge_spills(file, path)
+
+    def _account(self, key: Any, value: Any) -> None:
+        """Estimate what is held, from one pair of each chunk and the number of keys: from data alone."""
+        if value is None or value is True or value is False or (type(value) is int and -6 < value < 257):
+            size = 0  # shared objects
+        else:
+            size = VALUE_OVERHEAD_BYTES + encoded_size(value)
+        self._value_bytes += CHUNK_PAIRS * (8 + size)
+        self._key_bytes = max(self._key_bytes, KEY_OVERHEAD_BYTES + encoded_size(key))
+        self._fresh_bytes = len(self._fresh) * self._key_bytes + self._value_bytes
+
+    def _end_round(self) -> None:
+        assert self._combine is not None
+        keys, columns = self._combine_groups(self._fresh).take()
+        self._combined.add_column(keys, columns, ())
+        self._rounds += 1
+        self._fresh_bytes = self._value_bytes = 0
+        held = len(self._combined) * (self._key_bytes + self._rounds * VALUE_OVERHEAD_BYTES)
+        if held > self._spill_bytes or (self._memory_is_short() and held > self._spill_bytes // 8):
+            self._spill(self._combined)
+
+    def _combine_groups(self, groups: Groups) -> Groups:
+        """Run the combiner over the keys that have several values."""
+        assert self._combine is not None
+        keys, columns = groups.take()
+        several = [index for index, values in enumerate(columns) if len(values) > 1]
+        if len(several) < len(keys):
+            single = [index for index, values in enumerate(columns) if len(values) == 1]
+            groups.add_column(
+                [keys[index] for index in single], None, [columns[index][0] for index in single]
+            )
+            keys = [keys[index] for index in several]
+            columns = [columns[index] for index in several]
+        groups.add_pairs(self._combine(keys, columns))
+        return groups
+
+    def _spill(self, groups: Groups) -> None:
+        path, file = self._files.create()
+        with file:
+            self._spills.append(self._write(groups, file, path))
+            self.spilled_bytes += file.tell()
+
+    def _write(self, groups: Groups | Pile, file: BinaryIO, path: str) -> list[RunRange | None]:
+        keys, rows = groups.take()
+        if self._value_order is not None and self._grouped:
+            for values in rows:
+                if len(values) > 1:
+                    values.sort(key=self._value_order)
+        parts = self._split(keys, rows, self._grouped)
+        del keys, rows
+        ranges: list[RunRange | None] = []
+        for index, part in enumerate(parts):
+            ranges.append(self._write_run(file, path, index, *part))
+            parts[index] = ([], [])  # written: its memory may go
+        return ranges
+
+    def _write_run(
+        self, file: BinaryIO, path: str, partition: int, keys: list[Any], rows: list[Any]
+    ) -> RunRange | None:
+        if not keys:
+            return None
+        offset = file.tell()
+        writer = RunWriter(file, f"{self._label}/{partition}")
+        if self._grouped:
+            writer.write_groups(keys, rows)
+        else:
+            writer.write_pairs(keys, rows)
+        length = writer.finish()
+        return RunRange(path=path, offset=offset, length=length, keys=len(keys), values=writer.values_written)
+
+    def _merge_spills(self, file: BinaryIO, path: str) -> list[RunRange | None]:
+        ranges: list[RunRange | None] = []
+        for partition in range(self._partitions):
+            runs = [found for spill in self._spills if (found := spill[partition]) is not None]
+            groups: Iterator[tuple[Any, Iterable[Any]]] = merge_runs(runs, self._files, self._value_order)
+            if self._combine is not None:
+                groups = _recombined(groups, self._combine)
+            ranges.append(write_merged(groups, file, path, f"{self._label}/{partition}"))
+        return ranges
+
+
+def _recombined(
+    groups: Iterator[tuple[Any, Iterable[Any]]], combine: Combine
+) -> Iterator[tuple[Any, Iterable[Any]]]:
+    for key, values in groups:
+        held = list(values)
+        if len(held) == 1:
+            yield key, held
+            continue
+        regrouped = Groups()
+        regrouped.add_pairs(combine([key], [held]))
+        yield from zip(*regrouped.take(), strict=True)
+
+
+def write_merged(
+    groups: Iterator[tuple[Any, Iterable[Any]]], file: BinaryIO, path: str, label: str
+) -> RunRange | None:
+    """Write a stream of groups as one run, holding no more than about a block of it."""
+    offset = file.tell()
+    writer = RunWriter(file, label)
+    keys: list[Any] = []
+    columns: list[list[Any]] = []
+    held = 0
+    for key, values in groups:
+        rest = iter(values)
+        while some := list(islice(rest, 4096)):
+            keys.append(key)
+            columns.append(some)
+            held += len(some)
+            if held >= 4096:
+                writer.write_groups(keys, columns)
+                keys, columns, held = [], [], 0
+    if keys:
+        writer.write_groups(keys, columns)
+    length = writer.finish()
+    if not writer.keys_written:
+        return None
+    return RunRange(
+        path=path, offset=offset, length=length, keys=writer.keys_written, values=writer.values_written
+    )
+
+
+def memory_needed(runs: Iterable[RunRange]) -> int:
+    """Return about how many bytes it takes to hold all groups of some runs in memory."""
+    return sum(
+        run.keys * KEY_OVERHEAD_BYTES + run.values * VALUE_OVERHEAD_BYTES + 2 * run.length for run in runs
+    )
+
+
+def gather(
+    runs: Sequence[RunRange], files: OpenFiles, value_order: ValueOrder | None
+) -> tuple[list[Any], list[list[Any]]]:
+    """Read runs into memory: keys in key order, each with its values in (run, position) order."""
+    groups = Groups()
+    for run in runs:
+        for keys, counts, values in read_blocks(files.open(run.path), run.offset, run.length):
+            groups.add_column(keys, columns_of(counts, values), values)
+    columns: list[list[Any]]
+    keys, columns = in_key_order(*groups.take(), distinct=True)
+    if value_order is not None:
+        for column in columns:
+            if len(column) > 1:
+                column.sort(key=value_order)
+    return keys, columns
+
+
+def gather_sorted(runs: Sequence[RunRange], files: OpenFiles) -> tuple[list[Any], list[Any]]:
+    """Read runs of pairs into memory, sorted by (key, run, position), without grouping them."""
+    all_keys: list[Any] = []
+    all_values: list[Any] = []
+    for run in runs:
+        for keys, counts, values in read_blocks(files.open(run.path), run.offset, run.length):
+            if counts is not None:
+                keys = list(chain.from_iterable(map(repeat, keys, counts)))
+            all_keys += keys
+            all_values += values
+    return in_key_order(all_keys, all_values, distinct=False)
+
+
+def merge_runs(
+    runs: Sequence[RunRange], files: OpenFiles, value_order: ValueOrder | None, fan_in: int = MAX_FAN_IN
+) -> Iterator[tuple[Any, Iterable[Any]]]:
+    """Merge sorted runs block by block.
+
+    Args:
+        runs: in map task order.
+        files: opens them, and holds intermediate runs where there are more than `fan_in`.
+        value_order: how each key's values are sorted within every run, or None.
+        fan_in: how many runs are open at once.
+
+    Yields:
+        (key, its values): the values are an iterator that is good until the next group is asked for.
+    """
+    runs = list(runs)
+    while len(runs) > fan_in:
+        # Neighbours are merged with neighbours, so that map task order survives.
+        runs = [
+            merged
+            for start in range(0, len(runs), fan_in)
+            if (merged := _merge_some(runs[start : start + fan_in], files, value_order)) is not None
+        ]
+    yield from _merge_groups(runs, files, value_order)
+
+
+def _merge_some(
+    runs: Sequence[RunRange], files: OpenFiles, value_order: ValueOrder | None
+) -> RunRange | None:
+    path, file = files.create()
+    with file:
+        return write_merged(_merge_groups(runs, files, value_order), file, path, "merged")
+
+
+def _merge_groups(
+    runs: Sequence[RunRange], files: OpenFiles, value_order: ValueOrder | None
+) -> Iterator[tuple[Any, Iterable[Any]]]:
+    merged: Iterator[tuple[Any, ...]]
+    if value_order is None:
+        merged = heapq.merge(*(_entries(run, files) for run in runs), key=itemgetter(0))
+    else:
+        streams = (_sorted_entries(run, files, value_order) for run in runs)
+        merged = heapq.merge(*streams, key=itemgetter(0, 3))
+    for _, entries in groupby(merged, key=itemgetter(0)):
+        head = next(entries)
+        columns = chain((head[2],), map(itemgetter(2), entries))
+        yield head[1], chain.from_iterable(columns)
+
+
+def _entries(run: RunRange, files: OpenFiles) -> Iterator[tuple[Any, ...]]:
+    """Yield (order, key, values) of one run."""
+    for keys, counts, values in read_blocks(files.open(run.path), run.offset, run.length):
+        columns = columns_of(counts, values)
+        if columns is None:
+            for key, value in zip(keys, values, strict=True):
+                yield order_key(key), key, (value,)
+        else:
+            for key, some in zip(keys, columns, strict=True):
+                yield order_key(key), key, some
+
+
+def _sorted_entries(run: RunRange, files: OpenFiles, value_order: ValueOrder) -> Iterator[tuple[Any, ...]]:
+    """Yield (order, key, (value,), value's order) of one run whose values are sorted within each key."""
+    for order, key, values in _entries(run, files):
+        for value in values:
+            yield order, key, (value,), value_order(value)
+
+
+def fan_in_for(memory_bytes: int) -> int:
+    """Return how many runs may be merged at once within so much memory: each holds one decoded block."""
+    return max(MIN_FAN_IN, min(MAX_FAN_IN, memory_bytes // (DECODED_FACTOR * BLOCK_BYTES)))
+
+
+def borders_of(sample: list[Any], partitions: int) -> list[Any]:
+    """Return the keys that cut a sample of keys into parts of about equal size.
+
+    Args:
+        sample: sampled keys, with repetitions.
+        partitions: how many parts.
+
+    Returns:
+        At most `partitions - 1` distinct keys in key order.
+    """
+    ordered = sorted(sample, key=order_key)
+    borders = [ordered[index * len(ordered) // partitions] for index in range(1, partitions) if ordered]
+    distinct = [key for key, _ in groupby(borders)]
+    sort_keys(distinct)
+    return distinct
