@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 POINTS_PER_WEIGHT = 64
-MAX_WEIGHT = 64.0  # 4,096 points: beyond it one peer's weight would be every other peer's memory
+MAX_WEIGHT = 1000.0  # 64,000 points: beyond it one weight would be every other peer's memory
 CIRCLE = 1 << 64
 DIGEST_BITS = 128
 
