@@ -100,7 +100,7 @@ class Nemesis:
 
     Args: world: whom to hurt. config: how. actions: for faults that only the scenario can do (such as
         LEAVE), how to do them. max_down: so many nodes may be down, paused or gone at a time; further
-        strikes of that kind are let go. fixed_address: names of nodes that never move to another address
+        strikes of that kind are let go. anchors: names of nodes that never move to another address
         (the seeds that all others know).
     """
 
@@ -111,14 +111,14 @@ class Nemesis:
         *,
         actions: Mapping[Fault, Action] | None = None,
         max_down: int,
-        fixed_address: Collection[str] = (),
+        anchors: Collection[str] = (),
     ) -> None:
         self.fired: Counter[Fault] = Counter()
         self._world = world
         self._config = config
         self._actions = dict(actions or {})
         self._max_down = max_down
-        self._fixed_address = frozenset(fixed_address)
+        self._anchors = frozenset(anchors)
         self._healed = False
         self._moves = 0
 
@@ -198,13 +198,13 @@ class Nemesis:
             node.torn_after = random.randint(0, 5)
             node.when_torn = lambda: self._tear(node, down_s)
             return False
-        if fault is Fault.MOVE and node.name in self._fixed_address:
+        if fault is Fault.MOVE and node.name in self._anchors:
             return False
         world.crash(node, wipe=fault is Fault.WIPE)
         if fault is Fault.MOVE:
             self._moves += 1
             world.move(node, f"{node.address.rpartition(':')[0]}:{MOVED_PORT + self._moves}")
-        elif random.random() < self._config.kill_share:
+        elif random.random() < self._config.kill_share and self._may_vanish(node):
             node.gone = True
             return True
         self._later(down_s, lambda: self._boot(node))
@@ -222,6 +222,10 @@ class Nemesis:
     def _boot(self, node: Node) -> None:
         if node.state is NodeState.DOWN and not node.gone:
             self._world.boot(node)
+
+    def _may_vanish(self, node: Node) -> bool:
+        nodes = self._world.nodes
+        return node.name not in self._anchors and 2 * sum(other.gone for other in nodes) < len(nodes) - 2
 
     def _room_for_one_more_down(self) -> bool:
         return sum(not node.running for node in self._world.nodes) < self._max_down

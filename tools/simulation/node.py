@@ -133,6 +133,7 @@ class Node:
         "inbox",
         "index",
         "name",
+        "overdue_ticks",
         "process",
         "program",
         "send",
@@ -160,6 +161,7 @@ class Node:
         self.inbox: deque[object] = deque()
         self.wake_at = math.inf  # world time of the one wake-up that is valid
         self.wake_due = math.inf  # the deadline it is for, by the node's own clock
+        self.overdue_ticks = 0  # ticks in a row after which the deadline was still in the past
         self.torn_after: int | None = None  # crash after so many more effects
         self.when_torn: Callable[[], None] | None = None
 

@@ -1,0 +1,163 @@
+"""The simulator's command: ``python -m tools.simulate membership`` and ``python -m tools.simulate gossip``.
+
+``membership`` runs seeds of the deterministic world, each with its own faults, and says what really
+happened. Exit code 0: every promise was kept; 1: a seed broke one (the command that replays it is
+printed), or a fault that was turned on in some of 100 or more seeds never happened; 2: bad usage.
+
+``gossip`` measures dissemination and detection in large clusters and holds the numbers against the
+papers' claims.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.simulation.kinds import Fault
+from tools.simulation.scenario import Outcome, never_fired, run_scenario
+from tools.simulation.trace import Trace
+
+__all__ = ["main"]
+
+ENOUGH_SEEDS = (
+    100  # from so many on, a fault that was turned on and never happened is the simulator's failure
+)
+MAX_REPORTED = 10
+MAX_NODES = 100_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parsed = _parser().parse_args(arguments)
+    if parsed.world == "gossip":
+        return _gossip(parsed)
+    if parsed.replay is not None:
+        return _replay(parsed)
+    return _membership(parsed)
+
+
+def _membership(parsed: argparse.Namespace) -> int:
+    from tools.simulation.membership import membership_maker
+
+    make = membership_maker(nodes=parsed.nodes, codec=parsed.codec)
+    outcomes: list[Outcome] = []
+    begin = last_said = time.perf_counter()
+    for seed in parsed.seeds:
+        outcomes.append(run_scenario(make, seed))
+        if time.perf_counter() - last_said >= 5.0:
+            last_said = time.perf_counter()
+            print(f"{len(outcomes)} of {len(parsed.seeds)} seeds", file=sys.stderr)
+    elapsed_s = time.perf_counter() - begin
+    failed = [outcome for outcome in outcomes if outcome.violation]
+    for outcome in failed[:MAX_REPORTED]:
+        print(f"seed {outcome.seed} ({outcome.title}):")
+        print(f"    {outcome.violation}")
+        print(f"    {_again(parsed, outcome.seed)}")
+    if len(failed) > MAX_REPORTED:
+        print(f"… and {len(failed) - MAX_REPORTED} more")
+    idle = never_fired(outcomes) if len(outcomes) >= ENOUGH_SEEDS else []
+    _report(outcomes, elapsed_s, len(failed))
+    if idle:
+        print(f"faults turned on that never happened: {', '.join(idle)}")
+    return 1 if failed or idle else 0
+
+
+def _report(outcomes: Sequence[Outcome], elapsed_s: float, failed: int) -> None:
+    fired: Counter[Fault] = Counter()
+    enabled: Counter[Fault] = Counter()
+    for outcome in outcomes:
+        fired += outcome.fired
+        enabled.update(outcome.enabled)
+    virtual_s = sum(outcome.virtual_s for outcome in outcomes)
+    print(
+        f"{len(outcomes)} seeds in {elapsed_s:.1f} s: {len(outcomes) / elapsed_s:.1f} seeds/s, "
+        f"{virtual_s / elapsed_s:.0f} virtual seconds a second, "
+        f"{sum(outcome.events for outcome in outcomes) / elapsed_s:,.0f} events/s"
+    )
+    healed = sorted(outcome.healed_s for outcome in outcomes if not outcome.violation)
+    if healed:
+        median_s, latest_s = healed[len(healed) // 2], healed[-1]
+        print(f"agreement after healing: median {median_s:.1f} s, latest {latest_s:.1f} s (virtual)")
+    print(f"{'fault':<22} {'seeds with it':>13} {'really happened':>16}")
+    for fault in Fault:
+        print(f"{fault:<22} {enabled[fault]:>13,} {fired[fault]:>16,}")
+    print(f"{failed} of {len(outcomes)} seeds broke a promise")
+
+
+def _replay(parsed: argparse.Namespace) -> int:
+    from tools.simulation.membership import membership_maker
+
+    trace = Trace(keep_lines=True)
+    outcome = run_scenario(membership_maker(nodes=parsed.nodes, codec=parsed.codec), parsed.replay, trace)
+    print(f"seed {outcome.seed}: {outcome.title}")
+    print(*trace.lines, sep="\n")
+    print(
+        f"trace {outcome.trace_digest} ({outcome.events:,} events, {outcome.virtual_s:.1f} virtual seconds)"
+    )
+    print(f"violation: {outcome.violation}" if outcome.violation else "no violation")
+    return 1 if outcome.violation else 0
+
+
+def _gossip(parsed: argparse.Namespace) -> int:
+    raise NotImplementedError
+
+
+def _again(parsed: argparse.Namespace, seed: int) -> str:
+    options = f" --nodes {parsed.nodes}" if parsed.nodes is not None else ""
+    options += "" if parsed.codec else " --no-codec"
+    return f"replay: python -m tools.simulate membership --replay {seed}{options}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.simulate", description=(__doc__ or "").split("\n")[0]
+    )
+    worlds = parser.add_subparsers(dest="world", required=True)
+    membership = worlds.add_parser("membership", help="run seeds of membership under faults")
+    membership.add_argument("--seeds", type=_seed_range, default=range(100), metavar="FROM:TO", help="0:100")
+    membership.add_argument("--nodes", type=_node_count, default=None, help="default: 3 to 9, drawn by seed")
+    membership.add_argument("--replay", type=int, metavar="SEED", help="run one seed and print its trace")
+    membership.add_argument(
+        "--codec",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="pass messages through the real wire format (default) or as objects, which is faster",
+    )
+    gossip = worlds.add_parser("gossip", help="measure dissemination and detection in large clusters")
+    gossip.add_argument("--nodes", type=_node_counts, default=(100, 1000, 10_000), help="100,1000,10000")
+    gossip.add_argument("--seed", type=int, default=0)
+    gossip.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the table (needs matplotlib)")
+    return parser
+
+
+def _seed_range(text: str) -> range:
+    first, colon, last = text.partition(":")
+    try:
+        seeds = range(int(first), int(last)) if colon else range(int(first), int(first) + 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FROM:TO, such as 0:1000") from None
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text!r} holds no seed")
+    return seeds
+
+
+def _node_count(text: str) -> int:
+    try:
+        count = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of nodes") from None
+    if not 2 <= count <= MAX_NODES:
+        raise argparse.ArgumentTypeError(f"{count} nodes: it must be 2 to {MAX_NODES:,}")
+    return count
+
+
+def _node_counts(text: str) -> tuple[int, ...]:
+    return tuple(_node_count(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
