@@ -1,0 +1,329 @@
+"""A job's code in this process, and what takes it to another one.
+
+*Job files* are executed under one fixed module name, `JOB_MODULE`, with their directory first on the module
+path.  So a file called json.py shadows nothing, `if __name__ == "__main__":` does not fire, and a function
+of it is pickled as a plain reference that resolves in every process that has loaded the file in the same way.
+
+*Packing.*  `Code` is what such a process needs.  Plain pickle is tried first; cloudpickle, whose import alone
+costs a tenth of a small job, only carries what has no importable name: functions of `__main__`, lambdas,
+closures, notebooks.
+
+Loading and unpacking replace whatever job the process held before, with the modules that came from its
+directory: a child that serves one job after another must not give the second the first one's helpers.
+
+What user code raises meanwhile is the user's: one line with the user's own place in it, the frames that are
+not ours as a note.
+
+⚙ This module reads files, changes `sys.path` and `sys.modules`, and executes user code.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from types import FunctionType, ModuleType, TracebackType
+from typing import Any, NoReturn
+
+from mapreduce.errors import JobDefinitionError
+from mapreduce.job import Job
+from mapreduce.spelling import closest
+
+JOB_MODULE = "__ringreduce_job__"
+
+_OUR_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
+_OUR_PACKAGES = ("mapreduce", "membership", "p2p")
+_EXAMPLES_DIRECTORY = os.path.join(_OUR_DIRECTORY, "examples")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """What another process on this machine needs to have the job.
+
+    Attributes:
+        job: the pickled `Job`.
+        file: absolute path of the job file, to be loaded as `JOB_MODULE` first; None: there is none.
+        sys_path: entries to put first on the module path; the first is the job's own directory.
+    """
+
+    job: bytes
+    file: str | None = None
+    sys_path: tuple[str, ...] = ()
+
+
+# -- executing user code ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Process:
+    """What this process holds of a job, and what to undo before the next one."""
+
+    loading_depth: int = 0
+    path_entries: tuple[str, ...] = ()
+    modules_before: frozenset[str] = frozenset()
+
+
+_process = _Process()
+
+
+def is_loading() -> bool:
+    """True while a job's code is being imported, when `job.main()` in it must not start a job."""
+    return _process.loading_depth > 0
+
+
+def load_file(path: str, more_path: tuple[str, ...] = ()) -> ModuleType:
+    """Execute a job file as the module `JOB_MODULE`, in place of any job that was loaded before.
+
+    Args:
+        path: the file.
+        more_path: entries of the module path that the file may need behind its own directory.
+
+    Raises:
+        JobDefinitionError: it cannot be read or compiled, or it raises; the message says file and line.
+    """
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+    except FileNotFoundError:
+        directory, name = os.path.split(path)
+        raise JobDefinitionError(
+            f"there is no file {path}{closest(name, python_files(directory or '.'))}"
+        ) from None
+    except OSError as error:
+        raise JobDefinitionError(f"cannot read {path}: {error.strerror}") from None
+    absolute = os.path.abspath(path)
+    try:
+        program = compile(source, absolute, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        kind = "" if path.endswith(".py") else " (is it a Python file?)"
+        raise JobDefinitionError(_syntax_error(error) + kind) from None
+    except ValueError as error:  # null bytes
+        raise JobDefinitionError(f"{path} is not a Python file: {error}") from None
+    replace_job(os.path.dirname(os.path.realpath(absolute)), *more_path)
+    module = ModuleType(JOB_MODULE)
+    module.__file__ = absolute
+    sys.modules[JOB_MODULE] = module
+    with executing_user_code(path):
+        exec(program, vars(module))
+    return module
+
+
+def python_files(directory: str) -> list[str]:
+    """Return the names of the Python files in a directory, sorted; none if it cannot be read."""
+    try:
+        return sorted(name for name in os.listdir(directory) if name.endswith(".py"))
+    except OSError:
+        return []
+
+
+def replace_job(*entries: str) -> None:
+    """Put a job's directories first on the module path, and forget the job that was there before."""
+    own_before = _process.path_entries[:1]
+    for name in list(sys.modules):
+        if name not in _process.modules_before and any(belongs(name, root) for root in own_before):
+            del sys.modules[name]
+    sys.modules.pop(JOB_MODULE, None)
+    for entry in _process.path_entries:
+        if entry in sys.path:
+            sys.path.remove(entry)
+    # The first goes to the front even if it is on the path: it is the job's own.
+    _process.path_entries = tuple(e for n, e in enumerate(entries) if n == 0 or e not in sys.path)
+    _process.modules_before = frozenset(sys.modules)
+    sys.path[:0] = _process.path_entries
+
+
+def belongs(name: str, root: str) -> bool:
+    """True if the loaded module `name` is the user's own and comes from the directory `root`."""
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or name.partition(".")[0] in _OUR_PACKAGES:
+        return False
+    stem = os.path.join(os.path.realpath(root), *name.split("."))
+    return os.path.realpath(file) in (f"{stem}.py", os.path.join(stem, "__init__.py")) and not is_installed(
+        root
+    )
+
+
+def is_installed(directory: str) -> bool:
+    """True for a directory of installed modules, which every machine is expected to have by itself."""
+    parts = directory.split(os.sep)
+    library = os.path.dirname(os.path.realpath(os.__file__))
+    return "site-packages" in parts or "dist-packages" in parts or os.path.realpath(directory) == library
+
+
+@contextmanager
+def executing_user_code(label: str) -> Iterator[None]:
+    """Turn whatever user code raises in the block into one line with the user's place in it.
+
+    Raises:
+        JobDefinitionError: with the traceback of the user's frames as a note, where that says more.
+    """
+    _process.loading_depth += 1
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() in a job file is the file's mistake, not our end
+        _refuse(label, error)
+    finally:
+        _process.loading_depth -= 1
+
+
+def _refuse(label: str, error: BaseException) -> NoReturn:
+    frames = _user_frames(error.__traceback__)
+    place = f"{shown(frames[-1][0])}, line {frames[-1][1]}" if frames else label
+    match error:
+        case JobDefinitionError():
+            message = f"{place}: {error}" if frames else str(error)
+        case SyntaxError():  # in a module that the job imports
+            message = f"{_syntax_error(error)} (imported from {place})"
+        case ModuleNotFoundError(name=str(name)):
+            message = (
+                f"{place}: there is no module {name!r}: install it for {sys.executable}, "
+                "or put it beside the job file"
+            )
+        case ImportError() if "relative import" in str(error):
+            message = (
+                f"{place}: {error}: a job file that is part of a package is run by its module name, from "
+                "the directory that holds the package: ringreduce run PACKAGE.MODULE"
+            )
+        case SystemExit():
+            message = (
+                f"{place}: the job ends the program (SystemExit: {error}) while it is loaded; "
+                'what a script does belongs under  if __name__ == "__main__":'
+            )
+        case _:
+            text = " ".join(str(error).split())
+            refusal = JobDefinitionError(f"{place}: {type(error).__name__}{f': {text}' if text else ''}")
+            refusal.add_note(_traceback_text(error))
+            raise refusal from None
+    raise JobDefinitionError(message) from None
+
+
+def _syntax_error(error: SyntaxError) -> str:
+    text = f": {error.text.strip()}" if error.text else ""
+    return f"{shown(str(error.filename))}, line {error.lineno}: {error.msg}{text}"
+
+
+def shown(file: str) -> str:
+    """Return a path as a user would write it: relative where it lies below the current directory."""
+    try:
+        relative = os.path.relpath(file)
+    except OSError:  # the current directory is gone
+        return file
+    return file if relative.startswith(os.pardir) else relative
+
+
+def _user_frames(trace: TracebackType | None) -> list[tuple[str, int]]:
+    """The (file, line) of each frame that is neither ours nor the import machinery's."""
+    frames = []
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if _is_users(file):
+            frames.append((file, trace.tb_lineno))
+        trace = trace.tb_next
+    return frames
+
+
+def _is_users(file: str) -> bool:
+    ours = file.startswith(_OUR_DIRECTORY + os.sep) and not file.startswith(_EXAMPLES_DIRECTORY + os.sep)
+    return not ours and not file.startswith("<frozen importlib") and f"{os.sep}importlib{os.sep}" not in file
+
+
+def _traceback_text(error: BaseException) -> str:
+    import traceback
+
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
+    lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
+    return "".join([*lines, *traceback.format_exception_only(error)]).rstrip("\n")
+
+
+# -- to another process on this machine ---------------------------------------------------------------
+
+
+class _ByValue(Exception):
+    """Something in the job has no name by which another process could import it."""
+
+
+class _ReferencePickler(pickle.Pickler):
+    """A pickler that gives up at the first thing that lives in `__main__`: there is another one elsewhere."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Refuse functions and classes of `__main__`; leave the rest to pickle."""
+        if isinstance(value, FunctionType | type) and value.__module__ == "__main__":
+            raise _ByValue
+        return NotImplemented
+
+
+def pack(job: Job, *, file: str | None = None, directory: str | None = None) -> Code:
+    """Make of a job what a child process can `unpack`.
+
+    Args:
+        job: the job.
+        file: the job file; default: the one that is loaded, if the job refers to it.
+        directory: where the job's own modules lie; default: the running script's directory.
+
+    Raises:
+        JobDefinitionError: something in it cannot be pickled, or a job file starts a job while it is loaded.
+    """
+    if is_loading():
+        raise JobDefinitionError(
+            "a job is started while its file is being loaded; what a script does belongs under "
+            ' if __name__ == "__main__":'
+        )
+    pickled = _pickled(job)
+    if file is None and JOB_MODULE.encode() in pickled and JOB_MODULE in sys.modules:
+        file = sys.modules[JOB_MODULE].__file__
+    path = [*([directory] if directory is not None else []), *sys.path]
+    return Code(
+        job=pickled,
+        file=os.path.abspath(file) if file is not None else None,
+        sys_path=tuple(dict.fromkeys(os.path.abspath(entry) for entry in path)),
+    )
+
+
+def repack(job: Job, code: Code) -> Code:
+    """Return `code` for a job that differs from the packed one in its settings only."""
+    return replace(code, job=_pickled(job))
+
+
+def _pickled(job: Job) -> bytes:
+    stream = BytesIO()
+    try:
+        _ReferencePickler(stream, protocol=5).dump(job)
+        return stream.getvalue()
+    except (_ByValue, pickle.PicklingError, AttributeError, TypeError):
+        pass  # lambdas raise the second or third, by Python's version; open files the fourth
+    import cloudpickle
+
+    try:
+        pickled: bytes = cloudpickle.dumps(job, protocol=5)
+    except Exception as error:  # whatever a user's own __reduce__ raises is the user's
+        raise JobDefinitionError(
+            f"job {job.name!r} cannot travel to another process: {error}; "
+            "open files, locks and connections belong into setup()"
+        ) from None
+    return pickled
+
+
+def unpack(code: Code) -> Job:
+    """Rebuild a job in a child process.
+
+    It opens a pickle: only for what this user's own process packed, or what an authorised submitter sent
+    and whose digest was checked.
+
+    Raises:
+        JobDefinitionError: the job's code does not load here as it did there.
+    """
+    if code.file is not None:
+        load_file(code.file, code.sys_path)
+    else:
+        replace_job(*code.sys_path)
+    with executing_user_code(code.file or "the job"):
+        job = pickle.loads(code.job)
+    assert isinstance(job, Job)
+    return job
