@@ -28,6 +28,7 @@ ENOUGH_SEEDS = (
 )
 MAX_REPORTED = 10
 MAX_NODES = 100_000
+ROUGH_CONDITIONS = ((0.01, 0.0), (0.05, 0.0), (0.0, 0.05))  # (share of messages lost, share of nodes sick)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,7 +104,58 @@ def _replay(parsed: argparse.Namespace) -> int:
 
 
 def _gossip(parsed: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from tools.simulation import gossip, gossip_plot
+
+    if parsed.plot is not None:
+        problem = gossip_plot.why_not(parsed.plot)
+        if problem:
+            print(problem, file=sys.stderr)
+            return 2
+    calm = []
+    print("calm links; times in seconds, means over the nodes killed")
+    print(
+        f"{'nodes':>7} {'rounds to':>10} {'to the':>7} {'first':>10} {'first':>7} {'last':>7} {'messages':>9}"
+        f" {'bytes':>9} {'busiest':>8} {'wall':>6}"
+    )
+    print(
+        f"{'':>7} {'the median':>10} {'last':>7} {'suspected':>10} {'dead':>7} {'dead':>7} {'/node/s':>9}"
+        f" {'/node/s':>9} {'/mean':>8} {'s':>6}"
+    )
+    for nodes in parsed.nodes:
+        row = gossip.measure_calm(nodes, parsed.seed)
+        calm.append(row)
+        print(
+            f"{nodes:>7,} {row.spread_rounds_median:>10.1f} {row.spread_rounds_last:>7.1f}"
+            f" {row.first_suspected_s:>10.2f} {row.first_dead_s:>7.1f} {row.last_dead_s:>7.1f}"
+            f" {row.messages_per_node_s:>9.2f} {row.bytes_per_node_s:>9.0f} {row.busiest_over_mean:>8.2f}"
+            f" {row.wall_s:>6.1f}",
+            flush=True,
+        )
+    rough = []
+    print("nobody dies: every accusation is false (each counted once per member and incarnation)")
+    print(
+        f"{'nodes':>7} {'condition':<10} {'':<12} {'minutes':>8} {'suspected':>10} {'healthy dead':>13}"
+        f" {'sick dead':>10} {'wall s':>7}"
+    )
+    for nodes in sorted({min(nodes, gossip.ROUGH_NODES_MAX) for nodes in parsed.nodes}):
+        for loss, sick_share in ROUGH_CONDITIONS:
+            for lifeguard in (True, False):
+                each = gossip.measure_rough(
+                    nodes, parsed.seed, lifeguard=lifeguard, loss=loss, sick_share=sick_share
+                )
+                rough.append(each)
+                print(
+                    f"{nodes:>7,} {each.condition:<10} {'Lifeguard' if lifeguard else 'plain SWIM':<12}"
+                    f" {each.minutes:>8.1f} {each.suspicions:>10,} {each.deaths_of_healthy:>13,}"
+                    f" {each.deaths_of_sick:>10,} {each.wall_s:>7.1f}",
+                    flush=True,
+                )
+    for verdict in gossip.verdicts(calm, rough):
+        print(f"{'holds' if verdict.holds else 'DOES NOT HOLD'}: {verdict.claim}: {verdict.because}")
+    if parsed.plot is not None:
+        gossip_plot.draw(parsed.plot, calm, rough)
+        print(f"plot: {parsed.plot}")
+    return 0
 
 
 def _again(parsed: argparse.Namespace, seed: int) -> str:
