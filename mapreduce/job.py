@@ -152,6 +152,7 @@ class Job:
         params: defaults of the parameters that user code finds in `task.params`.
         side_files: files that travel with the job: {name: path}, or paths known by their last component.
         max_attempts: how often a task is tried before the job fails.
+        task_timeout_s: an attempt that runs longer is ended and counts as failed; None for no limit.
 
     Raises:
         JobDefinitionError: the steps make no job; the message says why.
@@ -162,6 +163,7 @@ class Job:
     params: Mapping[str, Any] = field(default_factory=dict)
     side_files: Mapping[str, str] = field(default_factory=dict)
     max_attempts: int = 3
+    task_timeout_s: float | None = None
 
     def __init__(
         self,
@@ -181,6 +183,7 @@ class Job:
         params: Mapping[str, Any] | None = None,
         side_files: Mapping[str, str] | Sequence[str] = (),
         max_attempts: int = 3,
+        task_timeout_s: float | None = None,
     ) -> None:
         only = Step(
             mapper=mapper,
@@ -202,12 +205,15 @@ class Job:
             side_files = {path.rsplit("/", 1)[-1]: path for path in map(str, side_files)}
         if max_attempts < 1:
             raise JobDefinitionError(f"max_attempts={max_attempts}: a task needs at least one attempt")
+        if task_timeout_s is not None and task_timeout_s <= 0:
+            raise JobDefinitionError(f"task_timeout_s={task_timeout_s}: a task needs some time")
         put = object.__setattr__
         put(self, "steps", dict(steps))
         put(self, "name", name or "job")
         put(self, "params", dict(params or {}))
         put(self, "side_files", {key: str(path) for key, path in side_files.items()})
         put(self, "max_attempts", max_attempts)
+        put(self, "task_timeout_s", task_timeout_s)
         for step_name, step in self.steps.items():
             _check_step(step_name, step)
         from mapreduce.plan import check_graph
@@ -247,6 +253,7 @@ class Job:
             params=_united("parameter", self.params, other.params),
             side_files=_united("side file", self.side_files, other.side_files),
             max_attempts=self.max_attempts,
+            task_timeout_s=self.task_timeout_s,
         )
 
     def run(self, inputs: str | Sequence[str] = (), **options: Any) -> Result:

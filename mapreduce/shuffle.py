@@ -206,6 +206,7 @@ class MapOutput:
         Returns:
             Each partition's range in the file, None where it holds nothing.
         """
+        groups: Groups | Pile
         if self._combine is not None and self._rounds:
             self._end_round()
             if not self._spills:
@@ -241,9 +242,10 @@ class MapOutput:
         if held > self._spill_bytes or (self._memory_is_short() and held > self._spill_bytes // 8):
             self._spill(self._combined)
 
-    def _combine_groups(self, groups: Groups) -> Groups:
+    def _combine_groups(self, groups: Groups | Pile) -> Groups:
         """Run the combiner over the keys that have several values."""
         assert self._combine is not None
+        assert isinstance(groups, Groups)
         keys, columns = groups.take()
         several = [index for index, values in enumerate(columns) if len(values) > 1]
         if len(several) < len(keys):
@@ -256,7 +258,7 @@ class MapOutput:
         groups.add_pairs(self._combine(keys, columns))
         return groups
 
-    def _spill(self, groups: Groups) -> None:
+    def _spill(self, groups: Groups | Pile) -> None:
         path, file = self._files.create()
         with file:
             self._spills.append(self._write(groups, file, path))

@@ -1,0 +1,528 @@
+"""One attempt of a task: user code between a reader and a writer.
+
+⚙ This module opens files and reads the process's own memory use; it runs in child processes only.
+
+The hot path has no Python between a record and the dict that groups its pairs but the user's own
+generator: batches, records and pairs are chained by itertools, so a pair costs one C `next`, one dict
+look-up and one append.  What that seems to give up, knowing which record failed, is read afterwards from
+how much is left of the iterator over the batch.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain, islice, repeat, starmap
+from typing import Any, BinaryIO, Protocol
+
+from mapreduce.context import task as context
+from mapreduce.errors import BadKey, InputError, JobDefinitionError, TooManyBadRecords
+from mapreduce.job import Job, Step, TotalOrder, batch_kind, identity
+from mapreduce.orders import (
+    MapOrder,
+    Order,
+    ReduceOrder,
+    SampleOrder,
+    StepSetup,
+    TaskDone,
+    TaskProgress,
+    task_kind,
+    task_name,
+)
+from mapreduce.plan import Split
+from mapreduce.records import Pair, normal_key, order_key, pack_column
+from mapreduce.runs import RunWriter, read_blocks
+from mapreduce.shuffle import (
+    MapOutput,
+    fan_in_for,
+    gather,
+    gather_sorted,
+    memory_needed,
+    merge_runs,
+    split_by_borders,
+    split_by_function,
+    split_by_hash,
+)
+
+BATCH_BYTES = 1 << 20
+# A batch mapper repays its overhead over more records.
+LARGE_BATCH_BYTES = 4 << 20
+PROGRESS_INTERVAL_S = 0.2
+CHUNK_PAIRS = 4096
+MAX_SPILL_BYTES = 512 << 20
+
+_PLAIN_KEYS = frozenset({str, bytes, int, bool, type(None)})
+
+
+class Batch(Protocol):
+    """What a reader gives: some records of a split, decoded only as far as asked for."""
+
+    size_bytes: int
+
+    @property
+    def records(self) -> list[Any]: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def raw(self) -> bytes: ...
+    def locate(self, index: int) -> str: ...
+    def each(self) -> Iterator[Any]: ...
+
+
+class PairBatch:
+    """A block of another step's output, as a batch of (key, value) records."""
+
+    def __init__(self, name: str, keys: list[Any], values: list[Any], size_bytes: int) -> None:
+        self.records = list(zip(keys, values, strict=True))
+        self.size_bytes = size_bytes
+        self._name = name
+
+    text = raw = property(lambda self: self._no_text())
+
+    def _no_text(self) -> Any:
+        raise JobDefinitionError("a step that reads pairs takes @batch mappers of lists only")
+
+    def locate(self, index: int) -> str:
+        """Say which pair it is."""
+        return f"{self._name}, key {self.records[index][0]!r}"
+
+    def each(self) -> Iterator[Any]:
+        """Yield the records."""
+        return iter(self.records)
+
+
+class TaskFiles:
+    """The files of one attempt: spills, and the runs it reads; all gone when it ends."""
+
+    def __init__(self, directory: str, prefix: str) -> None:
+        self._prefix = os.path.join(directory, f"{prefix}.spill")
+        self._open: dict[str, BinaryIO] = {}
+        self._created: list[str] = []
+
+    def create(self) -> tuple[str, BinaryIO]:
+        """Open a new temporary file for writing."""
+        path = f"{self._prefix}.{len(self._created)}"
+        self._created.append(path)
+        return path, open(path, "wb")
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading, or give it again; the least recently opened are closed beyond a bound."""
+        file = self._open.pop(path, None)
+        if file is None:
+            file = open(path, "rb")  # noqa: SIM115 - closed by close()
+            if len(self._open) >= 200:
+                self._open.pop(next(iter(self._open))).close()
+        self._open[path] = file
+        return file
+
+    def close(self) -> None:
+        """Close and remove everything."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+        for path in self._created:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+class Attempt:
+    """Runs one order of a step in this process.
+
+    Args:
+        job: with the user's functions.
+        setup: what the step's tasks share.
+        order: the task.
+        tell: takes signs of life.
+    """
+
+    def __init__(
+        self, job: Job, setup: StepSetup, order: Order, tell: Callable[[TaskProgress], None]
+    ) -> None:
+        self._step: Step = job.steps[setup.step]
+        self._setup = setup
+        self._order = order
+        self._tell = tell
+        self._name = f"{task_name(task_kind(order), order.task)}.{order.attempt}"
+        self._files = TaskFiles(setup.work_dir, f"{setup.step}.{self._name}")
+        self._done = TaskDone(task=order.task, attempt=order.attempt)
+        self._batch: Batch | None = None
+        self._inside: Iterator[Any] | None = None
+        self._keys: list[Any] = []
+        self._bytes_read = 0
+        self._told_at = time.monotonic()
+
+    def run(self) -> TaskDone:
+        """Run user code over the task's input and write its output.
+
+        Raises:
+            JobError: the input, a key or a value is not what it must be.
+            BaseException: whatever user code raises; `position` then says where.
+        """
+        started = time.process_time()
+        self._enter_context()
+        try:
+            if self._step.setup is not None:
+                self._step.setup()
+            match self._order:
+                case MapOrder():
+                    self._map(self._order)
+                case ReduceOrder():
+                    self._reduce(self._order)
+                case SampleOrder():
+                    self._sample(self._order)
+            if self._step.teardown is not None:
+                self._step.teardown()
+        finally:
+            self._files.close()
+        self._done.counters = dict(context.counters)
+        self._done.cpu_s = time.process_time() - started
+        return self._done
+
+    def position(self) -> str:
+        """Say which record or key user code had last, as well as can be known."""
+        if self._batch is not None and self._inside is not None:
+            left = getattr(self._inside, "__length_hint__", lambda: 0)()
+            index = len(self._batch.records) - left - 1
+            return self._batch.locate(max(0, index))
+        if self._batch is not None:
+            return f"in the batch that begins at {self._batch.locate(0)}"
+        if self._keys and self._inside is not None:
+            left = getattr(self._inside, "__length_hint__", lambda: 0)()
+            return f"key {_short(self._keys[max(0, len(self._keys) - left - 1)])}"
+        if isinstance(self._order, (MapOrder, SampleOrder)):
+            return _describe(self._order.split)
+        return ""
+
+    # -- map -------------------------------------------------------------------------------------------
+
+    def _map(self, order: MapOrder) -> None:
+        pairs = self._pairs(order.split)
+        if self._step.map_only:
+            self._write_part(self._output(pairs), order.out_path)
+            return
+        path = os.path.join(self._setup.work_dir, f"{self._setup.step}.{self._name}.run")
+        output = MapOutput(
+            partitions=self._setup.partitions,
+            split=self._split(),
+            grouped=not (self._step.reducer is identity and self._step.combiner is None)
+            or bool(self._step.sort_values),
+            combine=self._combine if self._step.combiner is not None else None,
+            value_order=_value_order(self._step),
+            files=self._files,
+            label=f"{self._setup.step}/{self._name}",
+            spill_bytes=min(MAX_SPILL_BYTES, self._setup.memory_bytes // 4),
+            memory_is_short=lambda: resident_bytes() > self._setup.memory_bytes * 6 // 10,
+        )
+        output.add(pairs, self._check_pair)
+        self._batch = self._inside = None
+        with open(path + ".tmp", "wb") as file:
+            ranges = output.finish(file, path)
+            self._done.bytes_out = file.tell()
+        os.rename(path + ".tmp", path)
+        self._done.path = path
+        self._done.spilled_bytes = output.spilled_bytes
+        self._done.ranges = [(index, run) for index, run in enumerate(ranges) if run is not None]
+
+    def _pairs(self, split: Split) -> Iterator[Pair]:
+        """Map the records of a split, batch by batch."""
+        mapper = self._step.mapper
+        batches = self._batches(split)
+        if mapper is None or mapper is identity:
+            return chain.from_iterable(batch.records for batch in batches)
+        call = _iterable_results(mapper)
+        kind = batch_kind(mapper)
+        if kind is not None:
+            return chain.from_iterable(call(_batch_argument(batch, kind)) for batch in batches)
+        spread = bool(self._step.after) or getattr(self._step.reader, "gives_pairs", False)
+        if self._step.skip_limit:
+            return chain.from_iterable(self._mapped_leniently(batches, call, spread))
+        return chain.from_iterable(chain.from_iterable(self._mapped(batches, call, spread)))
+
+    def _mapped(
+        self, batches: Iterator[Batch], call: Callable[..., Iterable[Pair]], spread: bool
+    ) -> Iterator[Iterator[Iterable[Pair]]]:
+        for batch in batches:
+            inside = iter(batch.records)
+            self._inside = inside
+            yield starmap(call, inside) if spread else map(call, inside)
+
+    def _mapped_leniently(
+        self, batches: Iterator[Batch], call: Callable[..., Iterable[Pair]], spread: bool
+    ) -> Iterator[list[Pair]]:
+        """Map record by record, leaving out those that cannot be read or mapped, pairs and all."""
+        for batch in batches:
+            for record in batch.each():
+                try:
+                    if isinstance(record, InputError):
+                        raise record
+                    pairs = list(call(*record) if spread else call(record))
+                    for key, _ in pairs:
+                        normal_key(key)
+                except Exception as error:
+                    self._done.bad_records += 1
+                    if self._done.bad_records > self._step.skip_limit:
+                        raise TooManyBadRecords(
+                            f"more than {self._step.skip_limit} bad records; the last: {error}"
+                        ) from error
+                else:
+                    yield pairs
+
+    def _batches(self, split: Split) -> Iterator[Batch]:
+        size = LARGE_BATCH_BYTES if batch_kind(self._step.mapper or identity) else BATCH_BYTES
+        source: Iterator[Batch]
+        if self._step.after:
+            source = _run_batches(split)
+        else:
+            from mapreduce.readers import Text
+
+            source = (self._step.reader or Text()).batches(split, size)
+        for batch in source:
+            self._batch = batch
+            self._inside = None
+            yield batch
+            self._bytes_read += batch.size_bytes
+            self._tell_progress()
+        self._batch = self._inside = None
+
+    def _tell_progress(self) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= PROGRESS_INTERVAL_S:
+            self._told_at = now
+            order = self._order
+            self._tell(TaskProgress(task=order.task, attempt=order.attempt, bytes_read=self._bytes_read))
+
+    def _check_pair(self, pair: Any) -> None:
+        if type(pair) is not tuple and not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+            raise JobDefinitionError(
+                f"the mapper gave {_short(pair)} (a {type(pair).__name__}); it must yield pairs, (key, value)"
+            )
+
+    def _combine(self, keys: list[Any], columns: list[list[Any]]) -> Iterator[Pair]:
+        assert self._step.combiner is not None
+        call = _iterable_results(self._step.combiner)
+        self._batch, self._keys = None, keys
+        self._inside = iter(keys)
+        return chain.from_iterable(map(call, self._inside, map(iter, columns)))
+
+    def _split(self) -> Any:
+        if self._setup.borders is not None:
+            return split_by_borders(self._setup.borders, self._setup.partitions)
+        partitioner = self._step.partitioner
+        if partitioner is None or isinstance(partitioner, TotalOrder):
+            return split_by_hash(self._setup.partitions)
+        return split_by_function(partitioner, self._setup.partitions)
+
+    def _sample(self, order: SampleOrder) -> None:
+        keys: list[Any] = []
+        for pair in islice(self._pairs(order.split), order.keys):
+            self._check_pair(pair)
+            keys.append(normal_key(pair[0]))
+        self._done.sample = pack_column(keys)
+        context.counters.clear()  # the same records are mapped, and counted, again
+
+    # -- reduce ----------------------------------------------------------------------------------------
+
+    def _reduce(self, order: ReduceOrder) -> None:
+        fits = memory_needed(order.runs) < self._setup.memory_bytes // 3
+        value_order = _value_order(self._step)
+        sorts_only = self._step.reducer is identity and value_order is None
+        pairs: Iterator[Pair]
+        if fits and sorts_only:
+            pairs = zip(*gather_sorted(order.runs, self._files), strict=True)
+            self._done.records_in = sum(run.values for run in order.runs)
+        elif fits:
+            keys, columns = gather(order.runs, self._files, value_order)
+            self._done.records_in = len(keys)
+            pairs = self._reduced(keys, columns)
+        else:
+            fan_in = fan_in_for(self._setup.memory_bytes // 3)
+            pairs = self._reduced_stream(merge_runs(order.runs, self._files, value_order, fan_in))
+        self._write_part(self._output(pairs), order.out_path)
+
+    def _reduced(self, keys: list[Any], columns: list[list[Any]]) -> Iterator[Pair]:
+        reducer = self._step.reducer
+        assert reducer is not None
+        if reducer is identity:
+            return chain.from_iterable(map(zip, map(repeat, keys), columns))
+        self._keys = keys
+        self._inside = iter(keys)
+        call = _iterable_results(reducer)
+        return chain.from_iterable(map(call, self._inside, map(iter, columns)))
+
+    def _reduced_stream(self, groups: Iterator[tuple[Any, Iterable[Any]]]) -> Iterator[Pair]:
+        assert self._step.reducer is not None
+        call = _iterable_results(self._step.reducer)
+        for key, values in groups:
+            self._keys, self._inside = [key], iter(())
+            self._done.records_in += 1
+            yield from call(key, iter(values))
+
+    # -- output ----------------------------------------------------------------------------------------
+
+    def _output(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
+        """Check what user code gives as a step's output, a chunk at a time."""
+        return chain.from_iterable(self._checked(pairs))
+
+    def _checked(self, pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
+        role = "mapper" if isinstance(self._order, MapOrder) else "reducer"
+        while chunk := list(islice(pairs, CHUNK_PAIRS)):
+            try:
+                kinds = {type(key) for key, _ in chunk}
+            except (TypeError, ValueError):
+                wrong = next(pair for pair in chunk if not _is_pair(pair))
+                raise JobDefinitionError(
+                    f"the {role} gave {_short(wrong)} (a {type(wrong).__name__}); "
+                    "it must yield pairs, (key, value)"
+                ) from None
+            if not kinds <= _PLAIN_KEYS:
+                chunk = [(normal_key(key), value) for key, value in chunk]
+            self._done.records_out += len(chunk)
+            yield chunk
+
+    def _write_part(self, pairs: Iterator[Pair], out_path: str) -> None:
+        """Write a part under its attempt's name; the engine's rename makes it visible."""
+        with open(out_path, "wb") as file:
+            if self._setup.out_format is None:
+                writer = RunWriter(file, f"{self._setup.step}/{self._name}")
+                writer.write_stream(pairs)
+                length = writer.finish()
+                self._done.cuts = _cuts(writer.block_offsets, length, self._setup.split_bytes)
+            else:
+                from mapreduce.outputs import write_part
+
+                write_part(self._setup.out_format, file, pairs)
+            self._done.bytes_out = file.tell()
+        self._done.path = out_path
+
+    # -- what user code sees ---------------------------------------------------------------------------
+
+    def _enter_context(self) -> None:
+        order, setup = self._order, self._setup
+        context.counters = Counter()
+        context.params = dict(setup.params)
+        context.input_path = order.split.name if not isinstance(order, ReduceOrder) else ""
+        context.step = setup.step
+        context.task_id = task_name(task_kind(order), order.task)
+        context.attempt = order.attempt
+        context._side_files = setup.side_files
+        context._lock = lambda name: file_lock(setup.work_dir, name)
+        context._status = lambda text: self._tell(
+            TaskProgress(
+                task=order.task, attempt=order.attempt, bytes_read=self._bytes_read, status=str(text)
+            )
+        )
+
+    def yield_line(self) -> str:
+        """Find the line of user code that yielded a bad key, by mapping the record once more."""
+        mapper = self._step.mapper
+        if mapper is None or self._batch is None or self._inside is None or batch_kind(mapper):
+            return ""
+        left = getattr(self._inside, "__length_hint__", lambda: 0)()
+        record = self._batch.records[len(self._batch.records) - left - 1]
+        pairs = mapper(*record) if self._step.after else mapper(record)
+        for pair in pairs or ():
+            try:
+                hash(pair[0])
+                normal_key(pair[0])
+            except (BadKey, TypeError):
+                frame = getattr(pairs, "gi_frame", None)
+                if frame is not None:
+                    return f"{frame.f_code.co_filename}, line {frame.f_lineno}"
+                code = getattr(mapper, "__code__", None)
+                return f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
+        return ""
+
+
+def _iterable_results(function: Callable[..., Any]) -> Callable[..., Iterable[Pair]]:
+    """Return a function whose result can be iterated: a plain function may also return None for nothing."""
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_flags & 0x20:  # CO_GENERATOR: calling it gives an iterator
+        return function
+
+    def call(*arguments: Any) -> Iterable[Pair]:
+        result = function(*arguments)
+        return () if result is None else result
+
+    return call
+
+
+def _batch_argument(batch: Batch, kind: str) -> Any:
+    match kind:
+        case "text":
+            return batch.text
+        case "bytes":
+            return batch.raw
+        case _:
+            return batch.records
+
+
+def _run_batches(split: Split) -> Iterator[Batch]:
+    with open(split.path, "rb") as file:
+        for keys, _, values in read_blocks(file, split.start, split.end - split.start, whole=False):
+            yield PairBatch(split.name, keys, values, split.size_bytes * len(keys) // max(1, len(keys)))
+
+
+def _value_order(step: Step) -> Callable[[Any], Any] | None:
+    if step.sort_values is False:
+        return None
+    return value_order_key if step.sort_values is True else step.sort_values
+
+
+def value_order_key(value: Any) -> Any:
+    """Order values as keys are ordered; lists count as tuples."""
+    return order_key(normal_key(tuple(value) if type(value) is list else value))
+
+
+def _cuts(block_offsets: list[int], length: int, split_bytes: int) -> list[int]:
+    """Return where the splits of a part begin, on block borders, and where the last one ends."""
+    cuts: list[int] = []
+    for offset in block_offsets:
+        if not cuts or offset - cuts[-1] >= split_bytes:
+            cuts.append(offset)
+    return [*cuts, length] if cuts else []
+
+
+def _is_pair(pair: Any) -> bool:
+    try:
+        _key, _value = pair
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _describe(split: Split) -> str:
+    return split.name if split.end < 0 else f"{split.name}, bytes {split.start:,} to {split.end:,}"
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process holds, 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+@contextmanager
+def file_lock(directory: str, name: str) -> Iterator[int]:
+    """Hold a job's named lock on this machine; gives a token that is higher at every holding."""
+    import fcntl
+    from hashlib import blake2b
+
+    path = os.path.join(directory, "lock." + blake2b(name.encode(), digest_size=12).hexdigest())
+    with open(path, "a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released by close, also when the process dies
+        file.seek(0)
+        token = int(file.read() or b"0") + 1
+        file.truncate(0)
+        file.write(str(token).encode())
+        file.flush()
+        yield token

@@ -1,0 +1,193 @@
+"""The process that runs user code: reads orders from a socket, runs them, reports.
+
+⚙ Everything here touches the process itself: descriptors, limits, signals, standard streams.
+
+A child lives in its own session and ends with its parent, however the parent ends: a thread waits on a
+pipe whose other end only the parent holds, and Linux is asked for a signal as well, because code that
+never releases the interpreter lock would keep the thread waiting.  Ending means the whole process group,
+so nothing that user code started stays behind.
+
+Whatever user code does to the process (prints, exits, crashes, swallows exceptions) the parent learns
+from the outside; nothing is trusted to run at exit.
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import gc
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+from types import TracebackType
+from typing import Any
+
+from mapreduce.attempt import Attempt
+from mapreduce.errors import BadKey, EnvironmentFailed, JobError, TaskFailed
+from mapreduce.job import Job
+from mapreduce.orders import Order, Report, StepSetup, TaskError, TaskProgress, pack_report
+
+_LENGTH = struct.Struct("<I")
+_OURS = os.path.dirname(os.path.abspath(__file__))
+_PR_SET_PDEATHSIG = 1
+# The default thresholds make a collection of every 700th new container; grouping makes millions that
+# all stay alive.
+_GC_THRESHOLDS = (100_000, 20, 100)
+
+
+def main(orders_fd: int, lifeline_fd: int, memory_limit_bytes: int) -> None:
+    """Serve orders until the parent closes the socket.
+
+    Args:
+        orders_fd: a stream socket to the parent.
+        lifeline_fd: the reading end of a pipe; its end of file means the parent is gone.
+        memory_limit_bytes: what the process may allocate, 0 for no limit.
+    """
+    _thread.start_new_thread(_end_with_parent, (lifeline_fd,))
+    _ask_for_death_signal()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _limit_memory(memory_limit_bytes)
+    gc.set_threshold(*_GC_THRESHOLDS)
+    with socket.socket(fileno=orders_fd) as channel:
+        _serve(channel)
+
+
+def send(channel: socket.socket, payload: bytes) -> None:
+    """Send one length-prefixed message."""
+    channel.sendall(_LENGTH.pack(len(payload)) + payload)
+
+
+def _serve(channel: socket.socket) -> None:
+    job: Job | JobError | None = None
+    setup: StepSetup | None = None
+    with channel.makefile("rb", buffering=1 << 16) as stream:
+        while head := stream.read(_LENGTH.size):
+            message = pickle.loads(stream.read(_LENGTH.unpack(head)[0]))
+            if isinstance(message, StepSetup):
+                setup = message
+            elif isinstance(message, bytes):
+                job = _load(message)
+            else:
+                assert job is not None
+                assert setup is not None
+                send(channel, pack_report(_run(channel, job, setup, message)))
+
+
+def _load(packed: bytes) -> Job | JobError:
+    from mapreduce.loading import unpack
+
+    try:
+        return unpack(pickle.loads(packed))
+    except JobError as error:
+        return error  # told in answer to the first order
+
+
+def _run(channel: socket.socket, job: Job | JobError, setup: StepSetup, order: Order) -> Report:
+    if isinstance(job, JobError):
+        return TaskError(task=order.task, attempt=order.attempt, kind=type(job).__name__, message=str(job))
+
+    def tell(progress: TaskProgress) -> None:
+        send(channel, pack_report(progress))
+
+    attempt = Attempt(job, setup, order, tell)
+    try:
+        return attempt.run()
+    except BaseException as error:
+        return _describe(attempt, setup, order, error)
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # user code closed or replaced it
+
+
+def _describe(attempt: Attempt, setup: StepSetup, order: Order, error: BaseException) -> TaskError:
+    """Say whose fault an exception is, and where it happened."""
+    users = _users_frames(error.__traceback__)
+    kind, message = "UserCode", f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    where = _quietly(attempt.position)
+    if isinstance(error, JobError):
+        kind, message = type(error).__name__, str(error)
+        if isinstance(error, BadKey):
+            line = _quietly(attempt.yield_line)
+            message = f"{message}; yielded at {line}" if line else message
+        if not isinstance(error, TaskFailed):
+            users = None
+    elif isinstance(error, MemoryError):
+        limit = f"{setup.memory_bytes:,} bytes"
+        message = f"MemoryError: the task needs more than its memory limit of {limit} (--memory)"
+    elif isinstance(error, OSError) and users is None:
+        kind = EnvironmentFailed.__name__
+        remedy = ": free some space or choose another place with --temp-dir or -o"
+        message = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+        message += remedy if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+    elif isinstance(error, SystemExit):
+        message = f"user code called sys.exit({error.code!r})"
+    return TaskError(
+        task=order.task,
+        attempt=order.attempt,
+        kind=kind,
+        message=message,
+        position=where,
+        traceback=_quietly(lambda: _format(error, users)) if kind == "UserCode" else "",
+    )
+
+
+def _quietly(function: Any) -> str:
+    """Return a text that only explains; failing to explain must not hide what is to be explained."""
+    try:
+        return str(function())
+    except Exception:
+        return ""
+
+
+def _users_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback that begins in user code, None if it never gets there."""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        ours = file.startswith(_OURS + os.sep) and not file.startswith(os.path.join(_OURS, "examples"))
+        if not ours and not file.startswith("<frozen"):
+            return trace
+        trace = trace.tb_next
+    return None
+
+
+def _format(error: BaseException, users: TracebackType | None) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(type(error), error, users))
+
+
+def _end_with_parent(lifeline_fd: int) -> None:
+    try:
+        while os.read(lifeline_fd, 1):
+            pass  # nothing is ever written
+    except OSError:
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+def _ask_for_death_signal() -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _limit_memory(limit_bytes: int) -> None:
+    if limit_bytes:
+        import resource
+
+        # RLIMIT_DATA counts what is allocated, RLIMIT_AS would count mapped files and reserved space too.
+        try:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+        except (ValueError, OSError):
+            pass  # a stricter limit is already in force

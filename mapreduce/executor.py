@@ -1,0 +1,365 @@
+"""A pool of child processes that run user code.
+
+⚙ Starts, feeds, watches and ends processes.
+
+One thread, one `selectors` loop.  For each child there are a socket (orders out, reports in), a pipe with
+whatever it prints, and a lifeline whose closing ends it.  A child works its orders off in turn, so of the
+orders it has not answered the oldest is the one it runs: if it dies, that attempt failed, and the others
+were never begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mapreduce.loading import Code
+from mapreduce.orders import (
+    Order,
+    Report,
+    StepSetup,
+    TaskDone,
+    TaskError,
+    unpack_report,
+)
+
+_LENGTH = struct.Struct("<I")
+READ_BYTES = 1 << 18
+# A task that prints more than this is stuck or mistaken; its output would fill somebody's disk.
+MAX_TASK_OUTPUT_BYTES = 64 << 20
+KEPT_OUTPUT_BYTES = 16 << 10
+MAX_MESSAGE_BYTES = 1 << 30
+CLOSE_GRACE_S = 0.5
+# However short its tasks, a child is not handed more than this at a time.
+MAX_WINDOW = 64
+WINDOW_S = 0.05
+
+_PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_BOOT = (
+    "import sys; sys.path.append({root!r}) if {root!r} not in sys.path else None; "
+    "from mapreduce.child import main; main({orders}, {lifeline}, {memory})"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildDied:
+    """A child ended without being told to.
+
+    Attributes:
+        order: what it was running, if anything.
+        unbegun: orders it was given and had not begun.
+        reason: how it ended, in words.
+        output: the last it printed.
+    """
+
+    order: Order | None
+    unbegun: tuple[Order, ...]
+    reason: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Printed:
+    """Something user code printed, for people to see."""
+
+    text: str
+
+
+Event = Report | ChildDied | Printed
+
+
+@dataclass(slots=True, kw_only=True)
+class Child:
+    """One process and what it has been asked to do."""
+
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    output_fd: int
+    lifeline_fd: int
+    orders: deque[Order] = field(default_factory=deque)
+    inbox: bytearray = field(default_factory=bytearray)
+    printed: bytearray = field(default_factory=bytearray)
+    printed_bytes: int = 0
+    busy_since: float = 0.0
+    killed_for: str = ""
+    # A running mean of how long a task takes, to choose how many to hand out at a time.
+    task_s: float = 1.0
+
+    @property
+    def window(self) -> int:
+        """How many orders it may have at a time, so that short tasks do not wait for the next one."""
+        return max(2, min(MAX_WINDOW, int(WINDOW_S / max(self.task_s, 1e-4))))
+
+
+class Executor:
+    """Runs orders in up to `workers` child processes.
+
+    Args:
+        code: the job, see `loading.Code`.
+        workers: how many processes at the most; each is started when there is work for it.
+        memory_limit_bytes: what each may allocate, 0 for no limit.
+        task_timeout_s: a task that runs longer is ended; None for no limit.
+    """
+
+    def __init__(
+        self, code: Code, *, workers: int, memory_limit_bytes: int = 0, task_timeout_s: float | None = None
+    ) -> None:
+        self._job = pickle.dumps(pickle.dumps(code))
+        self._workers = workers
+        self._memory_limit_bytes = memory_limit_bytes
+        self._task_timeout_s = task_timeout_s
+        self._setup: StepSetup | None = None
+        self._selector = selectors.DefaultSelector()
+        self.children: list[Child] = []
+        self.cpu_s = 0.0
+        self.peak_memory_bytes = 0
+
+    def begin_step(self, setup: StepSetup) -> None:
+        """Make all further orders belong to this step; no order may be outstanding."""
+        self._setup = setup
+        for child in self.children:
+            self._send(child, pickle.dumps(setup))
+
+    def child_with_room(self, waiting: int) -> Child | None:
+        """Return the child that should have the next order, starting one if that helps; None if all are full.
+
+        Args:
+            waiting: how many orders wait, this one included: no child is started for which there is none.
+        """
+        idle = next((child for child in self.children if not child.orders), None)
+        if idle is not None:
+            return idle
+        if len(self.children) < self._workers and waiting > 0:
+            return self._start()
+        if not self.children:
+            return None
+        child = min(self.children, key=lambda one: len(one.orders))
+        # Near the end of a stage a deep window would leave one child with all that is left.
+        room = min(child.window, max(1, waiting // len(self.children)) + 1)
+        return child if len(child.orders) < room else None
+
+    def submit(self, child: Child, order: Order) -> None:
+        """Give a child an order."""
+        if not child.orders:
+            child.busy_since = time.monotonic()
+        child.orders.append(order)
+        self._send(child, pickle.dumps(order))
+
+    def wait(self, timeout_s: float) -> Iterator[tuple[Child, Event]]:
+        """Wait for something to happen and give what did.
+
+        Args:
+            timeout_s: how long to wait at the most.
+        """
+        ready = {key.fd: key.data for key, _ in self._selector.select(self._until_deadline(timeout_s))}
+        touched = {id(child): child for child in ready.values()}
+        for child in touched.values():
+            # What a task printed comes before its report, so that it is counted as that task's.
+            if child.output_fd in ready:
+                yield from self._read_output(child)
+            if child.channel.fileno() in ready:
+                yield from self._read_reports(child)
+        for child in list(self.children):
+            yield from self._watch(child)
+
+    def close(self) -> None:
+        """End all children, with everything they started."""
+        for child in list(self.children):
+            self._end(child)
+        self._selector.close()
+
+    # -- one child -------------------------------------------------------------------------------------
+
+    def _start(self) -> Child:
+        ours, theirs = socket.socketpair()
+        output_read, output_write = os.pipe()
+        lifeline_read, lifeline_write = os.pipe()
+        boot = _BOOT.format(
+            root=_PACKAGE_ROOT,
+            orders=theirs.fileno(),
+            lifeline=lifeline_read,
+            memory=self._memory_limit_bytes,
+        )
+        try:
+            process = subprocess.Popen(
+                # -P: a file of the user's called socket.py must not become the standard library's.
+                [sys.executable, "-P", "-X", "faulthandler", "-c", boot],
+                stdin=subprocess.DEVNULL,
+                stdout=output_write,
+                stderr=output_write,
+                pass_fds=(theirs.fileno(), lifeline_read),
+                start_new_session=True,
+                # Sets and dicts of strings in user code iterate alike in every attempt and every run.
+                env={**os.environ, "PYTHONHASHSEED": "0"},
+            )
+        except BaseException:
+            for fd in (output_read, lifeline_write):
+                os.close(fd)
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(output_write)
+            os.close(lifeline_read)
+        child = Child(process=process, channel=ours, output_fd=output_read, lifeline_fd=lifeline_write)
+        self.children.append(child)
+        ours.setblocking(True)
+        os.set_blocking(output_read, False)
+        self._selector.register(ours, selectors.EVENT_READ, child)
+        self._selector.register(output_read, selectors.EVENT_READ, child)
+        self._send(child, self._job)
+        assert self._setup is not None
+        self._send(child, pickle.dumps(self._setup))
+        return child
+
+    def _send(self, child: Child, payload: bytes) -> None:
+        try:
+            child.channel.sendall(_LENGTH.pack(len(payload)) + payload)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it died; _watch will find it and give its orders back
+
+    def _read_reports(self, child: Child) -> Iterator[tuple[Child, Event]]:
+        try:
+            data = child.channel.recv(READ_BYTES)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self._selector.unregister(child.channel)
+            # It closed its end and may still live, in a thread or an exit handler of user code.
+            child.process.kill()
+            return
+        inbox = child.inbox
+        inbox += data
+        start = 0
+        while len(inbox) - start >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(inbox, start)
+            if size > MAX_MESSAGE_BYTES:
+                child.killed_for = "it sent a malformed report"
+                child.process.kill()
+                break
+            stop = start + _LENGTH.size + size
+            if len(inbox) < stop:
+                break
+            report = unpack_report(bytes(inbox[start + _LENGTH.size : stop]))
+            start = stop
+            if isinstance(report, (TaskDone, TaskError)):
+                # The rest of what the task printed is in the pipe by now.
+                yield from self._read_output(child)
+                self._next_order(child)
+            yield child, report
+        del inbox[:start]
+
+    def _next_order(self, child: Child) -> None:
+        now = time.monotonic()
+        child.task_s = 0.7 * child.task_s + 0.3 * (now - child.busy_since)
+        child.busy_since = now
+        child.orders.popleft()
+        child.printed_bytes = 0
+
+    def _read_output(self, child: Child) -> Iterator[tuple[Child, Event]]:
+        while True:
+            try:
+                data = os.read(child.output_fd, READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                if child.output_fd in self._selector.get_map():
+                    self._selector.unregister(child.output_fd)
+                return
+            child.printed_bytes += len(data)
+            child.printed += data
+            del child.printed[:-KEPT_OUTPUT_BYTES]
+            if child.printed_bytes > MAX_TASK_OUTPUT_BYTES and not child.killed_for:
+                child.killed_for = (
+                    f"it printed more than {MAX_TASK_OUTPUT_BYTES >> 20} MiB in one task "
+                    "(results are yielded, not printed)"
+                )
+                os.killpg(child.process.pid, signal.SIGKILL)
+            elif not child.killed_for:
+                yield child, Printed(text=data.decode(errors="replace"))
+            if child.printed_bytes > MAX_TASK_OUTPUT_BYTES:
+                return
+
+    def _watch(self, child: Child) -> Iterator[tuple[Child, Event]]:
+        """Notice a child that died or has to."""
+        running = time.monotonic() - child.busy_since
+        if self._task_timeout_s is not None and child.orders and running > self._task_timeout_s:
+            child.killed_for = f"it ran longer than {self._task_timeout_s:g} s"
+            os.killpg(child.process.pid, signal.SIGKILL)
+        if child.process.poll() is None:
+            return
+        yield from self._read_output(child)
+        if child.channel in self._selector.get_map():
+            yield from self._drain_reports(child)
+        orders = list(child.orders)
+        child.orders.clear()
+        self._end(child)
+        output = bytes(child.printed[-4096:]).decode(errors="replace").strip()
+        died = ChildDied(
+            order=orders[0] if orders else None,
+            unbegun=tuple(orders[1:]),
+            reason=child.killed_for or how_it_ended(child.process.returncode),
+            output="\n".join(output.splitlines()[-20:]),
+        )
+        yield child, died
+
+    def _drain_reports(self, child: Child) -> Iterator[tuple[Child, Event]]:
+        """Take the reports a child sent before it died: what is done is done."""
+        while child.channel in self._selector.get_map():
+            yield from self._read_reports(child)
+
+    def _end(self, child: Child) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.process.pid, signal.SIGKILL)
+        usage = _reap(child.process)
+        if usage is not None:
+            self.cpu_s += usage[0]
+            self.peak_memory_bytes = max(self.peak_memory_bytes, usage[1])
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(child.channel)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(child.output_fd)
+        child.channel.close()
+        os.close(child.output_fd)
+        os.close(child.lifeline_fd)
+        self.children.remove(child)
+
+    def _until_deadline(self, timeout_s: float) -> float:
+        if self._task_timeout_s is None:
+            return timeout_s
+        now = time.monotonic()
+        left = [child.busy_since + self._task_timeout_s - now for child in self.children if child.orders]
+        return max(0.0, min([timeout_s, *left]))
+
+
+def _reap(process: subprocess.Popen[bytes]) -> tuple[float, int] | None:
+    """Wait for a killed process; gives its processor seconds and its peak memory."""
+    if process.returncode is not None:
+        return None
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    scale = 1 if sys.platform == "darwin" else 1024
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * scale
+
+
+def how_it_ended(code: int) -> str:
+    """Say in words what an exit code means."""
+    if code >= 0:
+        return f"its process exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (perhaps the machine ran out of memory)" if -code == signal.SIGKILL else ""
+    return f"its process was killed by {name}{hint}"

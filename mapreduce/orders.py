@@ -1,0 +1,178 @@
+"""What an engine asks of a process that runs user code, and what it hears back.
+
+Orders go to the child as pickles: both ends are one program of one user, joined by a private socket.
+Reports come back as msgpack, never as pickle, because user code runs on the sending side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mapreduce.plan import Split
+from mapreduce.shuffle import RunRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSetup:
+    """What all tasks of a step share; sent to a child before its first order of the step.
+
+    Attributes:
+        step: the step's name.
+        partitions: number of reduce tasks.
+        borders: keys between partitions for a `TotalOrder`, else None.
+        params: the job's parameters.
+        side_files: {name: local path}.
+        work_dir: where outputs and spills of attempts go.
+        out_format: "text", "jsonl" or "msgpack" in the job's last step; None: a run for the next step.
+        split_bytes: how large the next step's splits are to be.
+        memory_bytes: what a task may use, as a guide for when to spill.
+    """
+
+    step: str
+    partitions: int
+    borders: tuple[Any, ...] | None
+    params: Mapping[str, Any]
+    side_files: Mapping[str, str]
+    work_dir: str
+    out_format: str | None
+    split_bytes: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapOrder:
+    """Run one attempt of a map task; `out_path` is where the part of a map-only step goes."""
+
+    task: int
+    attempt: int
+    split: Split
+    out_path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReduceOrder:
+    """Run one attempt of a reduce task over the runs of its partition, given in map task order."""
+
+    task: int
+    attempt: int
+    runs: tuple[RunRange, ...]
+    out_path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleOrder:
+    """Map the beginning of a split and report at most `keys` of the keys it gives."""
+
+    task: int
+    attempt: int
+    split: Split
+    keys: int
+
+
+Order = MapOrder | ReduceOrder | SampleOrder
+
+
+def task_kind(order: Order) -> str:
+    """Return "map", "reduce" or "sample"."""
+    match order:
+        case MapOrder():
+            return "map"
+        case ReduceOrder():
+            return "reduce"
+        case SampleOrder():
+            return "sample"
+
+
+def task_name(kind: str, task: int) -> str:
+    """Return a task's name, such as "map-00012"."""
+    return f"{kind}-{task:05d}"
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskDone:
+    """An attempt succeeded; its files are complete.
+
+    Attributes:
+        ranges: of a map task: (partition, run) for each partition that holds something.
+        cuts: of a part that a later step reads: where its splits begin and end, in bytes.
+        sample: of a sample task: a packed column of keys and its form.
+        cpu_s: processor time the attempt took, user and system.
+    """
+
+    task: int
+    attempt: int
+    path: str = ""
+    ranges: list[tuple[int, RunRange]] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+    sample: tuple[int, bytes] = (0, b"")
+    counters: dict[str, int] = field(default_factory=dict)
+    records_in: int = 0
+    records_out: int = 0
+    bytes_out: int = 0
+    spilled_bytes: int = 0
+    bad_records: int = 0
+    cpu_s: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskError:
+    """An attempt failed by an exception.
+
+    Attributes:
+        kind: name of a class in `mapreduce.errors`, or "UserCode".
+        message: one line.
+        position: where in the input, or at which key.
+        traceback: the user's own frames.
+    """
+
+    task: int
+    attempt: int
+    kind: str
+    message: str
+    position: str = ""
+    traceback: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskProgress:
+    """A sign of life of the running attempt: bytes of input read so far, and what user code says it does."""
+
+    task: int
+    attempt: int
+    bytes_read: int = 0
+    status: str | None = None
+
+
+Report = TaskDone | TaskError | TaskProgress
+_TAGS: tuple[type[Report], ...] = (TaskDone, TaskError, TaskProgress)
+
+
+def pack_report(report: Report) -> bytes:
+    """Encode a report."""
+    import msgpack
+
+    fields = {name: getattr(report, name) for name in type(report).__slots__}
+    if isinstance(report, TaskDone):
+        fields["ranges"] = [
+            (partition, run.path, run.offset, run.length, run.keys, run.values)
+            for partition, run in report.ranges
+        ]
+    packed: bytes = msgpack.packb([_TAGS.index(type(report)), fields], unicode_errors="surrogatepass")
+    return packed
+
+
+def unpack_report(data: bytes) -> Report:
+    """Decode what `pack_report` made."""
+    import msgpack
+
+    tag, fields = msgpack.unpackb(data, unicode_errors="surrogatepass")
+    if _TAGS[tag] is TaskDone:
+        fields["ranges"] = [
+            (partition, RunRange(path=path, offset=offset, length=length, keys=keys, values=values))
+            for partition, path, offset, length, keys, values in fields["ranges"]
+        ]
+        fields["sample"] = tuple(fields["sample"])
+    report: Report = _TAGS[tag](**fields)
+    return report
