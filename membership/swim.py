@@ -1,15 +1,73 @@
-"""SWIM with Lifeguard as one pure machine (interface; see each method)."""
+"""SWIM with Lifeguard, as one pure machine: messages and time go in, effects come out.
+
+Theory of operation
+-------------------
+Every period a peer probes one other member (`probe`, `roster`); who does not answer, directly or through others, is suspected; a
+suspect that does not object in time is dead (`suspicion`). An accused peer objects by raising its incarnation, which nobody else may
+do (`view.supersedes`). News ride on every message and go out between probes (`gossip`); now and then two peers compare everything
+(`sync`). A peer that notices that it is slow itself believes its own accusations less (`awareness`).
+
+This module is the talking half: who is sent what, and when. What is believed, and what follows from news, is `beliefs`.
+
+    messages ─► receive ─┐                        ┌─► beliefs ─► Announce
+                         ├─► _on_… ─► _hear ──────┤
+    time ─────► tick ────┘                        └─► our own name: _hear_of_me ─► Persist
+                  └─► probe, relays, door, gossip, sync, knocking ─► Send
+
+*Time.* The machine keeps one deadline for each of its concerns; `next_deadline` is their minimum, computed once at the end of each
+call. Nothing is due while there is nothing to do: an idle peer wakes once a period to probe.
+
+*Sleep.* If a call comes much later than the deadline, we were asleep (stopped, starved, suspended), and the answers that we missed may
+still lie unread in the inbox. Then whoever is waited for gets that much more time, and our health is worse. So a peer that was
+stopped for ten seconds accuses nobody when it goes on.
+
+*Identity.* See `door`. *Islands.* Silent seeds and dead members are knocked at for ever, one of each a `reconnect_period_s`; when one
+answers, the exchange of states tells both sides whom the other holds for dead, and these object.
+
+Sources: A. Das, I. Gupta, A. Motivala, "SWIM" (DSN 2002); A. Dadgar, J. Phillips, J. Currey, "Lifeguard: Local Health Awareness
+for More Accurate Failure Detection" (2017); behaviour of hashicorp/memberlist where the papers are silent.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from math import inf
+from typing import assert_never
 
+from membership.awareness import Awareness
+from membership.beliefs import Beliefs
 from membership.config import SwimConfig
-from membership.effects import Effect
-from membership.history import WhyEntry
-from membership.messages import Message
-from membership.view import Member, NodeId, View
+from membership.door import Challenge, Door, must_be_challenged
+from membership.effects import (
+    Announce,
+    ConflictingIdentity,
+    Effect,
+    Persist,
+    SeedSilent,
+    SelfRefuted,
+    Send,
+)
+from membership.errors import InvalidMember, SwimStopped
+from membership.history import Cause, WhyEntry
+from membership.messages import (
+    Ack,
+    Conflict,
+    Gossip,
+    Message,
+    Nack,
+    Ping,
+    PingRequest,
+    Rumour,
+    SyncRequest,
+    SyncState,
+)
+from membership.probe import Probe, Relay, Relays
+from membership.seeds import Seed, Seeds
+from membership.sync import better_than, chunks, differing, sync_period_s
+from membership.table import MemberTable
+from membership.view import Member, NodeId, Status, View, supersedes
 
 __all__ = ["Swim"]
 
@@ -18,12 +76,15 @@ class Swim:
     """One peer's membership.
 
     Args:
-        me: our own record. `incarnation` and `session` come from the shell: persisted values + 1 (session: at least
-            the wall clock in ms, so that of two processes the younger has the greater).
+        me: our own record, ALIVE. `incarnation` and `session` come from the shell: persisted values + 1 (the
+            session at least the wall clock in ms, so that of two processes the younger has the greater).
         config: settings, the same at all peers of a cluster.
         rng: the only source of randomness.
-        seeds: addresses "host:port" to join through; may be down, may contain our own.
+        seeds: addresses "host:port" to join through; they may be down, and may contain our own.
         known: members known from the start; pass one shared `MemberTable` to many machines of a simulation.
+
+    Raises:
+        InvalidMember: `me` has no id or no address, or is not alive.
     """
 
     def __init__(
@@ -34,31 +95,151 @@ class Swim:
         rng: random.Random,
         seeds: Sequence[str] = (),
         known: Iterable[Member] = (),
-    ) -> None: ...
+    ) -> None:
+        if not me.id or not me.address or me.status is not Status.ALIVE:
+            raise InvalidMember(f"a peer starts with an id, an address and the status alive, not as {me}")
+        base = known if isinstance(known, MemberTable) else MemberTable(known)
+        mine = base.by_id.get(me.id)
+        if mine is not None and supersedes(mine, me):
+            me = replace(me, incarnation=mine.incarnation + 1)
+        self._me = me
+        self._config = config
+        self._rng = rng
+        self._awareness = Awareness(config.awareness_max)
+        self._beliefs = Beliefs(me=me, config=config, awareness=self._awareness, base=base)
+        self._seeds = Seeds([address for address in seeds if address != me.address])
+        self._relays = Relays(config.relays_max)
+        self._door = Door(config.challenges_max)
+        self._probe: Probe | None = None
+        # Started at random: an answer to a former process of this peer, late or replayed, matches no number of ours.
+        self._number = rng.getrandbits(40)
+        self._known_as_I_am = mine == me
+        self._admitted = mine is not None and mine.session == me.session
+        self._running = False
+        self._leaving = False
+        self._now = 0.0
+        self._gossiped_at = -inf
+        self._probe_at = inf
+        self._gossip_at = inf
+        self._sync_at = inf
+        self._knock_at = inf
+        self._leave_at = inf
+        self._deadline = inf
+
+    # ------------------------------------------------------------------ what the shell calls
 
     def start(self, now: float) -> list[Effect]:
-        """Begin: ask the seeds, schedule the first probe."""
-        raise NotImplementedError
+        """Begin: tell who we are, ask the seeds, and schedule the first probe.
+
+        Args:
+            now: seconds of the shell's monotonic clock, as in all other calls.
+        """
+        self._running = True
+        self._now = now
+        self._deadline = inf
+        out: list[Effect] = [Persist(self._me.incarnation, self._me.session)]
+        self._beliefs.start(now)
+        if not self._known_as_I_am:
+            self._beliefs.queue.put(Rumour(member=self._me))
+        for seed in self._silent_seeds():
+            self._ask(seed, out)
+        self._schedule(now)
+        return out
 
     def receive(self, message: Message, sender: NodeId, now: float) -> list[Effect]:
-        """Take a message from an authenticated sender."""
-        raise NotImplementedError
+        """Take a message.
+
+        Args:
+            message: what was said.
+            sender: who said it, as the connection has authenticated it.
+            now: in seconds.
+        """
+        if not self._running:
+            return []
+        self._wake(now)
+        out: list[Effect] = []
+        if sender == self._me.id:
+            self._hear_my_double(message, out)
+        else:
+            match message:
+                case Ping():
+                    self._on_ping(message, sender, now, out)
+                case Ack():
+                    self._on_ack(message, sender, now, out)
+                case Gossip():
+                    self._hear_all(message.rumours, sender, now, out)
+                case PingRequest():
+                    self._on_ping_request(message, sender, now, out)
+                case Nack():
+                    self._on_nack(message, sender)
+                case SyncRequest():
+                    self._on_sync_request(message, sender, now, out)
+                case SyncState():
+                    self._on_sync_state(message, sender, now, out)
+                case Conflict():
+                    self._on_conflict(message, out)
+                case _:
+                    assert_never(message)
+        self._schedule(now)
+        return out
 
     def tick(self, now: float) -> list[Effect]:
-        """Do what is due."""
-        raise NotImplementedError
+        """Do what is due at `now` (seconds); does nothing if nothing is."""
+        if not self._running:
+            return []
+        self._wake(now)
+        out: list[Effect] = []
+        if self._probe is not None and self._probe.direct_until_s <= now:
+            self._ask_relays(self._probe, out)
+        if self._probe_at <= now:
+            self._probe_next(now, out)
+        if self._beliefs.suspicions:
+            self._beliefs.bury_due(now, out)
+        if self._relays:
+            for relay in self._relays.pop_silent(now):
+                out.append(Send(relay.reply_to, relay.requester, Nack(number=relay.number)))
+        for challenge in self._door.pop_due(now) if self._door else ():
+            self._challenge_further(challenge, now, out)
+        if self._sync_at <= now:
+            self._sync_with_one(now, out)
+        if self._knock_at <= now:
+            self._knock(now, out)
+        self._beliefs.reap_due(now)
+        if self._gossip_at <= now:
+            self._gossip(now, out)
+        self._schedule(now)
+        return out
 
     def next_deadline(self) -> float:
-        """Return when to be ticked again; infinity when never."""
-        raise NotImplementedError
+        """Return when `tick` has something to do, in seconds; infinity when never."""
+        return self._deadline
 
     def leave(self, now: float) -> list[Effect]:
-        """Say goodbye; `has_left` turns true when it has spread or timed out."""
-        raise NotImplementedError
+        """Say goodbye.
+
+        We go on answering until the news has been told often enough to reach everybody, or until `leave_timeout_s` has
+        passed; then `has_left` is true. Nobody will suspect us. A second call changes nothing.
+        """
+        self._refuse_if_stopped()
+        if self._leaving:
+            return []
+        self._wake(now)
+        self._leaving = True
+        self._become(replace(self._me, status=Status.LEFT))
+        self._probe = None
+        self._probe_at = self._sync_at = self._knock_at = inf
+        self._leave_at = now + self._config.leave_timeout_s
+        self._schedule(now)
+        return []
 
     def observe_lag(self, lag_s: float, now: float) -> None:
-        """Count the shell's own delay as ill health."""
-        raise NotImplementedError
+        """Take note that the shell's loop was so many seconds late; beyond `lag_tolerance_s` it counts as ill health.
+
+        Calls that come late are noticed anyway; this is for lag that the shell sees in another way.
+        """
+        if self._running and lag_s > self._config.lag_tolerance_s:
+            self._oversleep(lag_s, now)
+            self._schedule(now)
 
     def update_self(
         self,
@@ -70,39 +251,461 @@ class Swim:
         slots: int | None = None,
         meta: tuple[tuple[str, str], ...] | None = None,
     ) -> list[Effect]:
-        """Change our own record and tell everybody (raises our incarnation)."""
-        raise NotImplementedError
+        """Change what we say of ourselves and tell everybody; raises our incarnation. None leaves a field as it is."""
+        self._refuse_if_stopped()
+        self._wake(now)
+        me = replace(
+            self._me,
+            address=self._me.address if address is None else address,
+            zone=self._me.zone if zone is None else zone,
+            weight=self._me.weight if weight is None else weight,
+            slots=self._me.slots if slots is None else slots,
+            meta=self._me.meta if meta is None else meta,
+        )
+        if me == self._me or self._leaving:
+            return []
+        me = replace(me, incarnation=me.incarnation + 1)
+        self._become(me)
+        self._schedule(now)
+        return [Persist(me.incarnation, me.session)]
 
     @property
     def me(self) -> Member:
         """Our own record."""
-        raise NotImplementedError
+        return self._me
 
     @property
     def view(self) -> View:
-        """Everybody as we see them; built when asked for, and again only after a change."""
-        raise NotImplementedError
+        """Everybody as we see them, ourselves included; built when asked for, and again only after a change."""
+        return self._beliefs.members.view()
 
     @property
     def version(self) -> int:
-        """Grows with every change of the view; cheap."""
-        raise NotImplementedError
+        """The version of `view`, without building it."""
+        return self._beliefs.members.version
 
     @property
     def health(self) -> int:
         """Our own ill health: 0 is well, `config.awareness_max` is worst."""
-        raise NotImplementedError
+        return self._awareness.score
 
     @property
     def has_left(self) -> bool:
         """Whether our goodbye has spread, or timed out."""
-        raise NotImplementedError
+        return self._leaving and not self._running
 
     @property
     def stopped(self) -> bool:
-        """Whether we have left or our identity was refused; nothing more will come from this machine."""
-        raise NotImplementedError
+        """Whether we have left, were refused, or never started: this machine does nothing."""
+        return not self._running
+
+    def get(self, node: NodeId) -> Member | None:
+        """Return what we believe about a node, without building the view."""
+        return self._beliefs.members.get(node)
 
     def why(self, node: NodeId) -> tuple[WhyEntry, ...]:
-        """Return who suspected, confirmed and refuted a node, and when; oldest first, bounded."""
-        raise NotImplementedError
+        """Return who suspected, confirmed and refuted a node, and when; oldest first, the last `history_max`."""
+        return self._beliefs.history.of(node)
+
+    # ------------------------------------------------------------------ time
+
+    def _wake(self, now: float) -> None:
+        late_s = now - self._deadline
+        if late_s > self._config.lag_tolerance_s:
+            self._oversleep(late_s, now)
+        elif now < self._now:
+            self._postpone(now - self._now, now)  # the clock was set back
+        self._now = now
+
+    def _oversleep(self, late_s: float, now: float) -> None:
+        self._awareness.worsen(1)
+        # One timeout more than we slept: whatever has come meanwhile is read first.
+        self._postpone(late_s + self._config.probe_timeout_s, now)
+
+    def _postpone(self, by_s: float, now: float) -> None:
+        """Move the deadlines of those we wait for; what we do by ourselves is due now at the earliest."""
+        if self._probe is not None:
+            self._probe.direct_until_s += by_s
+            self._probe_at += by_s
+        self._beliefs.suspicions.postpone(by_s)
+        self._relays.postpone(by_s)
+        self._door.postpone(by_s)
+        set_back_s = min(0.0, by_s)
+        self._gossiped_at += set_back_s
+        self._probe_at = max(now, self._probe_at + (set_back_s if self._probe is None else 0.0))
+        self._gossip_at = max(now, self._gossip_at + set_back_s)
+        self._sync_at = max(now, self._sync_at + set_back_s)
+        self._knock_at = max(now, self._knock_at + set_back_s)
+        self._leave_at = max(now, self._leave_at + set_back_s)
+
+    def _schedule(self, now: float) -> None:
+        """Begin what has become worth doing, and compute the next deadline."""
+        beliefs = self._beliefs
+        if not self._running:
+            self._deadline = inf
+            return
+        if self._leaving:
+            self._finish_leaving(now)
+        elif beliefs.roster:
+            if self._probe_at == inf:
+                self._probe_at = now + self._rng.random() * self._config.probe_period_s
+            if self._sync_at == inf:
+                self._sync_at = now + self._rng.random() * self._sync_period_s()
+        if self._knock_at == inf and not self._leaving and (beliefs.lost() or self._silent_seeds()):
+            self._knock_at = now + self._knock_period_s()
+        if self._gossip_at == inf and beliefs.queue and (beliefs.roster or beliefs.recently_dead(now)):
+            self._gossip_at = max(now, self._gossiped_at + self._config.gossip_period_s)
+        deadline = min(self._probe_at, self._gossip_at, self._sync_at, self._knock_at, self._leave_at)
+        if self._probe is not None:
+            deadline = min(deadline, self._probe.direct_until_s)
+        if beliefs.suspicions:
+            deadline = min(deadline, beliefs.suspicions.next_deadline())
+        if self._relays:
+            deadline = min(deadline, self._relays.next_deadline())
+        if self._door:
+            deadline = min(deadline, self._door.next_deadline())
+        self._deadline = min(deadline, beliefs.next_reaping())
+
+    def _finish_leaving(self, now: float) -> None:
+        told = self._me.id not in self._beliefs.queue or not self._beliefs.roster
+        if told or now >= self._leave_at:
+            self._running = False
+            self._deadline = inf
+
+    # ------------------------------------------------------------------ probing (SWIM 3.1, 4.3; Lifeguard IV-A)
+
+    def _probe_next(self, now: float, out: list[Effect]) -> None:
+        ended = self._probe
+        if ended is not None and not ended.answered:
+            member = self._beliefs.members.get(ended.target)
+            # With a new incarnation it has objected meanwhile, so it was there.
+            if member is not None and member.incarnation == ended.incarnation:
+                self._beliefs.accuse(ended.target, now, out)
+            self._awareness.worsen(ended.ill_health)
+        self._probe = None
+        target = self._beliefs.roster.next(self._rng)
+        member = None if target is None else self._beliefs.members.get(target)
+        if member is None:
+            self._probe_at = inf
+            return
+        self._probe_at = now + self._awareness.scale(self._config.probe_period_s)
+        self._probe = Probe(
+            number=self._next_number(),
+            target=member.id,
+            incarnation=member.incarnation,
+            direct_until_s=now + self._awareness.scale(self._config.probe_timeout_s),
+        )
+        out.append(self._ping(member, self._probe.number))
+
+    def _ask_relays(self, probe: Probe, out: list[Effect]) -> None:
+        probe.direct_until_s = inf
+        target = self._beliefs.members.get(probe.target)
+        if target is None:
+            return
+        relays = self._beliefs.roster.sample(self._config.indirect_probes, self._rng, without=target.id)
+        probe.relays = len(relays)
+        probe.silent_relays = relays
+        for relay in relays:
+            request = PingRequest(
+                number=probe.number,
+                target=target.id,
+                target_address=target.address,
+                reply_to=self._me.address,
+                rumours=self._take(),
+            )
+            out.append(self._send(relay, request))
+        if len(relays) < self._config.indirect_probes:
+            out.append(self._ping(target, probe.number))
+
+    def _ping(self, member: Member, number: int) -> Send:
+        rumours = self._take(but=member.id)
+        if member.status is not Status.ALIVE:
+            # Buddy system (Lifeguard IV-C): the suspect hears of it from whoever pings it, at once.
+            rumours = (self._beliefs.rumour_about(member), *rumours)
+        ping = Ping(number=number, target=member.id, reply_to=self._me.address, rumours=rumours)
+        return Send(member.address, member.id, ping)
+
+    def _on_ping(self, ping: Ping, sender: NodeId, now: float, out: list[Effect]) -> None:
+        if ping.target != self._me.id:
+            return
+        self._hear_all(ping.rumours, sender, now, out)
+        if not self._running:
+            return
+        rumours = self._take(but=sender)
+        known = self._beliefs.known(sender)
+        if known is not None and known.status is not Status.ALIVE:
+            rumours = (self._beliefs.rumour_about(known), *rumours)
+        out.append(Send(ping.reply_to, sender, Ack(number=ping.number, rumours=rumours)))
+        if known is None:
+            # It knows us, we don't know it: we have restarted, or its introduction was lost.
+            out.append(Send(ping.reply_to, sender, self._sync_request()))
+
+    def _on_ack(self, ack: Ack, sender: NodeId, now: float, out: list[Effect]) -> None:
+        probe = self._probe
+        if probe is not None and ack.number == probe.number:
+            if not probe.answered:
+                probe.answer()
+                self._awareness.improve()
+        elif (relay := self._relays.pop(ack.number)) is not None:
+            passed_on = Ack(number=relay.number, rumours=self._take(but=relay.requester))
+            out.append(Send(relay.reply_to, relay.requester, passed_on))
+        elif self._door and (challenge := self._door.answered(ack.number)) is not None:
+            claimant = challenge.claimant
+            refusal = Conflict(session=claimant.session, holder=challenge.holder)
+            out.append(Send(claimant.address, claimant.id, refusal))
+        self._hear_all(ack.rumours, sender, now, out)
+
+    def _on_nack(self, nack: Nack, sender: NodeId) -> None:
+        probe = self._probe
+        if probe is not None and nack.number == probe.number and sender in probe.silent_relays:
+            probe.silent_relays.remove(sender)
+
+    def _on_ping_request(self, request: PingRequest, sender: NodeId, now: float, out: list[Effect]) -> None:
+        self._hear_all(request.rumours, sender, now, out)
+        if not self._running or request.target == self._me.id:
+            return
+        number = self._next_number()
+        relay = Relay(
+            number=request.number,
+            requester=sender,
+            reply_to=request.reply_to,
+            nack_at_s=now + self._config.probe_timeout_s * self._config.nack_fraction,
+            drop_at_s=now + self._config.probe_period_s,
+        )
+        if self._relays.add(number, relay):
+            target = self._beliefs.members.get(request.target)
+            if target is None or target.address != request.target_address:
+                target = Member(id=request.target, address=request.target_address)
+            out.append(self._ping(target, number))
+
+    # ------------------------------------------------------------------ telling (SWIM 4.1)
+
+    def _gossip(self, now: float, out: list[Effect]) -> None:
+        roster, dead = self._beliefs.roster, self._beliefs.recently_dead(now)
+        self._gossip_at = inf
+        self._gossiped_at = now
+        count = len(roster) + len(dead)
+        for place in self._rng.sample(range(count), min(self._config.gossip_fanout, count)):
+            node = roster[place] if place < len(roster) else dead[place - len(roster)][1]
+            member = self._beliefs.members.get(node)
+            if member is None or (place >= len(roster) and member.status is not Status.DEAD):
+                continue  # returned, or gone for good, since it died
+            rumours = self._take()
+            if rumours:
+                out.append(Send(member.address, node, Gossip(rumours=rumours)))
+
+    def _take(self, but: NodeId | None = None) -> tuple[Rumour, ...]:
+        queue = self._beliefs.queue
+        if not queue:
+            return ()
+        return queue.take(self._config.rumour_bytes_max, self._beliefs.transmissions, but)
+
+    # ------------------------------------------------------------------ hearing
+
+    def _hear_all(self, rumours: tuple[Rumour, ...], sender: NodeId, now: float, out: list[Effect]) -> None:
+        for rumour in rumours:
+            self._hear(rumour.member, rumour.accusers, sender, now, out)
+
+    def _hear(
+        self, record: Member, accusers: tuple[NodeId, ...], sender: NodeId, now: float, out: list[Effect]
+    ) -> None:
+        if record.id == self._me.id:
+            self._hear_of_me(record, accusers, now, out)
+            return
+        if record.id == sender:
+            holder = self._beliefs.members.get(sender)
+            if must_be_challenged(record, holder) and supersedes(record, holder):
+                self._challenge(record, holder, now, out)
+                return
+        self._beliefs.hear(record, accusers, now, out)
+
+    def _hear_of_me(
+        self, record: Member, accusers: tuple[NodeId, ...], now: float, out: list[Effect]
+    ) -> None:
+        """Somebody believes something about us: is it us, and is it better than what we say ourselves?"""
+        me = self._me
+        if not self._running:
+            return
+        if record.session == me.session and record.address == me.address:
+            self._admitted = True
+        if self._leaving or record == me or record.incarnation < me.incarnation:
+            return
+        session = me.session
+        if record.session > session:
+            if self._admitted and record.status.in_ring and supersedes(record, me):
+                self._stop(record, out)
+                return
+            # A former holder of our id, dead or not yet examined by the door: continue its line.
+            session = record.session + 1
+        # Only we may raise our incarnation: it outbids whatever is said of us.
+        me = replace(me, incarnation=record.incarnation + 1, session=session)
+        self._become(me)
+        out.append(Persist(me.incarnation, me.session))
+        if record.status is not Status.ALIVE:
+            if record.session == me.session:
+                self._awareness.worsen(1)  # said of this process, not of one that is gone
+            out.append(Announce(SelfRefuted(me.incarnation, record.status, accusers)))
+            entry = WhyEntry(
+                at_s=now, cause=Cause.REFUTED, by=accusers, status=me.status, incarnation=me.incarnation
+            )
+            self._beliefs.history.add(me.id, entry)
+
+    def _become(self, me: Member) -> None:
+        self._me = me
+        self._beliefs.members.put(me)
+        self._beliefs.queue.put(Rumour(member=me))
+
+    # ------------------------------------------------------------------ comparing notes
+
+    def _sync_with_one(self, now: float, out: list[Effect]) -> None:
+        self._sync_at = now + self._sync_period_s() if self._beliefs.roster else inf
+        for node in self._beliefs.roster.sample(1, self._rng):
+            out.append(self._send(node, self._sync_request()))
+
+    def _sync_request(self) -> SyncRequest:
+        digests = self._beliefs.members.digests()
+        return SyncRequest(number=self._next_number(), me=self._me, digests=digests)
+
+    def _on_sync_request(self, request: SyncRequest, sender: NodeId, now: float, out: list[Effect]) -> None:
+        if request.me.id != sender:
+            return  # nobody introduces another one this way
+        self._hear(request.me, (), sender, now, out)
+        if sender in self._door:
+            return  # a doubtful claimant learns nothing; it comes again
+        buckets = differing(self._beliefs.members.digests(), request.digests)
+        parts = list(chunks(self._beliefs.members.in_buckets(buckets), self._config.sync_members_max))
+        for bits, members in parts or [(0, [])]:
+            self._send_state(request.number, request.me, bits, members, reply_wanted=bits != 0, out=out)
+
+    def _send_state(
+        self,
+        number: int,
+        to: Member,
+        buckets: int,
+        members: list[Member],
+        *,
+        reply_wanted: bool,
+        out: list[Effect],
+    ) -> None:
+        # What we believe of the receiver comes first: it learns that we know it, or what it must outbid.
+        theirs = self._beliefs.known(to.id)
+        first = () if theirs is None else (theirs,)
+        rest = (member for member in members if member.id != to.id)
+        state = SyncState(
+            number=number, me=self._me, buckets=buckets, members=(*first, *rest), reply_wanted=reply_wanted
+        )
+        out.append(Send(to.address, to.id, state))
+
+    def _on_sync_state(self, state: SyncState, sender: NodeId, now: float, out: list[Effect]) -> None:
+        if state.me.id != sender:
+            return
+        self._seeds.answered(state.number, sender)
+        self._hear(state.me, (), sender, now, out)
+        for member in state.members:
+            if member.id == self._me.id:
+                self._hear_of_me(member, (sender,), now, out)
+            elif member.id != sender:
+                self._beliefs.hear_in_state(member, sender, now, out)
+        if not state.reply_wanted or not self._running or sender in self._door:
+            return
+        mine = [member for _, some in self._beliefs.members.in_buckets(state.buckets) for member in some]
+        better = better_than(mine, (state.me, *state.members))
+        size = self._config.sync_members_max
+        for first in range(0, len(better), size):
+            part = better[first : first + size]
+            self._send_state(state.number, state.me, 0, part, reply_wanted=False, out=out)
+
+    def _sync_period_s(self) -> float:
+        return sync_period_s(self._config.sync_period_s, len(self._beliefs.roster) + 1)
+
+    # ------------------------------------------------------------------ knocking at silent doors (islands heal)
+
+    def _knock(self, now: float, out: list[Effect]) -> None:
+        silent, lost = self._silent_seeds(), self._beliefs.lost()
+        if silent and self._beliefs.roster:
+            silent = [silent[int(self._rng.random() * len(silent))]]
+        for seed in silent:
+            if seed.number >= 0 and seed.node is None and not seed.announced:
+                seed.announced = True
+                out.append(Announce(SeedSilent(seed.address)))
+            self._ask(seed, out)
+        if lost:
+            member = self._beliefs.lost_one(int(self._rng.random() * lost))
+            if member is not None:
+                out.append(Send(member.address, member.id, self._sync_request()))
+        self._knock_at = now + self._knock_period_s() if silent or lost else inf
+
+    def _knock_period_s(self) -> float:
+        alone = not self._beliefs.roster
+        return self._config.join_retry_s if alone else self._config.reconnect_period_s
+
+    def _ask(self, seed: Seed, out: list[Effect]) -> None:
+        request = self._sync_request()
+        seed.number = request.number
+        out.append(Send(seed.address, None, request))
+
+    def _silent_seeds(self) -> list[Seed]:
+        return self._seeds.silent(lambda node: node == self._me.id or node in self._beliefs.roster)
+
+    # ------------------------------------------------------------------ two processes, one id (see `door`)
+
+    def _challenge(self, claimant: Member, holder: Member | None, now: float, out: list[Effect]) -> None:
+        if holder is None or claimant.id in self._door:
+            return
+        challenge = Challenge(claimant, holder, self._next_number(), 1, now + self._config.probe_timeout_s)
+        if self._door.put(challenge):
+            out.append(self._ping(holder, challenge.number))
+
+    def _challenge_further(self, challenge: Challenge, now: float, out: list[Effect]) -> None:
+        claimant, holder = challenge.claimant, challenge.holder
+        if challenge.pings < self._config.challenge_pings:
+            due_s = now + self._config.probe_timeout_s
+            self._door.put(replace(challenge, pings=challenge.pings + 1, due_s=due_s))
+            out.append(self._ping(holder, challenge.number))
+            return
+        self._beliefs.hear(claimant, (), now, out)
+        out.append(Send(claimant.address, claimant.id, self._sync_request()))
+
+    def _hear_my_double(self, message: Message, out: list[Effect]) -> None:
+        """A message under our own id: we talk to ourselves, or to a second process."""
+        if isinstance(message, Conflict):
+            self._on_conflict(message, out)
+        elif isinstance(message, SyncRequest | SyncState):
+            double = message.me
+            if double.id != self._me.id:
+                return
+            if double.session == self._me.session:
+                self._seeds.answered(message.number, self._me.id)  # a seed turned out to be our own address
+            elif double.session < self._me.session and not self._admitted:
+                self._stop(double, out)
+            else:
+                out.append(Send(double.address, double.id, Conflict(session=double.session, holder=self._me)))
+
+    def _on_conflict(self, conflict: Conflict, out: list[Effect]) -> None:
+        holder = conflict.holder
+        if conflict.session != self._me.session or holder.id != self._me.id or self._leaving:
+            return
+        if self._admitted and holder.session < self._me.session:
+            # We were admitted while it could not be reached: it is our own zombie, and must be told.
+            out.append(Send(holder.address, holder.id, Conflict(session=holder.session, holder=self._me)))
+        elif holder.session != self._me.session:
+            self._stop(holder, out)
+
+    def _stop(self, holder: Member, out: list[Effect]) -> None:
+        self._running = False
+        out.append(Announce(ConflictingIdentity(self._me, holder)))
+
+    # ------------------------------------------------------------------ odds and ends
+
+    def _send(self, node: NodeId, message: Message) -> Send:
+        member = self._beliefs.members.get(node)
+        assert member is not None, f"{node} is in the roster but not in the table"
+        return Send(member.address, node, message)
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _refuse_if_stopped(self) -> None:
+        if not self._running:
+            raise SwimStopped(f"{self._me.id} has not started, has left, or was refused its identity")

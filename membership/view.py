@@ -80,6 +80,11 @@ class Member:
     session: int = 0
     meta: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def description(self) -> tuple[int, str, str, int, int, int, tuple[tuple[str, str], ...]]:
+        """What the member says of itself: everything but its id, incarnation and status."""
+        return (self.session, self.address, self.zone, self.weight, self.slots, self.pid, self.meta)
+
 
 def supersedes(new: Member, old: Member | None) -> bool:
     """Return whether the belief `new` outbids the belief `old` about the same node (None: never heard of it).
@@ -110,19 +115,7 @@ def supersedes(new: Member, old: Member | None) -> bool:
         return new.incarnation > old.incarnation
     if new.status is not old.status:
         return _GRAVITY[new.status] > _GRAVITY[old.status]
-    return new is not old and _tie_break(new) > _tie_break(old)
-
-
-def _tie_break(member: Member) -> tuple[int, str, str, int, int, int, tuple[tuple[str, str], ...]]:
-    return (
-        member.session,
-        member.address,
-        member.zone,
-        member.weight,
-        member.slots,
-        member.pid,
-        member.meta,
-    )
+    return new is not old and new.description > old.description
 
 
 def merge(old: Member | None, new: Member) -> Member:

@@ -1,0 +1,110 @@
+"""Two processes, one id: who is it?
+
+Node ids live in data directories, and these get copied, restored and mounted twice. Sometimes the second process is right (the
+peer was restarted on another host), sometimes it is wrong (the first one still runs). The record alone does not tell, so we ask:
+
+    claim                                       what happens
+    ------------------------------------------  -------------------------------------------------------------
+    same session                                one process; the incarnation decides
+    other session, same address                 a restart: the old one cannot live where the new one listens
+    other session, other address, holder LEFT   a restart: the old one said so
+    other session, other address, else          the holder is pinged at its own address (`challenge_pings` times):
+                                                it answers → the claimant gets a `Conflict` and stops;
+                                                it does not → the claimant is admitted
+
+The check is made by every peer that hears a claim from the claimant itself, that is at the door. Once admitted anywhere, a record travels
+as any other. Hence "the younger" is the one who comes to the door while the other one answers.
+
+A holder that could not be reached (cut off, stopped by a debugger) may come back later, its own zombie: the id has an
+admitted holder with a greater session. When the zombie hears of it, from anybody, it stops. Sessions order processes by
+start: a shell uses max(persisted + 1, wall clock in ms), so processes of one data directory are ordered
+even by a clock that is wrong. A claimant at the door that finds a greater session already dead there raises its own above it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+
+from membership.view import Member, NodeId, Status
+
+__all__ = ["Challenge", "Door", "must_be_challenged"]
+
+
+def must_be_challenged(claimant: Member, holder: Member | None) -> bool:
+    """Return whether the claim to an id needs the holder's silence; see the table above."""
+    return (
+        holder is not None
+        and claimant.session != holder.session
+        and claimant.address != holder.address
+        and holder.status is not Status.LEFT
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A claim under examination.
+
+    Attributes:
+        claimant, holder: the two records with one id.
+        number: of the pings to the holder.
+        pings: how many were sent.
+        due_s: when the next ping, or the admission, is due.
+    """
+
+    claimant: Member
+    holder: Member
+    number: int
+    pings: int
+    due_s: float
+
+
+class Door:
+    """The claims under examination, by id.
+
+    Args:
+        challenges_max: further claims are ignored; the claimants come again.
+    """
+
+    __slots__ = ("_by_node", "_challenges_max")
+
+    def __init__(self, challenges_max: int) -> None:
+        self._challenges_max = challenges_max
+        self._by_node: dict[NodeId, Challenge] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_node)
+
+    def __contains__(self, node: NodeId) -> bool:
+        return node in self._by_node
+
+    def put(self, challenge: Challenge) -> bool:
+        """Begin or continue an examination; return False if there are too many."""
+        node = challenge.claimant.id
+        if node not in self._by_node and len(self._by_node) >= self._challenges_max:
+            return False
+        self._by_node[node] = challenge
+        return True
+
+    def answered(self, number: int) -> Challenge | None:
+        """The holder answered the ping with this number: end the examination and return it, if it is one of ours."""
+        for node, challenge in self._by_node.items():
+            if challenge.number == number:
+                return self._by_node.pop(node)
+        return None
+
+    def next_deadline(self) -> float:
+        """Return when the next step is due; infinity if there is none."""
+        return min((challenge.due_s for challenge in self._by_node.values()), default=inf)
+
+    def pop_due(self, now: float) -> list[Challenge]:
+        """Take out and return the examinations whose step is due, oldest first."""
+        due = [challenge for challenge in self._by_node.values() if challenge.due_s <= now]
+        for challenge in due:
+            del self._by_node[challenge.claimant.id]
+        return due
+
+    def postpone(self, by_s: float) -> None:
+        """Move all deadlines: we were asleep, or our clock was set."""
+        for node, challenge in self._by_node.items():
+            self._by_node[node] = replace(challenge, due_s=challenge.due_s + by_s)
