@@ -2,9 +2,9 @@
 
 What travels is the job file and the modules beside it that the job imports: those that were imported when
 it was loaded, and those that its source, and theirs in turn, name in an import statement, also inside a
-function.  A package travels with all its Python files.  What is installed is expected to be installed there as well, and
-data travels as side files.  A module that is only ever imported by a name made at run time is not found,
-unless loading the job has imported it.
+function.  A package travels with all its Python files.  What is installed is expected to be installed there
+as well, and data travels as side files.  A module that is only ever imported by a name made at run time is
+not found, unless loading the job has imported it.
 
 Taking what is imported, not all that lies there, keeps a job file in a home directory from dragging the
 home directory along, and lets the digest change only when the job does.

@@ -108,6 +108,15 @@ def examples() -> list[str]:
     ]
 
 
+def example_named(target: str) -> str | None:
+    """Return the example that `target` stands for, with or without `-` and `_`; None if there is none."""
+    return {_folded(name): name for name in examples()}.get(_folded(target))
+
+
+def _folded(name: str) -> str:
+    return name.replace("-", "").replace("_", "")
+
+
 def examples_text() -> str:
     """Return the examples, one a line, each with the first line of its description."""
     import ast
@@ -140,14 +149,6 @@ def _names_file(target: str) -> bool:
     inside = [os.path.join(target, name) for name in python_files(target)]
     hint = f"name a Python file in it, such as {inside[0]}" if inside else "name a Python file"
     raise JobDefinitionError(f"{target} is a directory, not a job: {hint}")
-
-
-def _example(target: str) -> str | None:
-    return {_folded(name): name for name in examples()}.get(_folded(target))
-
-
-def _folded(name: str) -> str:
-    return name.replace("-", "").replace("_", "")
 
 
 def _load_named(target: str) -> ModuleType:

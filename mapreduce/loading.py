@@ -98,14 +98,13 @@ def load_file(path: str, more_path: tuple[str, ...] = ()) -> ModuleType:
     absolute = os.path.abspath(path)
     try:
         program = compile(source, absolute, "exec", dont_inherit=True)
-    except SyntaxError as error:
+    except (SyntaxError, ValueError) as error:  # null bytes are the one or the other, by Python's version
         kind = "" if path.endswith(".py") else " (is it a Python file?)"
-        raise JobDefinitionError(_syntax_error(error) + kind) from None
-    except ValueError as error:  # null bytes
-        raise JobDefinitionError(f"{path} is not a Python file: {error}") from None
+        raise JobDefinitionError(_syntax_error(error, path) + kind) from None
     replace_job(os.path.dirname(os.path.realpath(absolute)), *more_path)
     module = ModuleType(JOB_MODULE)
     module.__file__ = absolute
+    module.__package__ = ""
     sys.modules[JOB_MODULE] = module
     with executing_user_code(path):
         exec(program, vars(module))
@@ -180,7 +179,7 @@ def _refuse(label: str, error: BaseException) -> NoReturn:
         case JobDefinitionError():
             message = f"{place}: {error}" if frames else str(error)
         case SyntaxError():  # in a module that the job imports
-            message = f"{_syntax_error(error)} (imported from {place})"
+            message = f"{_syntax_error(error, label)} (imported from {place})"
         case ModuleNotFoundError(name=str(name)):
             message = (
                 f"{place}: there is no module {name!r}: install it for {sys.executable}, "
@@ -204,9 +203,11 @@ def _refuse(label: str, error: BaseException) -> NoReturn:
     raise JobDefinitionError(message) from None
 
 
-def _syntax_error(error: SyntaxError) -> str:
+def _syntax_error(error: SyntaxError | ValueError, path: str) -> str:
+    if not isinstance(error, SyntaxError) or error.lineno is None:
+        return f"{path}: {error}"
     text = f": {error.text.strip()}" if error.text else ""
-    return f"{shown(str(error.filename))}, line {error.lineno}: {error.msg}{text}"
+    return f"{shown(error.filename or path)}, line {error.lineno}: {error.msg}{text}"
 
 
 def shown(file: str) -> str:

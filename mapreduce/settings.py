@@ -32,7 +32,7 @@ SETTINGS_FILE = "ringreduce.toml"
 # What may stand above the tables of the settings file; a command without such an option ignores it.
 SHARED = frozenset({"data", "peer", "quiet", "temp_dir", "traceback"})
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
