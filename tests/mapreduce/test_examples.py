@@ -110,7 +110,7 @@ def test_inverted_index_names_each_document_once(books: list[Path], source: str,
     for book in sorted(books):
         for word in set(book.read_text(encoding="utf-8-sig").split()):
             oracle[word].append(str(book))
-    assert dict(run(inverted_index.job, books, split_size=split_size)) == oracle
+    assert dict(run(inverted_index.job, books, split_bytes=split_size)) == oracle
 
 
 @on_made_and_found("books")
@@ -132,7 +132,7 @@ def test_sort_records_sorts_by_the_first_ten_bytes_and_keeps_the_order_of_equals
     keys = [rng.randbytes(10) for _ in range(500)]
     records = [rng.choice(keys) + number.to_bytes(8, "big") + rng.randbytes(82) for number in range(2000)]
     (tmp_path / "records.dat").write_bytes(b"".join(records))
-    result = run(sort_records.job, [tmp_path / "records.dat"], partitions=partitions, split_size=30_000)
+    result = run(sort_records.job, [tmp_path / "records.dat"], partitions=partitions, split_bytes=30_000)
     assert [key + rest for key, rest in result] == sorted(records, key=lambda record: record[:10])
 
 
@@ -155,7 +155,7 @@ def test_join_puts_each_order_beside_its_customer(tmp_path: Path) -> None:
         for n in range(40)
     }
     for inputs in ([customers, orders], [orders, customers]):
-        result = join.job.run([str(path) for path in inputs], split_size=100)
+        result = join.job.run([str(path) for path in inputs], split_bytes=100)
         assert dict(result) == oracle
         assert result.counters["orders of unknown customers"] == 1
 
@@ -206,7 +206,7 @@ def test_log_visitors_counts_each_client_once_a_url(logs: list[Path], source: st
     for client, url, _ in requests_in(logs):
         clients[url].add(client)
     oracle = {url: len(visitors) for url, visitors in clients.items()}
-    assert dict(run(log_visitors.job, logs, split_size=100_000)) == oracle
+    assert dict(run(log_visitors.job, logs, split_bytes=100_000)) == oracle
 
 
 def test_lines_that_are_no_log_lines_are_counted_and_odd_requests_stand_for_themselves(
@@ -283,7 +283,7 @@ def test_pagerank_is_the_same_to_the_last_bit_for_any_partitions_and_splits(
     graph: list[Path], source: str
 ) -> None:
     ranks = [
-        sorted(run(pagerank.job(3), graph, partitions=partitions, split_size=split_size))
+        sorted(run(pagerank.job(3), graph, partitions=partitions, split_bytes=split_size))
         for partitions, split_size in [(1, 32 << 20), (13, 500), (4, 1000)]
     ]
     assert ranks[0] == ranks[1] == ranks[2]
@@ -353,7 +353,7 @@ def test_crawl_summary_reads_warc_of_any_version_and_packing(
     else:
         path, content = tmp_path / "crawl.warc.gz", b"".join(map(gzip.compress, records))
     path.write_bytes(content)
-    assert dict(run(crawl_summary.job, [path], split_size=4096)) == oracle
+    assert dict(run(crawl_summary.job, [path], split_bytes=4096)) == oracle
 
 
 @pytest.fixture

@@ -1,0 +1,116 @@
+"""The benchmark's own jobs: what `tools.bench` runs as `ringreduce run tools/bench_jobs.py:NAME`.
+
+They answer the same questions as the shipped examples, in the form that somebody would write who wants
+them fast: batch mappers that gather in a dict or a set what a few MiB of input have in common.
+The inner statements are those of `tools/bench_scripts.py`.  `wordcount` alone is the plain form, one pair
+a word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+
+from mapreduce import FixedLength, Job, TotalOrder, batch, identity, task
+
+RECORD_BYTES = 100
+
+
+def words(line: str) -> Iterator[tuple[str, int]]:
+    for word in line.split():
+        yield word, 1
+
+
+def add(key: str, counts: Iterable[int]) -> Iterator[tuple[str, int]]:
+    yield key, sum(counts)
+
+
+wordcount = Job(mapper=words, combiner=add, reducer=add, name="wordcount")
+
+
+@batch("text")
+def counted_words(text: str) -> Iterable[tuple[str, int]]:
+    return Counter(text.split()).items()
+
+
+wordcount_batch = Job(mapper=counted_words, combiner=add, reducer=add, name="wordcount-batch")
+
+
+@batch("text")
+def words_and_document(text: str) -> Iterable[tuple[str, str]]:
+    return dict.fromkeys(text.split(), task.input_path).items()
+
+
+def each_once(key: str, values: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for value in set(values):
+        yield key, value
+
+
+def all_sorted(word: str, documents: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    yield word, sorted(set(documents))
+
+
+inverted_index = Job(mapper=words_and_document, combiner=each_once, reducer=all_sorted, name="inverted-index")
+
+
+@batch("bytes")
+def records(data: bytes) -> Iterable[tuple[bytes, None]]:
+    return [(data[at : at + RECORD_BYTES], None) for at in range(0, len(data), RECORD_BYTES)]
+
+
+# The record is the key, as with the scripts: sorting whole records sorts by their first ten bytes.
+sort = Job(
+    mapper=records,
+    reducer=identity,
+    partitioner=TotalOrder(),
+    reader=FixedLength(RECORD_BYTES),
+    name="sort",
+)
+
+
+@batch
+def hits_of(lines: list[str]) -> Iterator[tuple[str, tuple[int, int]]]:
+    hits: dict[str, int] = defaultdict(int)
+    size_bytes: dict[str, int] = defaultdict(int)
+    for line in lines:
+        _, request, rest = line.split('"', 2)
+        url = request.split(" ", 2)[1]
+        size = rest.split(" ", 3)[2]
+        hits[url] += 1
+        if size != "-":
+            size_bytes[url] += int(size)
+    for url, count in hits.items():
+        yield url, (count, size_bytes[url])
+
+
+def add_hits(url: str, sums: Iterable[tuple[int, int]]) -> Iterator[tuple[str, tuple[int, int]]]:
+    hits = size_bytes = 0
+    for more_hits, more_bytes in sums:
+        hits += more_hits
+        size_bytes += more_bytes
+    yield url, (hits, size_bytes)
+
+
+log_hits = Job(mapper=hits_of, combiner=add_hits, reducer=add_hits, name="log-hits")
+
+
+@batch
+def visitors_of(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
+    visitors: dict[str, set[str]] = defaultdict(set)
+    for line in lines:
+        client = line.split(" ", 1)[0]
+        url = line.split('"', 2)[1].split(" ", 2)[1]
+        visitors[url].add(client)
+    for url, clients in visitors.items():
+        yield url, list(clients)
+
+
+def unite(url: str, lists: Iterable[list[str]]) -> Iterator[tuple[str, list[str]]]:
+    yield url, list(set().union(*lists))
+
+
+def count_united(url: str, lists: Iterable[list[str]]) -> Iterator[tuple[str, int]]:
+    yield url, len(set().union(*lists))
+
+
+log_visitors = Job(mapper=visitors_of, combiner=unite, reducer=count_united, name="log-visitors")
