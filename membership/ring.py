@@ -45,6 +45,7 @@ from membership.errors import EmptyRing
 from membership.ring_types import (
     CIRCLE,
     DIGEST_BITS,
+    MAX_WEIGHT,
     Assignment,
     Key,
     Movement,
@@ -58,7 +59,7 @@ from membership.ring_types import (
 )
 from membership.view import NodeId
 
-__all__ = ["Assignment", "Movement", "Owners", "Placeable", "Ring", "RingPeer"]
+__all__ = ["MAX_WEIGHT", "Assignment", "Movement", "Owners", "Placeable", "Ring", "RingPeer"]
 
 DEFAULT_CAPACITY_FACTOR = 1.25
 MAX_SINGLE_CHANGES = (

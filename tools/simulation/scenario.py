@@ -83,8 +83,11 @@ def run_scenario(make: Callable[[int, Trace], Scenario], seed: int, trace: Trace
     except Violation as broken:
         violation = str(broken)
     except Exception as error:  # whatever it is, the code under test let it out
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        violation = f"{type(error).__name__}: {error} ({where.filename.rsplit('/', 1)[-1]}:{where.lineno})"
+        frames = traceback.extract_tb(error.__traceback__)[-3:]
+        places = " > ".join(
+            f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames
+        )
+        violation = f"{type(error).__name__}: {error} ({places})"
     if violation:
         trace.note(world.now, "violation", violation)
     return Outcome(

@@ -276,10 +276,15 @@ class World:
             raise Violation(f"{node.name} spins: after {MAX_OVERDUE_TICKS} ticks its deadline is still past")
 
     def _step(self, node: Node, effects: Iterable[object]) -> None:
-        """Perform what a call into the process returned, check, and arm its next wake-up."""
+        """Check, perform what a call into the process returned, and arm its next wake-up.
+
+        The checks come first: they see what the process has become also where a crash cuts its effects short.
+        """
         self.steps += 1
         if self.steps > self._max_steps:
             raise Violation(f"the world did not come to an end within {self._max_steps} steps")
+        for check in self.checks:
+            check(node)
         for effect in effects:
             process = node.process
             if process is None:  # the crash came between two effects
@@ -289,15 +294,11 @@ class World:
                 node.torn_after -= 1
                 if node.torn_after < 0 and node.when_torn is not None:
                     node.when_torn()
-        if node.process is None:
-            return
-        for check in self.checks:
-            check(node)
-        self._arm(node)
+        if node.process is not None:
+            self._arm(node)
 
     def _arm(self, node: Node) -> None:
-        if node.process is None:  # a check may have stopped it
-            return
+        assert node.process is not None
         due = node.process.next_deadline()
         if due == node.wake_due and node.wake_at > self.now:
             return
