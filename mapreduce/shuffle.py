@@ -23,7 +23,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice, pairwise, repeat
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import Any, BinaryIO, Protocol
 
 from mapreduce.errors import JobDefinitionError
@@ -206,18 +206,14 @@ class MapOutput:
         Returns:
             Each partition's range in the file, None where it holds nothing.
         """
-        groups: Groups | Pile
-        if self._combine is not None and self._rounds:
+        if self._rounds:
             self._end_round()
-            if not self._spills:
-                self._combined = self._combine_groups(self._combined)
-            groups = self._combined
-        elif self._combine is not None:
-            groups = self._combine_groups(self._fresh)
-        else:
-            groups = self._fresh
+        groups = self._combined if self._rounds else self._fresh
         if not self._spills:
-            return self._write(groups, file, path)
+            keys, rows = groups.take()
+            if self._combine is not None:
+                keys, rows = combined(self._combine, keys, rows)
+            return self._write(keys, rows, file, path)
         if len(groups):
             self._spill(groups)
         return self._merge_spills(file, path)
@@ -234,7 +230,7 @@ class MapOutput:
 
     def _end_round(self) -> None:
         assert self._combine is not None
-        keys, columns = self._combine_groups(self._fresh).take()
+        keys, columns = combined(self._combine, *self._fresh.take())
         self._combined.add_column(keys, columns, ())
         self._rounds += 1
         self._fresh_bytes = self._value_bytes = 0
@@ -242,30 +238,14 @@ class MapOutput:
         if held > self._spill_bytes or (self._memory_is_short() and held > self._spill_bytes // 8):
             self._spill(self._combined)
 
-    def _combine_groups(self, groups: Groups | Pile) -> Groups:
-        """Run the combiner over the keys that have several values."""
-        assert self._combine is not None
-        assert isinstance(groups, Groups)
-        keys, columns = groups.take()
-        several = [index for index, values in enumerate(columns) if len(values) > 1]
-        if len(several) < len(keys):
-            single = [index for index, values in enumerate(columns) if len(values) == 1]
-            groups.add_column(
-                [keys[index] for index in single], None, [columns[index][0] for index in single]
-            )
-            keys = [keys[index] for index in several]
-            columns = [columns[index] for index in several]
-        groups.add_pairs(self._combine(keys, columns))
-        return groups
-
     def _spill(self, groups: Groups | Pile) -> None:
         path, file = self._files.create()
         with file:
-            self._spills.append(self._write(groups, file, path))
+            keys, rows = groups.take()
+            self._spills.append(self._write(keys, rows, file, path))
             self.spilled_bytes += file.tell()
 
-    def _write(self, groups: Groups | Pile, file: BinaryIO, path: str) -> list[RunRange | None]:
-        keys, rows = groups.take()
+    def _write(self, keys: list[Any], rows: list[Any], file: BinaryIO, path: str) -> list[RunRange | None]:
         if self._value_order is not None and self._grouped:
             for values in rows:
                 if len(values) > 1:
@@ -303,17 +283,28 @@ class MapOutput:
         return ranges
 
 
+def combined(combine: Combine, keys: list[Any], columns: list[list[Any]]) -> Rows:
+    """Run a combiner over the keys that have several values; may change what it is given."""
+    several = [index for index, values in enumerate(columns) if len(values) > 1]
+    some = [keys[index] for index in several]
+    pairs = list(combine(some, [columns[index] for index in several]))
+    if len(pairs) == len(some) and all(map(is_, some, map(itemgetter(0), pairs))):
+        # One pair for each key, under that key, as combiners do: nothing has to be grouped again.
+        for index, pair in zip(several, pairs, strict=True):
+            columns[index] = [pair[1]]
+        return keys, columns
+    groups = Groups()
+    single = [index for index, values in enumerate(columns) if len(values) == 1]
+    groups.add_column([keys[index] for index in single], [columns[index] for index in single], ())
+    groups.add_pairs(iter(pairs))
+    return groups.take()
+
+
 def _recombined(
     groups: Iterator[tuple[Any, Iterable[Any]]], combine: Combine
 ) -> Iterator[tuple[Any, Iterable[Any]]]:
     for key, values in groups:
-        held = list(values)
-        if len(held) == 1:
-            yield key, held
-            continue
-        regrouped = Groups()
-        regrouped.add_pairs(combine([key], [held]))
-        yield from zip(*regrouped.take(), strict=True)
+        yield from zip(*combined(combine, [key], [list(values)]), strict=True)
 
 
 def write_merged(
@@ -425,7 +416,7 @@ def _merge_groups(
         merged = heapq.merge(*streams, key=itemgetter(0, 3))
     for _, entries in groupby(merged, key=itemgetter(0)):
         head = next(entries)
-        columns = chain((head[2],), map(itemgetter(2), entries))
+        columns = chain((head[2],), map(itemgetter(2), entries))  # noqa: B031 - the rest, after its head
         yield head[1], chain.from_iterable(columns)
 
 
