@@ -16,8 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, islice, repeat, starmap
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
+from mapreduce.batches import Batch, ListBatch
 from mapreduce.context import task as context
 from mapreduce.errors import BadKey, InputError, JobDefinitionError, TooManyBadRecords
 from mapreduce.job import Job, Step, TotalOrder, batch_kind, identity
@@ -55,43 +56,6 @@ CHUNK_PAIRS = 4096
 MAX_SPILL_BYTES = 512 << 20
 
 _PLAIN_KEYS = frozenset({str, bytes, int, bool, type(None)})
-
-
-class Batch(Protocol):
-    """What a reader gives: some records of a split, decoded only as far as asked for."""
-
-    size_bytes: int
-
-    @property
-    def records(self) -> list[Any]: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def raw(self) -> bytes: ...
-    def locate(self, index: int) -> str: ...
-    def each(self) -> Iterator[Any]: ...
-
-
-class PairBatch:
-    """A block of another step's output, as a batch of (key, value) records."""
-
-    def __init__(self, name: str, keys: list[Any], values: list[Any], size_bytes: int) -> None:
-        self.records = list(zip(keys, values, strict=True))
-        self.size_bytes = size_bytes
-        self._name = name
-
-    text = raw = property(lambda self: self._no_text())
-
-    def _no_text(self) -> Any:
-        raise JobDefinitionError("a step that reads pairs takes @batch mappers of lists only")
-
-    def locate(self, index: int) -> str:
-        """Say which pair it is."""
-        return f"{self._name}, key {self.records[index][0]!r}"
-
-    def each(self) -> Iterator[Any]:
-        """Yield the records."""
-        return iter(self.records)
 
 
 class TaskFiles:
@@ -460,9 +424,16 @@ def _batch_argument(batch: Batch, kind: str) -> Any:
 
 
 def _run_batches(split: Split) -> Iterator[Batch]:
+    """Read another step's pairs, a block at a time."""
     with open(split.path, "rb") as file:
+        before = split.start
         for keys, _, values in read_blocks(file, split.start, split.end - split.start, whole=False):
-            yield PairBatch(split.name, keys, values, split.size_bytes * len(keys) // max(1, len(keys)))
+
+            def locate(index: int, keys: list[Any] = keys) -> str:
+                return f"{split.name}, key {_short(keys[index])}"
+
+            size_bytes, before = file.tell() - before, file.tell()
+            yield ListBatch(split.name, size_bytes, list(zip(keys, values, strict=True)), locate)
 
 
 def _value_order(step: Step) -> Callable[[Any], Any] | None:
