@@ -15,14 +15,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mapreduce import finding, loading
-from mapreduce.console import Command, Size, interruptible, scratch_directory
+from mapreduce.console import Command, Size, interruptible, undisturbed
 from mapreduce.errors import EnvironmentFailed, OutputError, UsageError
 from mapreduce.job import Job
 from mapreduce.plan import DEFAULT_SPLIT_BYTES
@@ -229,7 +229,7 @@ def execute(source: Source, inputs: list[str], options: RunOptions, *, label: st
     with interruptible(), contextlib.ExitStack() as stack:
         output = options.output
         if output is None:
-            output = os.path.join(stack.enter_context(scratch_directory(options.temp_dir)), "out")
+            output = os.path.join(stack.enter_context(_private_directory(options.temp_dir)), "out")
         with Reporter(quiet=options.quiet) as reporter:
             result = _run(job, code, params, inputs, output, options, reporter)
         with contextlib.closing(result):
@@ -269,20 +269,27 @@ def _run(
     )
 
 
+@contextlib.contextmanager
+def _private_directory(parent: str | None) -> Iterator[str]:
+    from mapreduce.local import WorkDirectory
+
+    work = WorkDirectory(parent)
+    try:
+        yield work.path
+    finally:
+        with undisturbed():
+            work.remove()
+
+
 def with_reading(job: Job, encoding: str | None, errors: str | None, on_bad_record: str | None) -> Job:
     """Return the job with another way to read text, and to meet bad records.
 
     Raises:
-        UsageError: no such encoding or error handler, or a step's reader decodes no text.
-        JobDefinitionError: `on_bad_record` is neither "fail" nor "skip:N".
+        UsageError: a step's reader decodes no text.
+        JobDefinitionError: no such encoding or error handler, or `on_bad_record` is neither "fail" nor "skip:N".
     """
-    import codecs
-
-    changes: dict[str, str] = {}
-    if encoding is not None:
-        changes["encoding"] = _known_to_python("encoding", encoding, codecs.lookup)
-    if errors is not None:
-        changes["errors"] = _known_to_python("errors", errors, codecs.lookup_error)
+    given = {"encoding": encoding, "errors": errors}
+    changes = {option: value for option, value in given.items() if value is not None}
     if not changes and on_bad_record is None:
         return job
     steps = {}
@@ -293,24 +300,16 @@ def with_reading(job: Job, encoding: str | None, errors: str | None, on_bad_reco
     return replace(job, steps=steps)
 
 
-def _known_to_python(option: str, name: str, lookup: Callable[[str], Any]) -> str:
-    try:
-        lookup(name)
-    except LookupError:
-        raise UsageError(f"--{option}={name}: Python knows nothing of that name") from None
-    return name
-
-
 def _reader_with(step: str, reader: Any, changes: Mapping[str, str]) -> Any:
     if reader is None:
         from mapreduce.readers import Text
 
         reader = Text()
-    known = {field.name for field in fields(reader)} if is_dataclass(reader) else set()
     for option in changes:
-        if option not in known:
+        if not is_dataclass(reader) or option not in {field.name for field in fields(reader)}:
             raise UsageError(f"--{option}: the reader of step {step!r} takes no {option}")
-    return replace(reader, **changes)
+    changed: Any = replace(reader, **changes)
+    return changed
 
 
 def _copy_parts(directory: str) -> None:

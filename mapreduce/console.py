@@ -27,7 +27,6 @@ from typing import Any
 import click
 
 from mapreduce import settings
-from mapreduce.errors import UsageError
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -238,30 +237,10 @@ def interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def scratch_directory(parent: str | None) -> Iterator[str]:
-    """A private directory that is gone after the block, however the block ends.
-
-    Args:
-        parent: where to make it; None: the system's place for temporary files.
-
-    Raises:
-        UsageError: it cannot be made there.
-    """
-    path = os.path.join(
-        parent or os.environ.get("TMPDIR") or "/tmp", f"ringreduce-{os.getpid()}-{os.urandom(6).hex()}"
-    )
+def undisturbed() -> Iterator[None]:
+    """Within the block no interruption arrives; one that comes meanwhile is delivered behind it."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        # The name is known before the directory is made, so no interruption can fall between the two.
-        try:
-            os.mkdir(path, 0o700)
-        except OSError as error:
-            raise UsageError(f"cannot make a temporary directory {path}: {error.strerror}") from None
-        yield path
+        yield
     finally:
-        import shutil
-
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
-            shutil.rmtree(path, ignore_errors=True)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
