@@ -1,8 +1,8 @@
 """How well are we ourselves? A peer that doubts itself doubts others less.
 
-Lifeguard (Dadgar, Phillips, Currey, 2017), section IV-A, "Local Health Aware Probe": most false accusations come from
-an accuser that is itself too slow to hear the answer. Each peer keeps a score from 0 (well) to `score_max` and
-multiplies its probe period and its timeouts by 1 + score.
+Lifeguard (Dadgar, Phillips, Currey, 2017), section IV-A, "Local Health Aware Probe": most false accusations
+come from an accuser that is itself too slow to hear the answer. Each peer keeps a score from 0 (well) to
+`score_max` and multiplies its probe period and its timeouts by 1 + score.
 
 =======================================================  ======
 what happened                                            score
@@ -15,8 +15,8 @@ we were accused and had to refute                        + 1
 we woke up late                                          + 1
 =======================================================  ======
 
-The second row is memberlist's rather than the paper's: relays that tell us in time that they don't hear the target either
-show that our own ears are fine.
+The second row is memberlist's rather than the paper's: relays that tell us in time that they don't hear the
+target either show that our own ears are fine.
 """
 
 from __future__ import annotations

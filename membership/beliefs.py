@@ -1,19 +1,21 @@
 """What one peer believes about all others, and what follows when it hears something new.
 
-Everything that changes a belief comes through here, whoever says it: a rumour, a state exchange, our own failed probe, a
-suspicion whose time is up. `view.supersedes` decides whether it is news; if it is, then in this order
+Everything that changes a belief comes through here, whoever says it: a rumour, a state exchange, our own
+failed probe, a suspicion whose time is up. `view.supersedes` decides whether it is news; if it is, then in
+this order
 
 1. the record replaces the old one, and the roster of those who are probed follows;
 2. a suspicion begins or ends;
 3. the story is written down (`why`), the events are announced;
 4. the news is queued to be told to others.
 
-The dead and departed stay in the table for a while (`reap_after_s`), so that a living one among them can be told and object.
-Then only a tombstone is kept: the last record, against resurrection by old news, and to knock at its address now and then.
+The dead and departed stay in the table for a while (`reap_after_s`), so that a living one among them can be
+told and object. Then only a tombstone is kept: the last record, against resurrection by old news, and to
+knock at its address now and then.
 
-News that we cannot use are not lost for others. An accusation of somebody we never heard of is remembered and passed on, and
-an old claim to be alive makes us repeat the graver thing we know: otherwise, in a mass restart, accusation and accused can
-miss each other for ever (hashicorp/memberlist issue 311).
+News that we cannot use are not lost for others. An accusation of somebody we never heard of is remembered and
+passed on, and an old claim to be alive makes us repeat the graver thing we know: otherwise, in a mass
+restart, accusation and accused can miss each other for ever (hashicorp/memberlist issue 311).
 """
 
 from __future__ import annotations
@@ -113,11 +115,14 @@ class Beliefs:
         self.tombstones: dict[NodeId, Member] = {}
         self._departed: dict[NodeId, float] = {}  # in the table but not in the ring -> since when
         self._recently_dead: deque[tuple[float, NodeId]] = deque()
+        self.reap_at = inf
+        """When somebody may have to be forgotten: not later than the first of them, perhaps earlier."""
 
     def start(self, now: float) -> None:
         """Begin the clocks of the suspects and the dead that we know from the start."""
         for node in self._base.not_in_ring:
             self._departed[node] = now
+            self.reap_at = now + self._config.reap_after_s
         for node in self._base.suspects:
             self._suspect(node, (self._me,), now)
 
@@ -138,7 +143,7 @@ class Beliefs:
         return transmissions_max(self._config.retransmit_mult, len(self.roster) + 1)
 
     def recently_dead(self, now: float) -> deque[tuple[float, NodeId]]:
-        """Return those who died within `gossip_to_dead_s`, with the time, oldest first (some may have returned)."""
+        """Return those who died within `gossip_to_dead_s`, with the time; some may have returned since."""
         while self._recently_dead and self._recently_dead[0][0] <= now - self._config.gossip_to_dead_s:
             self._recently_dead.popleft()
         return self._recently_dead
@@ -148,7 +153,7 @@ class Beliefs:
         return len(self._departed) + len(self.tombstones)
 
     def lost_one(self, place: int) -> Member | None:
-        """Return the node at a place below `lost`, or None where it said goodbye and need not be looked for."""
+        """Return the node at a place below `lost`; None if it said goodbye and need not be looked for."""
         nodes = self._departed if place < len(self._departed) else self.tombstones
         for skipped, node in enumerate(nodes, 0 if nodes is self._departed else len(self._departed)):
             if skipped == place:
@@ -162,7 +167,7 @@ class Beliefs:
         """Take a belief about another node, from whomever."""
         listed = self.members.get(new.id)
         if listed is new and new.status is not Status.SUSPECT:
-            return  # within one process the very same record comes again and again; of suspects, the accusers count
+            return  # shared records come again and again in a simulation; of suspects the accusers still count
         known = listed if listed is not None else self.tombstones.get(new.id)
         if known is not None and not supersedes(new, known):
             self._hear_old_news(known, new, accusers, now)
@@ -176,8 +181,8 @@ class Beliefs:
     def hear_in_state(self, new: Member, sender: NodeId, now: float, out: list[Effect]) -> None:
         """Take a belief from a state exchange: a death there is only an accusation here.
 
-        When islands meet, each holds the whole other one for dead. Burying on their word would empty both rings
-        until everybody has objected; suspecting gives them the time (as memberlist does).
+        When islands meet, each holds the whole other one for dead. Burying on their word would empty both
+        rings until everybody has objected; suspecting gives them the time (as memberlist does).
         """
         listed = self.members.get(new.id)
         if listed is new:
@@ -210,14 +215,13 @@ class Beliefs:
                 dead = replace(member, status=Status.DEAD)
                 self._believe(member, dead, suspicion.accusers, now, out)
 
-    def next_reaping(self) -> float:
-        """Return when the first of the dead and departed is forgotten; infinity if there is none."""
-        return next(iter(self._departed.values()), inf) + self._config.reap_after_s
-
     def reap_due(self, now: float) -> None:
         """Forget those who are dead or departed long enough, but for a tombstone."""
-        while self.next_reaping() <= now:
-            node = next(iter(self._departed))
+        while self._departed:
+            node, since = next(iter(self._departed.items()))
+            self.reap_at = since + self._config.reap_after_s
+            if self.reap_at > now:
+                return
             del self._departed[node]
             member = self.members.get(node)
             if member is not None:
@@ -225,6 +229,7 @@ class Beliefs:
                 self._lay_tombstone(member)
             self.queue.drop(node)
             self.history.forget(node)
+        self.reap_at = inf
 
     # What follows.
 
@@ -246,6 +251,7 @@ class Beliefs:
         else:
             self.roster.remove(node)
             self._departed.setdefault(node, now)
+            self.reap_at = min(self.reap_at, now + self._config.reap_after_s)
             if new.status is Status.DEAD:
                 self._recently_dead.append((now, node))
         self.suspicions.drop(node)
@@ -264,7 +270,7 @@ class Beliefs:
         suspicion = Suspicion(
             accusers=self._bounded(accusers),
             started_s=now,
-            # The suspect does not confirm, and the first accuser has spoken: in a small cluster fewer are left.
+            # Neither the suspect nor the first accuser confirms: in a small cluster few are left.
             expected=max(0, min(self._config.suspicion_confirmations, members - 2)),
             min_s=min_s,
             max_s=min_s * self._config.suspicion_max_mult,

@@ -2,14 +2,15 @@
 
 Why these values
 ----------------
-LAN is memberlist's well-tried LAN profile: a period of 1 s, 0.5 s for the direct probe, three indirect ones, suspicion
-of 4 · log10 N periods that starts six times as long and shrinks with confirmations.
+LAN is memberlist's well-tried LAN profile: a period of 1 s, 0.5 s for the direct probe, three indirect ones,
+suspicion of 4 · log10 N periods that starts six times as long and shrinks with confirmations.
 
-LOCAL is for peers on one machine. Round trips take well under a millisecond there, so the only reason for silence
-besides death is a process that is not given the processor. A period of 0.4 s sees a peer of N unanswered for
-0.4 s · e/(e-1) at the latest on average; suspicion of at least 2 periods (· log10 N) lets a starved process run
-many times before it is buried, and one confirmation must come from another peer (else six times as long, which no scheduler
-starves anybody). Median detection for N <= 16: about 0.3 s until probed + 0.4 s until suspected + 1.0 s until dead.
+LOCAL is for peers on one machine. Round trips take well under a millisecond there, so the only reason for
+silence besides death is a process that is not given the processor. A period of 0.4 s sees a peer of N
+unanswered for 0.4 s · e/(e-1) at the latest on average; suspicion of at least 2 periods (· log10 N) lets a
+starved process run many times before it is buried, and one confirmation must come from another peer (else six
+times as long, which no scheduler starves anybody). Median detection for N <= 16: about 0.3 s until probed +
+0.4 s until suspected + 1.0 s until dead.
 
 WAN doubles and triples LAN: round trips of up to a second, losses in bursts.
 """
@@ -36,11 +37,13 @@ class SwimConfig:
         suspicion_mult: a suspicion confirmed often enough lasts suspicion_mult * max(1, log10 N) periods.
         suspicion_max_mult: an unconfirmed one lasts this many times as long.
         suspicion_confirmations: how many further accusers shrink it to the shortest.
-        awareness_max: cap of the local health score (0 is healthy); periods and timeouts are multiplied by 1 + score.
+        awareness_max: cap of the local health score (0 is healthy); periods and timeouts are multiplied by 1
+            + score.
         lag_tolerance_s: a wake-up later than this means that we, not the others, were asleep.
         gossip_period_s: news go out this often while there are any, and not at all otherwise.
         gossip_fanout: to so many peers each time.
-        gossip_to_dead_s: the dead are still told that they are dead for so long, so that a living one can object.
+        gossip_to_dead_s: the dead are still told that they are dead for so long, so that a living one can
+            object.
         retransmit_mult: each rumour is sent retransmit_mult * ceil(log10(N + 1)) times by each peer.
         rumour_bytes_max: estimated size of the rumours in one message; at least one always fits.
         sync_period_s: one random member is compared notes with this often (more rarely above 32 members).
@@ -123,18 +126,19 @@ class SwimConfig:
         return (
             (
                 0 < self.nack_fraction < 1,
-                f"nack_fraction ({self.nack_fraction}) must lie between 0 and 1: a relay's nack has to arrive "
-                f"within its requester's probe_timeout_s ({self.probe_timeout_s})",
+                f"nack_fraction ({self.nack_fraction}) must lie between 0 and 1: a relay says nack before "
+                f"its requester's probe_timeout_s ({self.probe_timeout_s}) has passed again",
             ),
             (
                 self.probe_timeout_s + nack_s < self.probe_period_s,
-                f"probe_period_s ({self.probe_period_s}) must be longer than probe_timeout_s plus nack_fraction of "
-                f"it ({self.probe_timeout_s} + {nack_s:g}): indirect probes must be able to answer within the period",
+                f"probe_period_s ({self.probe_period_s}) must be longer than probe_timeout_s plus "
+                f"nack_fraction of it ({self.probe_timeout_s} + {nack_s:g}): indirect probes must be able to "
+                "answer within the period",
             ),
             (
                 self.gossip_period_s <= self.probe_period_s,
-                f"gossip_period_s ({self.gossip_period_s}) must not exceed probe_period_s ({self.probe_period_s}): "
-                "a suspect must hear of the accusation before its time is up",
+                f"gossip_period_s ({self.gossip_period_s}) must not exceed probe_period_s "
+                f"({self.probe_period_s}): a suspect must hear of the accusation before its time is up",
             ),
             (
                 self.suspicion_max_mult >= 1,
@@ -148,7 +152,8 @@ class SwimConfig:
             ),
             (
                 self.reap_after_s > self.gossip_to_dead_s,
-                f"reap_after_s ({self.reap_after_s}) must be longer than gossip_to_dead_s ({self.gossip_to_dead_s})",
+                f"reap_after_s ({self.reap_after_s}) must be longer than gossip_to_dead_s "
+                f"({self.gossip_to_dead_s})",
             ),
             (
                 self.reconnect_period_s >= self.join_retry_s,

@@ -1,24 +1,27 @@
 """Two processes, one id: who is it?
 
-Node ids live in data directories, and these get copied, restored and mounted twice. Sometimes the second process is right (the
-peer was restarted on another host), sometimes it is wrong (the first one still runs). The record alone does not tell, so we ask:
+Node ids live in data directories, and these get copied, restored and mounted twice. Sometimes the second
+process is right (the peer was restarted on another host), sometimes it is wrong (the first one still runs).
+The record alone does not tell, so we ask:
 
-    claim                                       what happens
-    ------------------------------------------  -------------------------------------------------------------
-    same session                                one process; the incarnation decides
-    other session, same address                 a restart: the old one cannot live where the new one listens
-    other session, other address, holder LEFT   a restart: the old one said so
-    other session, other address, else          the holder is pinged at its own address (`challenge_pings` times):
-                                                it answers → the claimant gets a `Conflict` and stops;
-                                                it does not → the claimant is admitted
+    claim                            verdict
+    -------------------------------  ---------------------------------------------------------------------
+    same session                     one process; the incarnation decides
+    other session, same address      a restart: the old one cannot live where the new one listens
+    other session, other address,    a restart: the old one said so
+      the holder has LEFT
+    other session, other address     the holder is pinged at its own address (`challenge_pings` times). If it
+                                     answers, the claimant gets a `Conflict` and stops; if not, it is admitted
 
-The check is made by every peer that hears a claim from the claimant itself, that is at the door. Once admitted anywhere, a record travels
-as any other. Hence "the younger" is the one who comes to the door while the other one answers.
+The check is made by every peer that hears a claim from the claimant itself, that is at the door. Once
+admitted anywhere, a record travels as any other. Hence "the younger" is the one who comes to the door while
+the other one answers.
 
-A holder that could not be reached (cut off, stopped by a debugger) may come back later, its own zombie: the id has an
-admitted holder with a greater session. When the zombie hears of it, from anybody, it stops. Sessions order processes by
-start: a shell uses max(persisted + 1, wall clock in ms), so processes of one data directory are ordered
-even by a clock that is wrong. A claimant at the door that finds a greater session already dead there raises its own above it.
+A holder that could not be reached (cut off, stopped by a debugger) may come back later, its own zombie: the
+id has an admitted holder with a greater session. When the zombie hears of it, from anybody, it stops.
+Sessions order processes by start: a shell uses max(persisted + 1, wall clock in ms), so processes of one data
+directory are ordered even by a clock that is wrong. A claimant at the door that finds a greater session
+already dead there raises its own above it.
 """
 
 from __future__ import annotations
@@ -87,7 +90,7 @@ class Door:
         return True
 
     def answered(self, number: int) -> Challenge | None:
-        """The holder answered the ping with this number: end the examination and return it, if it is one of ours."""
+        """End the examination whose pings bear this number, as the holder answered, and return it."""
         for node, challenge in self._by_node.items():
             if challenge.number == number:
                 return self._by_node.pop(node)

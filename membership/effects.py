@@ -1,7 +1,7 @@
 """What the membership machine wants done, and the events it announces.
 
-The shell performs effects in the order in which they are returned: a `Persist` comes before the `Send` that tells
-others the persisted value.
+The shell performs effects in the order in which they are returned: a `Persist` comes before the `Send` that
+tells others the persisted value.
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ class Send:
 class Persist:
     """Remember our incarnation (and session) across restarts: the next start uses both + 1.
 
-    May be written lazily: a peer that starts with too low an incarnation hears of the higher one and outbids it.
+    May be written lazily: a peer that starts with too low an incarnation hears of the higher one and outbids
+    it.
     """
 
     incarnation: int

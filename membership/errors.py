@@ -1,7 +1,8 @@
 """What can go wrong in membership, and whose fault it is.
 
-A leaf: imports nothing of ours. The machines themselves never raise because of what a peer sent: bad news from
-the network is ignored, answered or announced. What is raised here is always the fault of the caller on this host.
+A leaf: imports nothing of ours. The machines themselves never raise because of what a peer sent: bad news
+from the network is ignored, answered or announced. What is raised here is always the fault of the caller on
+this host.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class InvalidConfig(MembershipError, ValueError):
 
 
 class InvalidMember(MembershipError, ValueError):
-    """A member that cannot be a member, such as one without an id (the caller's fault; nothing has started)."""
+    """A record no peer can start with, such as one without an id (the caller's fault; nothing started)."""
 
 
 class SwimStopped(MembershipError):

@@ -1,12 +1,12 @@
 """Which news go into the next message: the least told first, each told only so often.
 
-SWIM (section 4.1) piggy-backs rumours on the failure detector's own messages, and prefers those that were sent least. An epidemic reaches everybody
-with high probability when each infected peer passes a rumour on lambda · log N times, so each is dropped
-after that. Everything is held by the subject: a newer rumour about a node replaces the older one, which nobody needs any more, so
-the queue is bounded by the number of members.
+SWIM (section 4.1) piggy-backs rumours on the failure detector's own messages, and prefers those that were
+sent least. An epidemic reaches everybody with high probability when each infected peer passes a rumour on
+lambda · log N times, so each is dropped after that. Everything is held by the subject: a newer rumour about a
+node replaces the older one, which nobody needs any more, so the queue is bounded by the number of members.
 
-Rumours wait in tiers by how often they were sent. Taking goes through the tiers from the lowest, and in each from the oldest;
-whatever is taken moves one tier up.
+Rumours wait in tiers by how often they were sent. Taking goes through the tiers from the lowest, and in each
+from the oldest; whatever is taken moves one tier up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["GossipQueue", "rumour_bytes", "transmissions_max"]
 
 
 def transmissions_max(retransmit_mult: int, members: int) -> int:
-    """Return how often each peer sends a rumour: lambda · ceil(log10(N + 1)) (SWIM 4.1, as memberlist counts it)."""
+    """Return how often each peer sends a rumour: lambda · ceil(log10(N + 1)) (SWIM 4.1, memberlist)."""
     return retransmit_mult * ceil(log10(members + 1))
 
 
@@ -63,7 +63,8 @@ class GossipQueue:
         """Return the rumours for one message and count them as sent.
 
         Args:
-            bytes_max: about how many bytes they may take together; one rumour is returned even if it is larger.
+            bytes_max: about how many bytes they may take together; one rumour is returned even if it is
+                larger.
             transmissions: a rumour sent so often is dropped.
             but: leave out the rumour about this node (the message tells it anyway).
         """
@@ -72,22 +73,21 @@ class GossipQueue:
         taken: list[tuple[NodeId, tuple[Rumour, int], int]] = []
         room = bytes_max
         for tier, waiting in enumerate(self._tiers):
-            for node, (rumour, size) in waiting.items():
-                if node == but:
-                    continue
-                if size > room and taken:
-                    room = 0
-                    break
-                room -= size
-                taken.append((node, (rumour, size), tier))
-            if room <= 0:
-                break
+            if waiting and room > 0:
+                for node, entry in waiting.items():
+                    if node == but:
+                        continue
+                    if entry[1] > room and taken:
+                        room = 0
+                        break
+                    room -= entry[1]
+                    taken.append((node, entry, tier))
         for node, entry, tier in taken:
             del self._tiers[tier][node]
             del self._tier_of[node]
             if tier + 1 < transmissions:
                 self._move(node, entry, tier + 1)
-        return tuple(rumour for _, (rumour, _), _ in taken)
+        return tuple([entry[0] for _, entry, _ in taken])
 
     def _move(self, node: NodeId, entry: tuple[Rumour, int], tier: int) -> None:
         while len(self._tiers) <= tier:

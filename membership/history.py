@@ -1,7 +1,7 @@
 """Why a member has the status it has: who said what about it, and when.
 
-Kept for each member separately and bounded, so that a flapping member neither hides the story of the others nor
-fills the memory.
+Kept for each member separately and bounded, so that a flapping member neither hides the story of the others
+nor fills the memory.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
 """What peers say to each other about membership.
 
-Frozen values with nothing in them but ints, strings, bools, tuples and each other, so that the wire can derive a
-schema from the annotations alone. The machine that speaks them is `membership.swim`.
+Frozen values with nothing in them but ints, strings, bools, tuples and each other, so that the wire can
+derive a schema from the annotations alone. The machine that speaks them is `membership.swim`.
 
-The sender's node id is not a field: it comes from the connection, which authenticated it. Its address is
-(`reply_to`), because a peer may well be pinged by somebody it has never heard of, or knows under an old address.
+The sender's node id is not a field: it comes from the connection, which authenticated it. Its address is one
+(`reply_to`), because a peer may well be pinged by somebody it has never heard of, or knows elsewhere.
 
-=================  ==========================  =======================================================
-message            answered with               purpose (source)
-=================  ==========================  =======================================================
-`Ping`             `Ack`                       are you there? (SWIM 3.1)
-`PingRequest`      `Ack` or `Nack`             ask a third peer to ping for us (SWIM 3.1; nack: Lifeguard IV-A)
-`Gossip`           nothing                     news between probes (memberlist)
-`SyncRequest`      `SyncState`, or `Conflict`  join, anti-entropy: these are my digests, what do you know?
-`SyncState`        `SyncState` if wanted       the records where our digests differ
-`Conflict`         nothing                     your id belongs to another live process
-=================  ==========================  =======================================================
+=============  ============================  =========================================================
+message        answered with                 purpose (source)
+=============  ============================  =========================================================
+`Ping`         `Ack`                         are you there? (SWIM 3.1)
+`PingRequest`  `Ack` or `Nack`               ping somebody for me (SWIM 3.1; nack: Lifeguard IV-A)
+`Gossip`       nothing                       news between probes (memberlist)
+`SyncRequest`  `SyncState`s or `Conflict`    join, anti-entropy: my digests; what do you know?
+`SyncState`    `SyncState`s if it wants any  the records where our digests differ
+`Conflict`     nothing                       your id belongs to another live process
+=============  ============================  =========================================================
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Rumour:
 
     Attributes:
         member: the whole record, its status included.
-        accusers: for a suspicion, those who found the member silent, each by a probe of its own; for a death, who
-            declared it; otherwise empty. Bounded by `SwimConfig.suspicion_confirmations` + 1.
+        accusers: for a suspicion, those who found the member silent, each by a probe of its own; for a death,
+            who declared it; otherwise empty. Bounded by `SwimConfig.suspicion_confirmations` + 1.
     """
 
     member: Member
@@ -75,7 +75,8 @@ class Ack:
 
     Attributes:
         number: that of the `Ping` or `PingRequest`.
-        rumours: piggy-backed news; what the answering peer believes of the asking one comes first, if it is bad.
+        rumours: piggy-backed news; what the answering peer believes of the asking one comes first, if it is
+            bad.
     """
 
     number: int

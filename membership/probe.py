@@ -7,8 +7,9 @@ SWIM, section 3.1, with Lifeguard's nacks:
                             │        nack_fraction · probe_timeout_s
                             └─────► relay: ping target ─────► no ack: tell the requester "nack"
 
-All three are stretched by our own health. Where fewer than k others are there to be asked, we ping once more ourselves: it
-costs one message, and a single lost packet between two peers that are alone then accuses nobody.
+All three are stretched by our own health. Where fewer than k others are there to be asked, we ping once more
+ourselves: it costs one message, and a single lost packet between two peers that are alone then accuses
+nobody.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Relay:
     Attributes:
         number: of the requester's probe.
         requester, reply_to: who asked, and the address for the answer.
-        nack_at_s: when we say that the target is silent; infinity once we did. A later ack is still passed on.
+        nack_at_s: when we say that the target is silent; infinity once we did. A later ack is still passed
+            on.
         drop_at_s: when we forget it.
     """
 

@@ -1,13 +1,14 @@
 """An order that is not decided before it is needed: whom to probe next, and whom to pick at random.
 
-SWIM (section 4.3) probes in rounds: the list of members is shuffled, walked through, and shuffled again, and a
-newcomer is put in at a random place. Done literally, that costs each peer a list of all members; ten thousand
-simulated peers would need ten thousand lists of ten thousand.
+SWIM (section 4.3) probes in rounds: the list of members is shuffled, walked through, and shuffled again, and
+a newcomer is put in at a random place. Done literally, that costs each peer a list of all members; ten
+thousand simulated peers would need ten thousand lists of ten thousand.
 
-Here the list is virtual. It is the shared, sorted tuple of ids that all peers start from, plus the few places
-where this peer's list differs from it, in a dictionary. The shuffle is Fisher and Yates's, one step at a time: places below the
-cursor were probed in this round, and the next one is drawn at random from the rest, which stays in the order it had.
-Newcomers are appended to that undecided rest, so they come up at a random place without being put there.
+Here the list is virtual. It is the shared, sorted tuple of ids that all peers start from, plus the places
+where this peer's list differs from it, in a dictionary. The shuffle is Fisher and Yates's, one step at a
+time: places below the cursor were probed in this round, and the next one is drawn at random from the rest,
+which stays in the order it had. Newcomers are appended to that undecided rest, so they come up at a random
+place without being put there.
 
     place     0 … cursor-1     cursor … count-1
               probed           not yet probed in this round
@@ -55,7 +56,7 @@ class Roster:
         return self._at(place)
 
     def add(self, node: NodeId) -> None:
-        """Put in a newcomer; it is probed in the current round, at a random time. Known ones are left alone."""
+        """Put in a newcomer, to be probed at a random time of this round; one who is here stays put."""
         if node not in self:
             self._put(self._count, node)
             self._count += 1
@@ -78,7 +79,7 @@ class Roster:
             del self._where[node]
 
     def next(self, rng: random.Random) -> NodeId | None:
-        """Return whom to probe next: everybody once in each round, in random order; None if nobody is there."""
+        """Return whom to probe next: everybody once a round, in random order; None if nobody is here."""
         if self._count == 0:
             return None
         if self._cursor >= self._count:

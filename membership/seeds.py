@@ -1,8 +1,8 @@
 """The addresses that we join through, and knock at for ever.
 
-A seed is only an address until somebody answers there. From then on it counts as answered for as long as that node is in
-the ring; when it dies, the address is tried again, as it may be the only bridge to another island. A seed that was never
-heard is announced once and tried on.
+A seed is only an address until somebody answers there. From then on it counts as answered for as long as that
+node is in the ring; when it dies, the address is tried again, as it may be the only bridge to another island.
+A seed that was never heard is announced once and tried on.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ class Seeds:
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._seeds = [Seed(address) for address in dict.fromkeys(addresses)]
+
+    def __len__(self) -> int:
+        return len(self._seeds)
 
     def answered(self, number: int, node: NodeId) -> None:
         """Note that `node` answered the request with this number, if it went to a seed."""

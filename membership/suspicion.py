@@ -1,21 +1,22 @@
 """How long a suspect has to object: shorter, the more peers accuse it independently.
 
-Lifeguard (section IV-B, "Local Health Aware Suspicion"): an accusation by one peer may be that peer's own fault, so it lasts
-`max_s`; each further accuser that failed to reach the suspect by a probe of its own shrinks it, logarithmically, until with
-`expected` of them it lasts `min_s`, counted from the start of the suspicion.
+Lifeguard (section IV-B, "Local Health Aware Suspicion"): an accusation by one peer may be that peer's own
+fault, so it lasts `max_s`; each further accuser that failed to reach the suspect by a probe of its own
+shrinks it, logarithmically, until with `expected` of them it lasts `min_s`, counted from the start of the
+suspicion.
 
     confirmations  0        1        2 (expected = 2)
     lasts          max_s    …        min_s
 
-Suspicions are values; `Suspicions` keeps those under way, with their deadlines in a heap from which outdated entries are
-dropped when they come to the top.
+Suspicions are values; `Suspicions` keeps those under way, with their deadlines in a heap from which outdated
+entries are dropped when they come to the top.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from math import inf, log
 
 from membership.view import NodeId
@@ -59,7 +60,7 @@ class Suspicion:
         return self.started_s + suspicion_timeout_s(confirmations, self.expected, self.min_s, self.max_s)
 
     def confirm(self, accusers: Iterable[NodeId], accusers_max: int) -> Suspicion:
-        """Return the suspicion with further accusers, or itself if there is nothing new (or enough of them)."""
+        """Return the suspicion with further accusers; itself if they are not new, or enough are known."""
         merged = list(self.accusers)
         for accuser in accusers:
             if accuser not in merged and len(merged) < accusers_max:
@@ -70,11 +71,12 @@ class Suspicion:
 class Suspicions:
     """The suspicions under way, by suspect."""
 
-    __slots__ = ("_by_node", "_heap")
+    __slots__ = ("_by_node", "_entries", "_heap")
 
     def __init__(self) -> None:
         self._by_node: dict[NodeId, Suspicion] = {}
-        self._heap: list[tuple[float, NodeId]] = []
+        self._heap: list[tuple[float, int, NodeId, Suspicion]] = []  # the int only keeps entries comparable
+        self._entries = 0
 
     def __len__(self) -> int:
         return len(self._by_node)
@@ -86,7 +88,8 @@ class Suspicions:
     def put(self, node: NodeId, suspicion: Suspicion) -> None:
         """Begin or replace the suspicion of a node."""
         self._by_node[node] = suspicion
-        heappush(self._heap, (suspicion.deadline_s, node))
+        self._entries += 1
+        heappush(self._heap, (suspicion.deadline_s, self._entries, node, suspicion))
 
     def drop(self, node: NodeId) -> Suspicion | None:
         """End the suspicion of a node, if there is one, and return it."""
@@ -98,24 +101,24 @@ class Suspicions:
     def next_deadline(self) -> float:
         """Return when the first suspect dies; infinity if there is none."""
         while self._heap:
-            deadline_s, node = self._heap[0]
-            suspicion = self._by_node.get(node)
-            if suspicion is not None and suspicion.deadline_s == deadline_s:
+            deadline_s, _, node, suspicion = self._heap[0]
+            if self._by_node.get(node) is suspicion:
                 return deadline_s
-            heappop(self._heap)  # ended, or replaced by one with another deadline
+            heappop(self._heap)  # ended or replaced
         return inf
 
     def pop_due(self, now: float) -> list[tuple[NodeId, Suspicion]]:
         """End and return the suspicions whose time is up, in order of their deadlines."""
         due = []
         while self.next_deadline() <= now:
-            _, node = heappop(self._heap)
-            due.append((node, self._by_node.pop(node)))
+            _, _, node, suspicion = heappop(self._heap)
+            del self._by_node[node]
+            due.append((node, suspicion))
         return due
 
     def postpone(self, by_s: float) -> None:
         """Give every suspect more time: while we were asleep, nobody could tell us that it is well."""
-        for node, suspicion in self._by_node.items():
-            self._by_node[node] = replace(suspicion, started_s=suspicion.started_s + by_s)
-        self._heap = [(suspicion.deadline_s, node) for node, suspicion in self._by_node.items()]
-        heapify(self._heap)
+        waiting = list(self._by_node.items())
+        self._heap.clear()
+        for node, suspicion in waiting:
+            self.put(node, replace(suspicion, started_s=suspicion.started_s + by_s))

@@ -2,30 +2,35 @@
 
 Theory of operation
 -------------------
-Every period a peer probes one other member (`probe`, `roster`); who does not answer, directly or through others, is suspected; a
-suspect that does not object in time is dead (`suspicion`). An accused peer objects by raising its incarnation, which nobody else may
-do (`view.supersedes`). News ride on every message and go out between probes (`gossip`); now and then two peers compare everything
-(`sync`). A peer that notices that it is slow itself believes its own accusations less (`awareness`).
+Every period a peer probes one other member (`probe`, `roster`); who does not answer, directly or through
+others, is suspected; a suspect that does not object in time is dead (`suspicion`). An accused peer objects by
+raising its incarnation, which nobody else may do (`view.supersedes`). News ride on every message and go out
+between probes (`gossip`); now and then two peers compare everything (`sync`). A peer that notices that it is
+slow itself believes its own accusations less (`awareness`).
 
-This module is the talking half: who is sent what, and when. What is believed, and what follows from news, is `beliefs`.
+This module is the talking half: who is sent what, and when. What is believed, and what follows from news, is
+`beliefs`.
 
     messages ─► receive ─┐                        ┌─► beliefs ─► Announce
                          ├─► _on_… ─► _hear ──────┤
     time ─────► tick ────┘                        └─► our own name: _hear_of_me ─► Persist
                   └─► probe, relays, door, gossip, sync, knocking ─► Send
 
-*Time.* The machine keeps one deadline for each of its concerns; `next_deadline` is their minimum, computed once at the end of each
-call. Nothing is due while there is nothing to do: an idle peer wakes once a period to probe.
+*Time.* The machine keeps one deadline for each of its concerns; `next_deadline` is their minimum, computed
+once at the end of each call. Nothing is due while there is nothing to do: an idle peer wakes once a period to
+probe.
 
-*Sleep.* If a call comes much later than the deadline, we were asleep (stopped, starved, suspended), and the answers that we missed may
-still lie unread in the inbox. Then whoever is waited for gets that much more time, and our health is worse. So a peer that was
-stopped for ten seconds accuses nobody when it goes on.
+*Sleep.* If a call comes much later than the deadline, we were asleep (stopped, starved, suspended), and the
+answers that we missed may still lie unread in the inbox. Then whoever is waited for gets that much more time,
+and our health is worse. So a peer that was stopped for ten seconds accuses nobody when it goes on.
 
-*Identity.* See `door`. *Islands.* Silent seeds and dead members are knocked at for ever, one of each a `reconnect_period_s`; when one
-answers, the exchange of states tells both sides whom the other holds for dead, and these object.
+*Identity.* See `door`. *Islands.* Silent seeds and dead members are knocked at for ever, one of each a
+`reconnect_period_s`; when one answers, the exchange of states tells both sides whom the other holds for dead,
+and these object.
 
-Sources: A. Das, I. Gupta, A. Motivala, "SWIM" (DSN 2002); A. Dadgar, J. Phillips, J. Currey, "Lifeguard: Local Health Awareness
-for More Accurate Failure Detection" (2017); behaviour of hashicorp/memberlist where the papers are silent.
+Sources: A. Das, I. Gupta, A. Motivala, "SWIM" (DSN 2002); A. Dadgar, J. Phillips, J. Currey, "Lifeguard:
+Local Health Awareness for More Accurate Failure Detection" (2017); behaviour of hashicorp/memberlist where
+the papers are silent.
 """
 
 from __future__ import annotations
@@ -111,7 +116,7 @@ class Swim:
         self._relays = Relays(config.relays_max)
         self._door = Door(config.challenges_max)
         self._probe: Probe | None = None
-        # Started at random: an answer to a former process of this peer, late or replayed, matches no number of ours.
+        # Random at first, so that a late answer to a former process of this peer matches no number of ours.
         self._number = rng.getrandbits(40)
         self._known_as_I_am = mine == me
         self._admitted = mine is not None and mine.session == me.session
@@ -204,7 +209,8 @@ class Swim:
             self._sync_with_one(now, out)
         if self._knock_at <= now:
             self._knock(now, out)
-        self._beliefs.reap_due(now)
+        if self._beliefs.reap_at <= now:
+            self._beliefs.reap_due(now)
         if self._gossip_at <= now:
             self._gossip(now, out)
         self._schedule(now)
@@ -217,8 +223,9 @@ class Swim:
     def leave(self, now: float) -> list[Effect]:
         """Say goodbye.
 
-        We go on answering until the news has been told often enough to reach everybody, or until `leave_timeout_s` has
-        passed; then `has_left` is true. Nobody will suspect us. A second call changes nothing.
+        We go on answering until the news has been told often enough to reach everybody, or until
+        `leave_timeout_s` has passed; then `has_left` is true. Nobody will suspect us. A second call changes
+        nothing.
         """
         self._refuse_if_stopped()
         if self._leaving:
@@ -233,9 +240,10 @@ class Swim:
         return []
 
     def observe_lag(self, lag_s: float, now: float) -> None:
-        """Take note that the shell's loop was so many seconds late; beyond `lag_tolerance_s` it counts as ill health.
+        """Take note that the shell's loop was late by `lag_s` seconds.
 
-        Calls that come late are noticed anyway; this is for lag that the shell sees in another way.
+        Beyond `lag_tolerance_s` it counts as ill health, and those we wait for get that much more time. Calls
+        that come late are noticed anyway; this is for lag that the shell sees in another way.
         """
         if self._running and lag_s > self._config.lag_tolerance_s:
             self._oversleep(lag_s, now)
@@ -251,7 +259,10 @@ class Swim:
         slots: int | None = None,
         meta: tuple[tuple[str, str], ...] | None = None,
     ) -> list[Effect]:
-        """Change what we say of ourselves and tell everybody; raises our incarnation. None leaves a field as it is."""
+        """Change what we say of ourselves and tell everybody; None leaves a field as it is.
+
+        Raises our incarnation, so that the change outbids what is known.
+        """
         self._refuse_if_stopped()
         self._wake(now)
         me = replace(
@@ -276,7 +287,7 @@ class Swim:
 
     @property
     def view(self) -> View:
-        """Everybody as we see them, ourselves included; built when asked for, and again only after a change."""
+        """Everybody as we see them, ourselves included; built when asked for, again only after a change."""
         return self._beliefs.members.view()
 
     @property
@@ -304,7 +315,7 @@ class Swim:
         return self._beliefs.members.get(node)
 
     def why(self, node: NodeId) -> tuple[WhyEntry, ...]:
-        """Return who suspected, confirmed and refuted a node, and when; oldest first, the last `history_max`."""
+        """Return who suspected, confirmed, refuted a node, and when; the last `history_max`, oldest first."""
         return self._beliefs.history.of(node)
 
     # ------------------------------------------------------------------ time
@@ -355,7 +366,9 @@ class Swim:
             self._knock_at = now + self._knock_period_s()
         if self._gossip_at == inf and beliefs.queue and (beliefs.roster or beliefs.recently_dead(now)):
             self._gossip_at = max(now, self._gossiped_at + self._config.gossip_period_s)
-        deadline = min(self._probe_at, self._gossip_at, self._sync_at, self._knock_at, self._leave_at)
+        deadline = min(
+            self._probe_at, self._gossip_at, self._sync_at, self._knock_at, self._leave_at, beliefs.reap_at
+        )
         if self._probe is not None:
             deadline = min(deadline, self._probe.direct_until_s)
         if beliefs.suspicions:
@@ -364,7 +377,7 @@ class Swim:
             deadline = min(deadline, self._relays.next_deadline())
         if self._door:
             deadline = min(deadline, self._door.next_deadline())
-        self._deadline = min(deadline, beliefs.next_reaping())
+        self._deadline = deadline
 
     def _finish_leaving(self, now: float) -> None:
         told = self._me.id not in self._beliefs.queue or not self._beliefs.roster
@@ -372,7 +385,7 @@ class Swim:
             self._running = False
             self._deadline = inf
 
-    # ------------------------------------------------------------------ probing (SWIM 3.1, 4.3; Lifeguard IV-A)
+    # ------------------------------------------------------------------ probing (SWIM 3.1; Lifeguard IV-A)
 
     def _probe_next(self, now: float, out: list[Effect]) -> None:
         ended = self._probe
@@ -618,7 +631,7 @@ class Swim:
     def _sync_period_s(self) -> float:
         return sync_period_s(self._config.sync_period_s, len(self._beliefs.roster) + 1)
 
-    # ------------------------------------------------------------------ knocking at silent doors (islands heal)
+    # ------------------------------------------------------------------ knocking, so that islands heal
 
     def _knock(self, now: float, out: list[Effect]) -> None:
         silent, lost = self._silent_seeds(), self._beliefs.lost()
@@ -645,6 +658,8 @@ class Swim:
         out.append(Send(seed.address, None, request))
 
     def _silent_seeds(self) -> list[Seed]:
+        if not self._seeds:
+            return []
         return self._seeds.silent(lambda node: node == self._me.id or node in self._beliefs.roster)
 
     # ------------------------------------------------------------------ two processes, one id (see `door`)

@@ -1,12 +1,12 @@
 """What one peer believes about all others: a shared base that never changes, and this peer's differences.
 
-In a real peer the base is empty and everything is a difference. In a simulation all peers start from one base,
-so that ten thousand tables of ten thousand members take the room of one.
+In a real peer the base is empty and everything is a difference. In a simulation all peers start from one
+base, so that ten thousand tables of ten thousand members take the room of one.
 
-Anti-entropy needs to know where two tables differ without sending them. Members fall by their id into `BUCKETS`
-buckets; a bucket's digest is the XOR of its members' fingerprints, so that it follows from the base's digest and the
-differences alone. Only members in the ring count: whether a peer still remembers some dead one is its own business,
-and two peers that have forgotten at different times do not differ.
+Anti-entropy needs to know where two tables differ without sending them. Members fall by their id into
+`BUCKETS` buckets; a bucket's digest is the XOR of its members' fingerprints, so that it follows from the
+base's digest and the differences alone. Only members in the ring count: whether a peer still remembers some
+dead one is its own business, and two peers that have forgotten at different times do not differ.
 """
 
 from __future__ import annotations

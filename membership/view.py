@@ -2,18 +2,18 @@
 
 Theory of operation
 -------------------
-Everything a peer believes about another peer is one immutable `Member` record. Records travel through the network in
-any order, late, twice, and from peers that disagree. What makes all peers agree in the end is that any two records of
-the same node are comparable: `merge` keeps the higher one, and as "the higher of two" is commutative, associative and
-idempotent, the order of arrival does not matter (a join semilattice; SWIM, section 4.2, calls it the order of
-overriding).
+Everything a peer believes about another peer is one immutable `Member` record. Records travel through the
+network in any order, late, twice, and from peers that disagree. What makes all peers agree in the end is that
+any two records of the same node are comparable: `merge` keeps the higher one, and as "the higher of two" is
+commutative, associative and idempotent, the order of arrival does not matter (a join semilattice; SWIM,
+section 4.2, calls it the order of overriding).
 
 The order is lexicographic: the incarnation, which only its owner raises, then the gravity of the status, then
 (only where two processes claim one id at the same incarnation) the session and the remaining fields.
 `supersedes` shows it as a table.
 
-A `View` is the frozen, versioned, sorted picture that the rest of the program works with: the ring is built from it,
-and its `digest` lets two peers notice that they work with different pictures.
+A `View` is the frozen, versioned, sorted picture that the rest of the program works with: the ring is built
+from it, and its `digest` lets two peers notice that they work with different pictures.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NodeId = NewType("NodeId", str)
 
 
 class Status(StrEnum):
-    """What is believed about a member. ALIVE and SUSPECT members are in the ring, DEAD and LEFT ones are not."""
+    """What is believed about a member; see `in_ring` for who owns keys."""
 
     ALIVE = "alive"
     SUSPECT = "suspect"
@@ -45,8 +45,8 @@ class Status(StrEnum):
         return self is Status.ALIVE or self is Status.SUSPECT
 
 
-# A graver status outbids a milder one of the same incarnation. LEFT outranks DEAD: a peer that said goodbye is not
-# turned into a dead one by somebody who found it silent afterwards.
+# A graver status outbids a milder one of the same incarnation. LEFT outranks DEAD: a peer that said goodbye
+# is not turned into a dead one by somebody who found it silent afterwards.
 _GRAVITY = {Status.ALIVE: 0, Status.SUSPECT: 1, Status.DEAD: 2, Status.LEFT: 3}
 
 
@@ -57,15 +57,15 @@ class Member:
     Attributes:
         id: the peer's lasting name.
         address: where its inbox is, "host:port".
-        incarnation: raised only by the peer itself, to outbid rumours about it. A peer persists it and starts with
-            the persisted value + 1.
+        incarnation: raised only by the peer itself, to outbid rumours about it. A peer persists it and starts
+            with the persisted value + 1.
         status: what is believed.
         zone: failure domain (rack, host, data centre); empty where zones are not used.
         weight: its share of the ring relative to others (>= 0; 0 owns nothing).
         slots: how many tasks it runs at a time.
         pid: its process id on its host, for humans and for tools that kill.
-        session: stamp of the process's start; of two processes with one id, the greater session is the younger. The
-            shell supplies max(persisted session + 1, wall clock in ms), see `membership.door`.
+        session: stamp of the process's start; of two processes with one id, the greater session is the
+            younger. The shell supplies max(persisted session + 1, wall clock in ms), see `membership.door`.
         meta: small flags for later uses, such as (("draining", "1"),), sorted by key.
     """
 
@@ -100,14 +100,15 @@ def supersedes(new: Member, old: Member | None) -> bool:
     Left@i          yes    i >= j     i >= j       i >= j    i > j (*)
     ==============  =====  =========  ===========  ========  ========
 
-    (*) Also at i = j where the records differ otherwise, which only two processes with one id bring about: then the
-    greater (session, address, zone, weight, slots, pid, meta) wins, so that all peers keep the same one.
+    (*) Also at i = j where the records differ otherwise, which only two processes with one id bring about:
+    then the greater (session, address, zone, weight, slots, pid, meta) wins, so that all peers keep the same one.
 
-    Two consequences. A higher accusation always counts, against the dead too: after Dead@1 and Dead@10, Alive@2 is
-    old news and resurrects nobody. And nobody but the owner ends an accusation, by an incarnation above it.
+    Two consequences. A higher accusation always counts, against the dead too: after Dead@1 and Dead@10,
+    Alive@2 is old news and resurrects nobody. And nobody but the owner ends an accusation, by an incarnation
+    above it.
 
-    Source: SWIM (Das, Gupta, Motivala, 2002), section 4.2; but there "confirm" overrides every incarnation for ever,
-    while here, as in memberlist, the dead return with a higher incarnation.
+    Source: SWIM (Das, Gupta, Motivala, 2002), section 4.2; but there "confirm" overrides every incarnation
+    for ever, while here, as in memberlist, the dead return with a higher incarnation.
     """
     if old is None:
         return True
@@ -128,7 +129,8 @@ class View:
     """An immutable picture of all members, sorted by id.
 
     Attributes:
-        version: grows with every change of the picture at this peer (not comparable between peers; `digest` is).
+        version: grows with every change of the picture at this peer (not comparable between peers; `digest`
+            is).
         members: everyone known, the dead and the departed included, in order of id.
     """
 
