@@ -2,9 +2,10 @@
 
 What travels is the job file and the modules beside it that the job imports: those that were imported when
 it was loaded, and those that its source, and theirs in turn, name in an import statement, also inside a
-function.  A package travels with all its Python files.  What is installed is expected to be installed there
-as well, and data travels as side files.  A module that is only ever imported by a name made at run time is
-not found, unless loading the job has imported it.
+function.  A job without a file (by module, or by value) starts from the modules that its pickle names.
+A package travels with all its Python files.  What is installed is expected to be installed there as well,
+and data travels as side files.  A module that is only ever imported by a name made at run time is not
+found, unless loading the job has imported it.
 
 Taking what is imported, not all that lies there, keeps a job file in a home directory from dragging the
 home directory along, and lets the digest change only when the job does.
@@ -17,16 +18,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
-import sys
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mapreduce.errors import EnvironmentFailed, JobDefinitionError
-from mapreduce.loading import Code, belongs, is_installed
+from mapreduce.loading import OUR_PACKAGES, Code, is_installed, own_modules
 
 MAX_FILES = 1000
 MAX_BYTES = 16 << 20
-_OURS = ("mapreduce", "membership", "p2p")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +56,12 @@ def bundle(code: Code) -> Bundle:
     files: dict[str, bytes] = {}
     wanted: list[str] = []
     size_bytes = 0
-    main = None
-    if code.file is not None:
-        main = os.path.basename(code.file)
-        wanted.append(main)
-    # Where the job's directory is one of installed modules, these are expected on the other side too.
-    if not is_installed(root):
-        wanted += sorted({n.partition(".")[0] for n in list(sys.modules) if belongs(n, root)})
-    seen = set(_OURS)
+    main = os.path.basename(code.file) if code.file is not None else None
+    if main is not None:
+        wanted = [main, *sorted({name.partition(".")[0] for name in own_modules()})]
+    elif not is_installed(root):
+        wanted = _named_in(code.job, root)
+    seen = set(OUR_PACKAGES)
     while wanted:  # ends: a name is looked at once, and names come from files within the bounds
         name = wanted.pop()
         if name in seen:
@@ -83,12 +81,13 @@ def unbundle(packed: Bundle, directory: str) -> Code:
     """Write a bundle's files below a directory, on the machine where the job is to run.
 
     Raises:
-        JobDefinitionError: the bundle is not what its digest says, or names a file outside the directory.
+        JobDefinitionError: the bundle is not what its digest says, or names a path outside the directory.
         EnvironmentFailed: the files cannot be written.
     """
     if digest(packed.job, packed.files, packed.file) != packed.digest:
         raise JobDefinitionError("the job's files were damaged on the way: their digest does not fit")
-    for path in packed.files:
+    # The job file is named apart from the files, so its name is looked at as well.
+    for path in [*packed.files, *([packed.file] if packed.file is not None else [])]:
         if not all(part.strip() and part not in (".", "..") for part in path.split("/")) or "\0" in path:
             raise JobDefinitionError(f"the job brings a file with the path {path!r}, which is not allowed")
     root = os.path.abspath(directory)
@@ -111,6 +110,16 @@ def digest(job: bytes, files: Mapping[str, bytes], main: str | None) -> str:
         state.update(len(part).to_bytes(8, "big"))
         state.update(part)
     return state.hexdigest()
+
+
+def _named_in(pickled: bytes, root: str) -> list[str]:
+    """Return the modules in `root` whose names occur in a pickle: of imported functions, or used by code."""
+    words = {word.decode() for word in re.findall(rb"[A-Za-z_][A-Za-z0-9_]*", pickled)}
+    try:
+        beside = {entry.removesuffix(".py") for entry in os.listdir(root)}
+    except OSError:
+        return []
+    return sorted(words & beside)
 
 
 def _sources(root: str, name: str) -> Iterator[str]:

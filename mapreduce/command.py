@@ -286,7 +286,8 @@ def with_reading(job: Job, encoding: str | None, errors: str | None, on_bad_reco
 
     Raises:
         UsageError: a step's reader decodes no text.
-        JobDefinitionError: no such encoding or error handler, or `on_bad_record` is neither "fail" nor "skip:N".
+        JobDefinitionError: there is no such encoding or error handler, or `on_bad_record` is neither "fail"
+            nor "skip:N".
     """
     given = {"encoding": encoding, "errors": errors}
     changes = {option: value for option, value in given.items() if value is not None}
@@ -305,16 +306,16 @@ def _reader_with(step: str, reader: Any, changes: Mapping[str, str]) -> Any:
         from mapreduce.readers import Text
 
         reader = Text()
+    known = {field.name for field in fields(reader)} if is_dataclass(reader) else set()
     for option in changes:
-        if not is_dataclass(reader) or option not in {field.name for field in fields(reader)}:
+        if option not in known:
             raise UsageError(f"--{option}: the reader of step {step!r} takes no {option}")
-    changed: Any = replace(reader, **changes)
-    return changed
+    return replace(reader, **changes)
 
 
 def _copy_parts(directory: str) -> None:
     """Copy all parts to stdout, one after the other."""
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     for name in sorted(entry for entry in os.listdir(directory) if entry.startswith("part-")):
         with open(os.path.join(directory, name), "rb") as part:
             while block := part.read(_COPY_BYTES):

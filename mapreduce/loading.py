@@ -36,7 +36,7 @@ from mapreduce.spelling import closest
 JOB_MODULE = "__ringreduce_job__"
 
 _OUR_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
-_OUR_PACKAGES = ("mapreduce", "membership", "p2p")
+OUR_PACKAGES = ("mapreduce", "membership", "p2p")
 _EXAMPLES_DIRECTORY = os.path.join(_OUR_DIRECTORY, "examples")
 
 
@@ -121,10 +121,8 @@ def python_files(directory: str) -> list[str]:
 
 def replace_job(*entries: str) -> None:
     """Put a job's directories first on the module path, and forget the job that was there before."""
-    own_before = _process.path_entries[:1]
-    for name in list(sys.modules):
-        if name not in _process.modules_before and any(belongs(name, root) for root in own_before):
-            del sys.modules[name]
+    for name in own_modules():
+        del sys.modules[name]
     sys.modules.pop(JOB_MODULE, None)
     for entry in _process.path_entries:
         if entry in sys.path:
@@ -135,16 +133,24 @@ def replace_job(*entries: str) -> None:
     sys.path[:0] = _process.path_entries
 
 
-def belongs(name: str, root: str) -> bool:
-    """True if the loaded module `name` is the user's own and comes from the directory `root`."""
-    module = sys.modules.get(name)
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or name.partition(".")[0] in _OUR_PACKAGES:
+def own_modules() -> list[str]:
+    """Return the modules that came from the job's own directory since the job was put in place."""
+    if not _process.path_entries:
+        return []
+    root = os.path.realpath(_process.path_entries[0])
+    if is_installed(root):
+        return []
+    return [
+        name for name in list(sys.modules) if name not in _process.modules_before and _lies_in(root, name)
+    ]
+
+
+def _lies_in(root: str, name: str) -> bool:
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if not isinstance(file, str) or name.partition(".")[0] in OUR_PACKAGES:
         return False
-    stem = os.path.join(os.path.realpath(root), *name.split("."))
-    return os.path.realpath(file) in (f"{stem}.py", os.path.join(stem, "__init__.py")) and not is_installed(
-        root
-    )
+    stem = os.path.join(root, *name.split("."))
+    return os.path.realpath(file) in (f"{stem}.py", os.path.join(stem, "__init__.py"))
 
 
 def is_installed(directory: str) -> bool:
