@@ -1,0 +1,107 @@
+"""The table of commands: complete, lazy, and helpful to those who misspell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from p2p.cli import COMMANDS, cli
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("RINGREDUCE_")}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=env, check=False
+    )
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Return the modules that a command line imports."""
+    script = (
+        "import sys\nfrom p2p.cli import cli\n"
+        f"cli.main({list(arguments)!r}, standalone_mode=False)\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    return set(python("-c", script).stderr.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_row_of_the_table_is_a_command_that_says_the_same(name: str) -> None:
+    context = click.Context(cli, info_name="ringreduce")
+    command = cli.get_command(context, name)
+    assert isinstance(command, click.Command)
+    assert command.name == name
+    assert command.short_help == COMMANDS[name].help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    outcome = CliRunner().invoke(cli, [name, "--help"], prog_name="ringreduce")
+    assert outcome.exit_code == 0
+    assert f"Usage: ringreduce {name}" in outcome.output
+
+
+def test_help_shows_the_table_in_its_order() -> None:
+    outcome = CliRunner().invoke(cli, ["--help"])
+    assert outcome.exit_code == 0
+    places = [outcome.output.index(f"\n  {name} ") for name in COMMANDS]
+    assert places == sorted(places)
+
+
+def test_help_imports_no_command() -> None:
+    assert not loaded_by("--help") & {lazy.place.partition(":")[0] for lazy in COMMANDS.values()}
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help")])
+def test_help_imports_nothing_slow(arguments: tuple[str, ...]) -> None:
+    loaded = loaded_by(*arguments)
+    assert "p2p.cli" in loaded
+    assert not loaded & {
+        "rich",
+        "zmq",
+        "networkx",
+        "cloudpickle",
+        "fsspec",
+        "msgpack",
+        "asyncio",
+        "mapreduce.local",
+    }
+
+
+def test_an_unknown_command_is_bad_usage_with_a_suggestion() -> None:
+    outcome = CliRunner().invoke(cli, ["rnu"])
+    assert outcome.exit_code == 2
+    assert "there is no command 'rnu' (did you mean 'run'?)" in outcome.stderr
+
+
+@pytest.mark.parametrize("job", ["wordcount", "inverted-index", "count.py"])
+def test_a_job_in_the_place_of_a_command_is_recognised(job: str) -> None:
+    outcome = CliRunner().invoke(cli, [job, "books"])
+    assert outcome.exit_code == 2
+    assert f"ringreduce run {job} INPUT" in outcome.stderr
+
+
+def test_errors_of_commands_become_exit_codes_of_the_group() -> None:
+    outcome = CliRunner().invoke(cli, ["run", "no-such-job", "in.txt"])
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith("error: there is no job 'no-such-job'")
+
+
+def test_the_version_is_shown() -> None:
+    outcome = CliRunner().invoke(cli, ["--version"])
+    assert outcome.exit_code == 0
+    assert outcome.output.startswith("ringreduce ")
+
+
+def test_the_package_is_runnable() -> None:
+    child = python("-m", "p2p", "--help")
+    assert child.returncode == 0
+    assert "Usage: ringreduce" in child.stdout
