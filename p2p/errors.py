@@ -1,7 +1,7 @@
 """What can go wrong between processes, sorted by whose fault it is.
 
-Two families.  `WireError` is about one frame: a stranger, an old version or a broken peer sent it, it had no
-effect, and the receiver counts it and goes on.  `PeerError` is about this process: the operator gets
+Two families.  `WireError` is about one frame: a stranger, an old version or a broken peer sent it, it had
+no effect, and the receiver counts it and goes on.  `PeerError` is about this process: the operator gets
 `str(error)` as one line and the process ends with `exit_code` (2: the request or the machine's setting is
 wrong; 3: nobody could be reached; 4: it took too long; 130: interrupted).
 """
@@ -16,6 +16,7 @@ __all__ = [
     "BadConfig",
     "DataDirectoryBusy",
     "DataDirectoryUnusable",
+    "IdentityTaken",
     "Interrupted",
     "KeysMissing",
     "KeysUnsafe",
@@ -23,6 +24,7 @@ __all__ = [
     "MalformedFrame",
     "NameNotResolved",
     "NoPeerReached",
+    "NotAllowed",
     "NotOurFrame",
     "OversizedFrame",
     "PeerError",
@@ -85,6 +87,15 @@ class WrongCluster(WireError):
         super().__init__(f"it belongs to cluster {theirs!r}, this peer to {ours!r}")
         self.theirs = theirs
         self.ours = ours
+
+
+class NotAllowed(WireError):
+    """The sender's key does not give it the right to say this."""
+
+    kind = "not_allowed"
+
+    def __init__(self, message: str, role: str, needed: str) -> None:
+        super().__init__(f"a key of role {role!r} may not send {message}: that takes role {needed!r}")
 
 
 class PeerError(Exception):
@@ -151,6 +162,10 @@ class RequestTimedOut(PeerError):
     """A peer was reached, and did not finish in the time given."""
 
     exit_code = 4
+
+
+class IdentityTaken(PeerError):
+    """Another live process of the cluster has our node id."""
 
 
 class Interrupted(PeerError):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from membership import messages as swim
+from membership.ring import MAX_WEIGHT
 from p2p import questions as q
 from p2p.roles import Role
 from p2p.schema import Bounds
@@ -26,7 +27,7 @@ _MEMBER: dict[str, Bounds] = {
     "Member.address": _ADDRESS,
     "Member.incarnation": Bounds(most=(1 << 63) - 1),
     "Member.zone": Bounds(text_chars=64, pattern=r"[\x21-\x7e]*"),
-    "Member.weight": Bounds(most=1_000),
+    "Member.weight": Bounds(most=int(MAX_WEIGHT)),
     "Member.slots": Bounds(most=1_000_000),
     "Member.pid": Bounds(most=(1 << 32) - 1),
     "Member.meta": Bounds(items=16, text_chars=128),
@@ -69,9 +70,9 @@ KINDS: tuple[Kind, ...] = (
     _ask(20, q.AskMembers),
     _peer(21, q.MembersAre, {**_MEMBER, "MembersAre.members": Bounds(items=MAX_ITEMS)}),
     _ask(22, q.AskWhere, {"AskWhere.count": Bounds(least=1, most=1_024)}),
-    _peer(23, q.WhereIs, {"WhereIs.owners": Bounds(items=1_024)}),
+    _peer(23, q.WhereIs, {**_MEMBER, "WhereIs.owners": Bounds(items=1_024)}),
     _ask(24, q.AskWhy, {"AskWhy.node": _ID}),
-    _peer(25, q.WhyIs),
+    _peer(25, q.WhyIs, _MEMBER),
     _ask(26, q.Watch),
     _peer(27, q.Happened),
     _peer(28, q.Refused),

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from membership.view import Member
+from membership.history import Cause
+from membership.view import Member, NodeId, Status
 
 __all__ = [
     "Answer",
@@ -18,9 +19,9 @@ __all__ = [
     "AskWhy",
     "Happened",
     "MembersAre",
-    "Owner",
     "Question",
     "Refused",
+    "Story",
     "Watch",
     "WhereIs",
     "WhyIs",
@@ -39,14 +40,15 @@ class AskMembers:
 class MembersAre:
     """The view of the peer that was asked.
 
-    `refused` counts what it has turned away since its start, by kind; `dropped` what it could not send.
+    `me` is its id, `health` its own ill health (0 is well).  `refused` counts what it has turned away since
+    its start, by kind; `counters` what else it has counted.
     """
 
     number: int
     cluster: str
-    version: int
+    me: str
+    health: int
     ring_digest: bytes
-    asked: str
     members: tuple[Member, ...]
     refused: Mapping[str, int]
     counters: Mapping[str, int]
@@ -62,23 +64,13 @@ class AskWhere:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """One owner of a key."""
-
-    id: str
-    address: str
-    zone: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WhereIs:
-    """The owners of a key in ring order, and how that came about."""
+    """The owners of a key, nearest first, and how that came about, a step a line."""
 
     number: int
     key: str
-    position: int
-    owners: tuple[Owner, ...]
-    explanation: str
+    owners: tuple[Member, ...]
+    explanation: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,21 +83,30 @@ class AskWhy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhyLine:
-    """One thing that happened: `age_s` seconds before the answer was given."""
+    """One step of a member's story, `age_s` seconds before the answer was given; see `membership.history`."""
 
     age_s: float
-    text: str
+    cause: Cause
+    by: tuple[NodeId, ...]
+    status: Status
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """One member, and how it came to be what it is, oldest step first."""
+
+    member: Member
+    steps: tuple[WhyLine, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhyIs:
-    """What is believed about a node, and the history behind it, oldest first; None where it was never heard
-    of."""
+    """The stories of the members whose ids begin with `node`."""
 
     number: int
     node: str
-    status: str | None
-    history: tuple[WhyLine, ...]
+    stories: tuple[Story, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,7 @@ class Happened:
     node: str
     address: str
     incarnation: int
-    text: str
+    by: tuple[NodeId, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

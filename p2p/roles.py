@@ -1,8 +1,8 @@
 """What the holder of a key may do.
 
-A connection is authenticated by its CURVE key, each key belongs to one role, and a message's rights come from
-the role of the connection it came over, whatever the message says about its sender.  Roles are ordered: each
-may do all that the one below may.
+A connection is authenticated by its CURVE key, each key belongs to one role, and a message's rights come
+from the role of the connection it came over, whatever the message says about its sender.  Roles are
+ordered: each may do all that the one below may.
 """
 
 from __future__ import annotations

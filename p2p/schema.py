@@ -1,24 +1,22 @@
 """From the annotations of a message to the code that packs it and refuses what does not fit.
 
-Theory
-------
-A message is a frozen dataclass, so its annotations already say what may arrive.  `Schema` compiles them once
-into two closures: `pack` turns a message into plain values (tuples, strings, numbers) for msgpack, and
-`unpack` turns plain values, which a stranger may have chosen, back into a message or raises `MalformedFrame`
-with the path of the field that does not fit.
+Theory ------ A message is a frozen dataclass, so its annotations already say what may arrive.  `Schema`
+compiles them once into two closures: `pack` turns a message into plain values (tuples, strings, numbers)
+for msgpack, and `unpack` turns plain values, which a stranger may have chosen, back into a message or
+raises `MalformedFrame` with the path of the field that does not fit.
 
 **Shape.** A dataclass travels as the list of its fields, in order, without names: an unknown field and a
-missing field are both a wrong length, and a frame is as small as it can be.  The protocol version stands for
-the meaning of the positions.  A union of dataclasses travels as ``[index, fields]``, an enum as its value, a
-set as a sorted list.
+missing field are both a wrong length, and a frame is as small as it can be.  The protocol version stands
+for the meaning of the positions.  A union of dataclasses travels as ``[index, fields]``, an enum as its
+value, a set as a sorted list.
 
-**Exact.** ``True`` is no int, ``1`` is no float, NaN and the infinities are no numbers.  Everything that can
-be long has a limit.  A pure package cannot know the limits of a wire, so they are stated where its messages
-are registered, by field (`Bounds`), and otherwise the default of the type holds.
+**Exact.** ``True`` is no int, ``1`` is no float, NaN and the infinities are no numbers.  Everything that
+can be long has a limit.  A pure package cannot know the limits of a wire, so they are stated where its
+messages are registered, by field (`Bounds`), and otherwise the default of the type holds.
 
-**Fast.** Most messages are flat.  A dataclass whose fields need no work is packed by one `attrgetter`, in C.
-Unpacking takes one call for each field; only after a failure is the message walked again, slowly, to find the
-name of the field that was wrong.
+**Fast.** Most messages are flat.  A dataclass whose fields need no work is packed by one `attrgetter`, in
+C. Unpacking takes one call for each field; only after a failure is the message walked again, slowly, to
+find the name of the field that was wrong.
 """
 
 from __future__ import annotations

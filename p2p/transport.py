@@ -8,12 +8,10 @@ within one
 process; one test suite (`tests/p2p/test_transport.py`) states what both promise:
 
 * **Nothing blocks** but `wait`.  A frame that cannot go out now waits a moment or is dropped; `send` says
-which. * **Nothing is promised.**  A frame arrives once or not at all.  Frames from one sender to one receiver
-keep their
-  order.
-* **Every queue is bounded**; what does not fit is dropped and counted.
-* **A frame comes with a role**, that of the key which authenticated its connection.  Frames of strangers
-never come. * **An answer** (`reply`) goes back over the connection of its question, to one who may have no
+which. * **Nothing is promised.**  A frame arrives once or not at all.  Frames from one sender to one
+receiver keep their   order. * **Every queue is bounded**; what does not fit is dropped and counted. * **A
+frame comes with a role**, that of the key which authenticated its connection.  Frames of strangers never
+come. * **An answer** (`reply`) goes back over the connection of its question, to one who may have no
 inbox of its own.
 
 Control frames and bulk frames have an inbox each, so that a question never waits behind megabytes of data.

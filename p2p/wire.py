@@ -6,14 +6,16 @@ A frame is four bytes, ``RR``, the protocol version and a zero, followed by one 
 
     cluster, ring digest, sender, incarnation, tag, fields
 
-The four bytes never change their meaning, so peers of any two versions can tell each other apart, and name
-both versions, without reading further.  What follows is read only when the version is ours.  The tag names a
-message type in a table (`Kind`), its schema comes from the annotations of the dataclass (`p2p.schema`).
+The four bytes never change their meaning, so peers of any two versions can tell each other apart, and
+name both versions, without reading further.  What follows is read only when the version is ours.  The tag
+names a message type in a table (`Kind`), its schema comes from the annotations of the dataclass
+(`p2p.schema`).
 
-Whatever the bytes are, `WireFormat.decode` returns an `Envelope` or raises a `WireError`.  What it can cost
-is bounded before anything is built: the size of the frame, by the receiver's limit; the length of every list,
-by that of the frame and by `MAX_ITEMS`; the depth, by msgpack's own stack and then by the schemas, none of
-which can contain itself.  There are no extension types, no timestamps and no map keys but strings and bytes.
+Whatever the bytes are, `WireFormat.decode` returns an `Envelope` or raises a `WireError`.  What it can
+cost is bounded before anything is built: the size of the frame, by the receiver's limit; the length of
+every list, by that of the frame and by `MAX_ITEMS`; the depth, by msgpack's own stack and then by the
+schemas, none of which can contain itself.  There are no extension types, no timestamps and no map keys
+but strings and bytes.
 
 The sender and its incarnation are claims.  Rights come from the connection (`p2p.gate`), never from here.
 """

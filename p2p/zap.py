@@ -1,8 +1,8 @@
 """Who is let in: answers to libzmq's questions about CURVE keys (ZAP, https://rfc.zeromq.org/spec/27).
 
-For each handshake libzmq sends a request with the key that the other side has proven to own, and waits.  The
-answer 200 lets it in and names a user, which libzmq then attaches to every frame of that connection; 400
-turns it away. There is no third answer here, and whatever is odd about a request is turned away.
+For each handshake libzmq sends a request with the key that the other side has proven to own, and waits.
+The answer 200 lets it in and names a user, which libzmq then attaches to every frame of that connection;
+400 turns it away. There is no third answer here, and whatever is odd about a request is turned away.
 """
 
 from __future__ import annotations

@@ -12,19 +12,19 @@ libzmq to ask at all, and ``ZAP_ENFORCE_DOMAIN`` for it to turn away when nobody
 anyone in. Because that is easily lost in a change, a transport that listens first knocks at its own doors
 with a random key, and does not open if it gets in.
 
-**Identities.**  We set none, so each ROUTER draws one for each connection.  A name chosen by the sender could
-be another's, and a ROUTER ignores the second connection with a name in silence, also when the first is a
-corpse.
+**Identities.**  We set none, so each ROUTER draws one for each connection.  A name chosen by the sender
+could be another's, and a ROUTER ignores the second connection with a name in silence, also when the first
+is a corpse.
 
-**Links.**  With ``IMMEDIATE`` a DEALER takes a frame only when a connection stands; until then frames wait
-with us, a few and not long, because old pings are worth nothing.  A link that has been unable to send for
-`STUCK_LIMIT_S` is closed, and made afresh when next needed: a DEALER that was refused once never tries again,
-and a TCP connection that slept through a partition may sleep long after it.  The kernel watches the others
-(``TCP_MAXRT``, keep-alive) at no cost to the loop.
+**Links.**  With ``IMMEDIATE`` a DEALER takes a frame only when a connection stands; until then frames
+wait with us, a few and not long, because old pings are worth nothing.  A link that has been unable to
+send for `STUCK_LIMIT_S` is closed, and made afresh when next needed: a DEALER that was refused once never
+tries again, and a TCP connection that slept through a partition may sleep long after it.  The kernel
+watches the others (``TCP_MAXRT``, keep-alive) at no cost to the loop.
 
-**Sizes.**  libzmq cuts the connection of a frame above ``MAXMSGSIZE``, without a word that could be counted.
-So its limit lies above ours: what is too large for us and not for it is counted and refused above
-(`p2p.gate`), the rest costs a connection and never memory.
+**Sizes.**  libzmq cuts the connection of a frame above ``MAXMSGSIZE``, without a word that could be
+counted. So its limit lies above ours: what is too large for us and not for it is counted and refused
+above (`p2p.gate`), the rest costs a connection and never memory.
 
 **Strangers.**  A handshake may take `HANDSHAKE_LIMIT_S`.  What fails is reported by socket monitors.  A
 monitor's own pipe must have no limit: libzmq's I/O thread waits when it is full, and with it everything.

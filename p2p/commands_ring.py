@@ -1,0 +1,437 @@
+"""The commands of the ring itself: peers, questions to them, keys.
+
+Only click and the console are imported here; what a command needs is imported when it runs, because most
+of them are over in a fraction of a second.  Results go to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mapreduce.console import Command
+
+if TYPE_CHECKING:
+    from membership.view import Member
+    from p2p.client import Client
+    from p2p.config import KeySource
+    from p2p.questions import Happened, Story
+
+__all__ = ["init", "keys", "members", "monitor", "peer", "swarm", "token", "where", "why"]
+
+DEFAULT_ADDRESS = "127.0.0.1:7700"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_key_options = _options(
+    click.option(
+        "--keys",
+        "keys_directory",
+        type=click.Path(path_type=Path),
+        envvar="RINGREDUCE_KEYS",
+        help="Directory of the cluster's keys [default: below ~/.local/state/ringreduce].",
+    ),
+    click.option("--cluster", help="The cluster's name [default: that of the keys, or 'default']."),
+)
+_token_option = click.option(
+    "--token", help="A token instead of key files; best given as RINGREDUCE_TOKEN, which ps does not show."
+)
+_format_option = click.option(
+    "--format", "output_format", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+_peer_options = _options(
+    click.option(
+        "--peer",
+        "peers",
+        multiple=True,
+        default=[DEFAULT_ADDRESS],
+        show_default=True,
+        envvar="RINGREDUCE_PEER",
+        metavar="ADDR[,ADDR…]",
+        help="The peer to ask; further ones are asked when it does not answer.",
+    ),
+    click.option(
+        "--timeout", type=click.FloatRange(min=0.1), default=3.0, show_default=True, metavar="SECONDS"
+    ),
+    _format_option,
+    _key_options,
+    _token_option,
+)
+
+
+# ---- peers ------------------------------------------------------------
+
+
+@click.command(cls=Command, short_help="Start a peer; SIGTERM makes it leave.")
+@click.option(
+    "--listen",
+    default=DEFAULT_ADDRESS,
+    show_default=True,
+    metavar="ADDR",
+    help="Where to serve; port 0: any.",
+)
+@click.option(
+    "--join", multiple=True, metavar="ADDR", help="A peer to join through; repeatable, may be down."
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path), metavar="DIR", help="Keeps the peer's name and data."
+)
+@click.option("--slots", type=int, help="Tasks at a time [default: the number of processors].")
+@click.option("--zone", default="", help="Failure domain; copies go to other zones.")
+@click.option(
+    "--weight", type=int, default=1, show_default=True, help="Share of the ring, relative to others."
+)
+@click.option(
+    "--profile", type=click.Choice(["local", "lan", "wan"]), help="[default: local on loopback, else lan]"
+)
+@click.option("--advertise", metavar="ADDR", help="What others connect to, where it is not --listen.")
+@click.option(
+    "--bulk-port", type=click.IntRange(0, 65_535), default=0, help="Port for data [default: any free one]."
+)
+@_key_options
+@_token_option
+@click.option("--lifeline", type=int, hidden=True)
+@click.option("--die-with-parent", is_flag=True, hidden=True)
+def peer(
+    listen: str,
+    join: Sequence[str],
+    data: Path | None,
+    slots: int | None,
+    zone: str,
+    weight: int,
+    profile: str | None,
+    advertise: str | None,
+    bulk_port: int,
+    keys_directory: Path | None,
+    cluster: str | None,
+    token: str | None,
+    lifeline: int | None,
+    die_with_parent: bool,
+) -> int:
+    """Start a peer.
+
+    It prints 'ready ADDR NODE-ID' once it serves, and runs until SIGTERM or Ctrl-C, when it leaves the ring
+    gracefully.  On loopback the cluster's keys are made at the first start; elsewhere see 'ringreduce init'.
+    """
+    from p2p.config import PeerConfig
+    from p2p.runner import run_peer
+
+    config = PeerConfig.from_text(
+        listen=listen,
+        join=_split(join),
+        advertise=advertise,
+        bulk_port=bulk_port,
+        data=data,
+        slots=slots,
+        zone=zone,
+        weight=weight,
+        profile=profile,
+        keys=_key_source(keys_directory, cluster, token),
+    )
+    return run_peer(config, lifeline=lifeline, die_with_parent=die_with_parent)
+
+
+@click.command(cls=Command, short_help="Start N local peers under one process.")
+@click.argument("count", metavar="N", type=click.IntRange(1, 256))
+@click.option(
+    "--data", type=click.Path(path_type=Path), metavar="DIR", help="Each peer gets a directory in it."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="Port of the first peer [default: 7700 if it is free]."
+)
+@click.option("--slots", type=int, help="Tasks at a time of each peer [default: the number of processors].")
+@click.option("--quiet", is_flag=True, help="Drop what the peers write to stderr.")
+@_key_options
+def swarm(
+    count: int,
+    data: Path | None,
+    port: int | None,
+    slots: int | None,
+    quiet: bool,
+    keys_directory: Path | None,
+    cluster: str | None,
+) -> int:
+    """Start N peers on this machine.
+
+    Each prints its 'ready ADDR NODE-ID'.  They run until this command
+    ends, by Ctrl-C or SIGTERM, and end with it.
+    """
+    from p2p.swarm_command import run_swarm
+
+    options = []
+    for name, value in (("--keys", keys_directory), ("--cluster", cluster), ("--slots", slots)):
+        if value is not None:
+            options += [name, str(value)]
+    return run_swarm(count, data=data, port=port, options=options, quiet=quiet)
+
+
+# ---- questions ------------------------------------------------------------
+
+
+@click.command(cls=Command, short_help="Who is in the ring.")
+@_peer_options
+def members(output_format: str, **where_to: Any) -> None:
+    """Show the members as a peer sees them.
+
+    In JSON the row of the peer that answered also holds what it has refused, by kind, and its other counters.
+    """
+    from p2p.questions import AskMembers, MembersAre
+
+    with _client(**where_to) as client:
+        answer = client.ask(AskMembers(number=0), MembersAre)
+    rows = [_row(member) for member in answer.members]
+    if output_format == "json":
+        for row in rows:
+            if row["id"] == answer.me:
+                row["refused"] = dict(answer.refused)
+                row["counters"] = dict(answer.counters)
+                row["health"] = answer.health
+                row["cluster"] = answer.cluster
+                row["ring_digest"] = answer.ring_digest.hex()
+        _print_json(rows)
+        return
+    _print_table(rows, ("id", "address", "status", "incarnation", "pid", "slots", "zone"))
+    if answer.refused:
+        told = ", ".join(f"{kind} {count}" for kind, count in sorted(answer.refused.items()))
+        click.echo(f"refused by {answer.me}: {told}", err=True)
+
+
+@click.command(cls=Command, short_help="Which peers own a key.")
+@click.argument("key")
+@click.option("--count", type=click.IntRange(1, 1_024), default=3, show_default=True, help="How many owners.")
+@_peer_options
+def where(key: str, count: int, output_format: str, **where_to: Any) -> None:
+    """Show the owners of KEY, nearest first, and why it is them."""
+    from p2p.questions import AskWhere, WhereIs
+
+    with _client(**where_to) as client:
+        answer = client.ask(AskWhere(number=0, key=key, count=count), WhereIs)
+    rows = [{"rank": rank, **_row(member)} for rank, member in enumerate(answer.owners, start=1)]
+    if output_format == "json":
+        _print_json(rows)
+        return
+    _print_table(rows, ("rank", "id", "address", "status", "zone"))
+    click.echo()
+    for line in answer.explanation:
+        click.echo(line)
+
+
+@click.command(cls=Command, short_help="Why a member is believed alive, suspect or dead.")
+@click.argument("node", metavar="NODE")
+@_peer_options
+def why(node: str, output_format: str, **where_to: Any) -> int:
+    """Tell the story of NODE as a peer knows it: who suspected it, who confirmed, who refuted, and when.
+
+    NODE is a node id or its beginning.
+    """
+    from p2p.questions import AskWhy, WhyIs
+
+    with _client(**where_to) as client:
+        answer = client.ask(AskWhy(number=0, node=node), WhyIs)
+    if output_format == "json":
+        _print_json([{**_row(story.member), "history": _history(story)} for story in answer.stories])
+    else:
+        for story in answer.stories:
+            _tell(story)
+    if not answer.stories:
+        click.echo(f"error: no member's id begins with {node!r}", err=True)
+        return 2
+    return 0
+
+
+@click.command(cls=Command, short_help="Follow membership events.")
+@_peer_options
+def monitor(output_format: str, **where_to: Any) -> None:
+    """Print membership events as a peer sees them, one a line, until Ctrl-C."""
+    import time
+
+    with _client(**where_to) as client:
+        told = 0
+        for event in client.watch():
+            if event.event != "watching" and event.sequence > told + 1:
+                click.echo(f"{event.sequence - told - 1} events were missed", err=True)
+            told = event.sequence
+            if output_format == "json":
+                click.echo(json.dumps({"time": time.time(), **_event_row(event)}))
+            else:
+                stamp = time.strftime("%H:%M:%S")
+                by = f" by {', '.join(event.by)}" if event.by else ""
+                click.echo(f"{stamp} {event.event} {event.node} {event.address} @{event.incarnation}{by}")
+            sys.stdout.flush()
+
+
+# ---- keys ------------------------------------------------------------
+
+
+@click.command(cls=Command, short_help="Make, or bring, the cluster's keys.")
+@_key_options
+@click.option("--token", metavar="TOKEN|-", help="Take the keys from a token; '-' reads it from stdin.")
+def init(keys_directory: Path | None, cluster: str | None, token: str | None) -> int:
+    """Make the keys of a new cluster, or take those of an existing one from a token.
+
+    Where the cluster runs, 'ringreduce token' prints the token.  Keys that lie there already are
+    never changed.
+    """
+    from p2p import keys as key_files
+    from p2p.zmq_transport import new_key_pair
+
+    if token == "-":
+        token = sys.stdin.read(key_files.MAX_TOKEN_CHARS + 1)
+    if token is None:
+        made = key_files.generate(cluster or key_files.DEFAULT_CLUSTER, new_key_pair)
+    else:
+        made = _key_source(None, cluster, token).load().keys
+    directory = _key_source(keys_directory, made.cluster, None).path
+    path = directory / key_files.KEY_FILE
+    if not key_files.store(made, directory):
+        click.echo(
+            f"error: {path} is there already: remove it first, or name another --cluster or --keys", err=True
+        )
+        return 2
+    click.echo(path)
+    return 0
+
+
+@click.command(cls=Command, short_help="Print a token that lets others in.")
+@click.option(
+    "--role",
+    type=click.Choice(["peer", "submit", "observe"]),
+    default="peer",
+    show_default=True,
+    help="What its holder may do: join as a peer, hand in jobs, or only look.",
+)
+@click.option(
+    "--peer", "peers", multiple=True, metavar="ADDR", help="An address for the newcomer to begin with."
+)
+@_key_options
+def token(role: str, peers: Sequence[str], keys_directory: Path | None, cluster: str | None) -> None:
+    """Print a token on stdout.  It holds secret keys: pass it on as you would a password."""
+    from p2p.addresses import parse_address
+    from p2p.keys import Token
+    from p2p.roles import Role
+
+    wanted = Role.from_label(role)
+    assert wanted is not None, "click has checked the choice"
+    addresses = tuple(str(parse_address(address)) for address in _split(peers))
+    held = _key_source(keys_directory, cluster, None).load().keys
+    click.echo(Token(held.restricted_to(wanted), addresses).to_text())
+
+
+@click.command(cls=Command, short_help="List the cluster's keys.")
+@_format_option
+@_key_options
+@_token_option
+def keys(output_format: str, keys_directory: Path | None, cluster: str | None, token: str | None) -> None:
+    """List the keys: the public halves, and of which role the secret half is here."""
+    source = _key_source(keys_directory, cluster, token)
+    held = source.load().keys
+    pairs = {"ring": held.ring, **{role.label: pair for role, pair in sorted(held.roles.items())}}
+    rows = [
+        {"cluster": held.cluster, "role": name, "public": pair.public, "secret": pair.secret is not None}
+        for name, pair in pairs.items()
+    ]
+    if output_format == "json":
+        _print_json(rows)
+        return
+    _print_table(rows, ("cluster", "role", "public", "secret"))
+
+
+# ---- shared ------------------------------------------------------------
+
+
+def _split(addresses: Iterable[str]) -> tuple[str, ...]:
+    return tuple(part for address in addresses for part in address.split(",") if part)
+
+
+def _key_source(directory: Path | None, cluster: str | None, token: str | None) -> KeySource:
+    from p2p.config import KeySource
+
+    return KeySource(directory=directory, cluster=cluster, token=token)
+
+
+def _client(
+    *,
+    peers: Sequence[str],
+    timeout: float,
+    keys_directory: Path | None,
+    cluster: str | None,
+    token: str | None,
+) -> Client:
+    from p2p.client import Client
+
+    return Client(_key_source(keys_directory, cluster, token).load().keys, _split(peers), timeout_s=timeout)
+
+
+def _row(member: Member) -> dict[str, Any]:
+    return {
+        "id": member.id,
+        "address": member.address,
+        "status": member.status.value,
+        "incarnation": member.incarnation,
+        "pid": member.pid,
+        "slots": member.slots,
+        "zone": member.zone,
+        "weight": member.weight,
+        "session": member.session,
+        "meta": dict(member.meta),
+    }
+
+
+def _event_row(event: Happened) -> dict[str, Any]:
+    return {
+        "event": event.event,
+        "id": event.node,
+        "address": event.address,
+        "incarnation": event.incarnation,
+        "by": list(event.by),
+    }
+
+
+def _history(story: Story) -> list[dict[str, Any]]:
+    return [
+        {
+            "age_s": round(step.age_s, 3),
+            "cause": step.cause.value,
+            "by": list(step.by),
+            "status": step.status.value,
+            "incarnation": step.incarnation,
+        }
+        for step in story.steps
+    ]
+
+
+def _tell(story: Story) -> None:
+    member = story.member
+    click.echo(f"{member.id} at {member.address} is {member.status.value} @{member.incarnation}")
+    for step in story.steps:
+        by = f" by {', '.join(step.by)}" if step.by else ""
+        click.echo(
+            f"  {step.age_s:8.1f} s ago  {step.cause.value}{by}: {step.status.value} @{step.incarnation}"
+        )
+
+
+def _print_json(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A JSON list with a row a line, for programs and for grep."""
+    click.echo("[" + ",\n ".join(json.dumps(row) for row in rows) + "]")
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    cells = [[str(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[place]) for line in [list(columns), *cells]) for place in range(len(columns))]
+    for line in [list(columns), *cells]:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,296 @@
+"""The peer: one loop that lets pure machines talk over a transport.
+
+Theory ------ A turn of the loop is: wait until something arrives or a deadline comes; read what has
+arrived, a bounded number of frames; pass each through the gate to the service that speaks its type; tick
+the services whose deadline has come; perform, in order, what they want done.  `Peer.turn` is everything
+but the waiting, so tests drive peers over the in-memory transport on a clock of their own.
+
+No user code runs here, nothing blocks but the wait, and the log is not written when its reader is slow.
+When the loop is late all the same (a starved machine, SIGSTOP), it tells membership before anything else
+is looked at: the answers that seem overdue may lie unread in the inbox.
+
+The end is graceful: `leave` says goodbye and the loop runs on until the news has spread, but no longer than
+membership's own limit.  A process that was refused its identity stops with `IdentityTaken`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
+from typing import assert_never
+
+from membership.effects import (
+    Announce,
+    ConflictingIdentity,
+    Event,
+    MemberDied,
+    MemberLeft,
+    Persist,
+    SeedSilent,
+    Send,
+)
+from membership.swim import Swim
+from p2p.answers import Answers, describe
+from p2p.errors import IdentityTaken, MalformedFrame, OversizedFrame, WireError
+from p2p.gate import Gate, worth_telling
+from p2p.membership_service import MembershipService
+from p2p.questions import Refused
+from p2p.refusals import Refusals
+from p2p.service import Effect, Origin, Reply, Service
+from p2p.transport import Arrival, LinkFailed, StrangerRefused, Transport
+from p2p.wire import Envelope, WireFormat
+
+__all__ = ["Peer"]
+
+FRAMES_PER_TURN = 256
+MAINTENANCE_PERIOD_S = 0.5
+LONGEST_WAIT_S = 0.5  # as maintenance is due
+MAX_REMEMBERED_FAILURES = 256
+
+
+class Peer:
+    """Composes membership and other services over a transport.
+
+    Args:
+        cluster: the cluster's name.
+        swim: our membership machine, not started.
+        transport: an open transport with an inbox; the caller closes it.
+        wire: the wire format.
+        persist: stores (incarnation, session) for the next start.
+        log: takes one line of text; must not block.
+        services: further machines for the loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        swim: Swim,
+        transport: Transport,
+        wire: WireFormat,
+        persist: Callable[[int, int], None],
+        log: Callable[[str], None],
+        services: Sequence[Service] = (),
+    ) -> None:
+        self.cluster = cluster
+        self.swim = swim
+        self._transport = transport
+        self._wire = wire
+        self._persist = persist
+        self._log = log
+        self._gate = Gate(wire, cluster)
+        self._refusals = Refusals()
+        self._counters: Counter[str] = Counter()
+        self._membership = MembershipService(swim)
+        self.answers = Answers(cluster, swim, lambda: self._refusals.counts, self.counters)
+        self._services: tuple[Service, ...] = (self._membership, self.answers, *services)
+        self._by_message = _routes(self._services)
+        self._due_at = inf  # when the coming turn is expected at the latest
+        self._maintained_at = -inf
+        self._ring_digest = b""
+        self._digest_version = -1
+        self._failures: OrderedDict[str, str] = OrderedDict()
+        self._leave_until = inf
+
+    # ---- the life of a peer --------------------------------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        """Begin: look for the seeds."""
+        for service in self._services:
+            self._perform(service.start(now), now)
+
+    def turn(self, now: float) -> None:
+        """Do everything that can be done at `now`.
+
+        Raises:
+            IdentityTaken: another live process has our node id.
+        """
+        self.swim.observe_lag(now - self._due_at, now)
+        for arrival in self._transport.receive(FRAMES_PER_TURN):
+            self._take(arrival, now)
+        for service in self._services:
+            if service.next_deadline() <= now:
+                self._perform(service.tick(now), now)
+        if now - self._maintained_at >= MAINTENANCE_PERIOD_S:
+            self._maintain(now)
+        self._due_at = max(now, self._next_deadline())
+
+    def wait_s(self, now: float) -> float:
+        """How long the coming wait may last."""
+        return min(LONGEST_WAIT_S, max(0.0, self._due_at - now))
+
+    def run(self, clock: Callable[[], float], wanted: Callable[[], bool]) -> None:
+        """Turn until `wanted` says no, then leave.
+
+        Args:
+            clock: monotonic seconds.
+            wanted: asked in each turn; something that changes its answer must also wake the transport.
+
+        Raises:
+            IdentityTaken: another live process has our node id.
+        """
+        self._due_at = inf
+        while True:
+            now = clock()
+            self.turn(now)
+            if self.has_left:
+                self._transport.wait(0.0)  # lets the last frames reach the I/O thread
+                return
+            if not wanted():
+                self.leave(now)
+            self._transport.wait(self.wait_s(clock()))
+
+    def leave(self, now: float) -> None:
+        """Say goodbye; `has_left` turns true when that has spread or taken too long."""
+        if self._leave_until is not inf:
+            return
+        self._leave_until = now
+        if not self.swim.stopped:
+            self._perform(self.swim.leave(now), now)
+        self._due_at = now
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the goodbye is done."""
+        return self._leave_until is not inf and self.swim.stopped
+
+    def counters(self) -> Mapping[str, int]:
+        """What the loop and the transport have counted."""
+        return {**self._counters, **self._transport.counters()}
+
+    # ---- what arrives --------------------------------------------------------------------------------------
+
+    def _take(self, arrival: Arrival, now: float) -> None:
+        try:
+            envelope = self._gate.admit(arrival.frame, arrival.role)
+        except WireError as refusal:
+            self._refuse(arrival, refusal, now)
+            return
+        self._counters["frames_received"] += 1
+        message = envelope.message
+        service = self._by_message.get(type(message))
+        if service is None:  # an answer to a question that a peer never asks
+            if isinstance(message, Refused):
+                self._remember_failure(arrival.remote, message.text)
+            return
+        if envelope.ring_digest != self._digest():
+            self._counters["frames_with_another_view"] += 1
+        origin = Origin(envelope.sender, arrival.role, arrival.connection)
+        self._perform(service.receive(message, origin, now), now)
+
+    def _refuse(self, arrival: Arrival, refusal: WireError, now: float) -> None:
+        line = self._refusals.count(refusal.kind, f"from {arrival.remote}: {refusal}", now)
+        if line is not None:
+            self._log(line)
+        # An answer that is refused is not answered: two peers would do so for ever.
+        if arrival.connection is not None and worth_telling(refusal):
+            self._reply(Reply(arrival.connection, Refused(number=0, kind=refusal.kind, text=str(refusal))))
+
+    # ---- what is to be done --------------------------------------------------------------------------------
+
+    def _perform(self, effects: Iterable[Effect], now: float) -> None:
+        for effect in effects:
+            match effect:
+                case Send():
+                    self._send(effect)
+                case Reply():
+                    self._reply(effect)
+                case Persist():
+                    self._persist(effect.incarnation, effect.session)
+                case Announce():
+                    self._announce(effect.event, now)
+                case _:
+                    assert_never(effect)
+
+    def _send(self, send: Send) -> None:
+        frame = self._framed(send.message)
+        if frame is not None:
+            self._counters["frames_sent"] += 1
+            self._transport.send(send.to_address, frame)
+
+    def _reply(self, reply: Reply) -> None:
+        frame = self._framed(reply.message)
+        if frame is not None:
+            self._counters["frames_sent"] += 1
+            self._transport.reply(reply.connection, frame)
+
+    def _framed(self, message: object) -> bytes | None:
+        me = self.swim.me
+        envelope = Envelope(
+            cluster=self.cluster,
+            ring_digest=self._digest(),
+            sender=me.id,
+            incarnation=me.incarnation,
+            message=message,
+        )
+        try:
+            return self._wire.encode(envelope)
+        except (OversizedFrame, MalformedFrame) as error:
+            self._counters["frames_not_sendable"] += 1
+            self._log(f"cannot send {type(message).__name__}: {error}")
+            return None
+
+    def _announce(self, event: Event, now: float) -> None:
+        if isinstance(event, SeedSilent):
+            reason = self._failures.get(event.address, "it does not answer")
+            self._log(f"seed {event.address} is not reached: {reason}; it is tried again for ever")
+        else:
+            told = describe(event)
+            by = f", by {', '.join(told.by)}" if told.by else ""
+            self._log(f"{told.event} {told.node or 'this peer'} {told.address} @{told.incarnation}{by}")
+        if isinstance(event, MemberDied | MemberLeft):
+            self._transport.forget(event.member.address)
+        for service in self._services:
+            self._perform(service.hear(event, now), now)
+        if isinstance(event, ConflictingIdentity):
+            raise IdentityTaken(
+                f"node id {event.mine.id} belongs to a live peer at {event.holder.address}"
+                f" (process {event.holder.pid}): stop that one, or give this one another --data"
+            )
+
+    # ---- housekeeping --------------------------------------------------------------------------------------
+
+    def _maintain(self, now: float) -> None:
+        self._maintained_at = now
+        self._transport.maintain(now)
+        for notice in self._transport.take_notices():
+            match notice:
+                case StrangerRefused(kind, remote):
+                    line = self._refusals.count(kind, f"from {remote}" if remote else "", now)
+                    if line is not None:
+                        self._log(line)
+                case LinkFailed(address, reason):
+                    self._remember_failure(address, reason)
+                case _:
+                    assert_never(notice)
+        for line in self._refusals.due(now):
+            self._log(line)
+
+    def _remember_failure(self, address: str, reason: str) -> None:
+        """Keep why an address cannot be talked to, and say it once, unless it is simply not there."""
+        if self._failures.get(address) != reason and reason != "nobody answers there":
+            self._log(f"{address} cannot be talked to: {reason}")
+        self._failures[address] = reason
+        self._failures.move_to_end(address)
+        if len(self._failures) > MAX_REMEMBERED_FAILURES:
+            self._failures.popitem(last=False)
+
+    def _next_deadline(self) -> float:
+        maintenance = self._maintained_at + MAINTENANCE_PERIOD_S
+        return min(maintenance, *(service.next_deadline() for service in self._services))
+
+    def _digest(self) -> bytes:
+        if self._digest_version != self.swim.version:
+            self._digest_version = self.swim.version
+            self._ring_digest = self.swim.view.digest[:8]
+        return self._ring_digest
+
+
+def _routes(services: Iterable[Service]) -> dict[type, Service]:
+    routes: dict[type, Service] = {}
+    for service in services:
+        for message in service.handles:
+            assert message not in routes, f"two services handle {message.__name__}"
+            routes[message] = service
+    return routes

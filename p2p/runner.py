@@ -1,0 +1,122 @@
+"""A peer as a process: keys, directory, sockets, signals, and the loop between them.
+
+The order matters.  The directory's lock comes first, so that a second peer changes nothing; then the
+keys; then the inboxes, which are bound and have passed their self-test; then our identity is raised on
+disk; and only then does anybody hear of us, and stdout says `ready`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import select
+import signal
+import time
+
+from membership.swim import Swim
+from membership.view import Member
+from p2p.addresses import parse_address, resolve
+from p2p.config import PeerConfig
+from p2p.datadir import DataDirectory, Identity
+from p2p.peer import Peer
+from p2p.process import LogStream, Wakeup, kill_with_parent, raise_descriptor_limit, stop_signals
+from p2p.protocol import wire_format
+from p2p.zmq_transport import ZmqTransport
+
+__all__ = ["BULK_PORT_META", "run_peer"]
+
+INTERRUPTED = 130
+BULK_PORT_META = "bulk"
+"""The name in a member's meta under which the port of its bulk inbox stands."""
+
+
+def run_peer(config: PeerConfig, *, lifeline: int | None = None, die_with_parent: bool = False) -> int:
+    """Run a peer until it is told to stop.
+
+    Args:
+        config: what it is told.
+        lifeline: a descriptor that reads as ended when the process that started us is gone; then we stop.
+        die_with_parent: have the kernel kill us when the thread that started us ends.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        PeerError: it could not start, or may not go on; one line says why.
+    """
+    if die_with_parent:
+        kill_with_parent()
+    if lifeline is not None and _has_ended(lifeline):  # perhaps it ended before the line above
+        return 0
+    raise_descriptor_limit()
+    received: list[int] = []
+    with contextlib.ExitStack() as stack:
+        wakeup = Wakeup()
+        stack.callback(wakeup.close)
+        stack.enter_context(stop_signals(received))
+        stack.enter_context(wakeup.on_signals())
+        directory = stack.enter_context(DataDirectory(config.data))
+        token = config.keys.load_to_serve(config.listen)
+        transport = ZmqTransport(
+            token.keys, listen=config.listen, bulk_port=config.bulk_port, advertise=config.advertise
+        )
+        stack.callback(transport.close)
+        transport.watch(wakeup.fileno())
+        if lifeline is not None:
+            transport.watch(lifeline)
+        identity = directory.begin_life(time.time_ns() // 1_000_000)
+        log = LogStream(identity.id[:8])
+        peer = Peer(
+            cluster=token.keys.cluster,
+            swim=_swim(config, identity, transport, token.addresses),
+            transport=transport,
+            wire=wire_format(),
+            persist=lambda incarnation, session: _remember(
+                directory, Identity(identity.id, incarnation, session), log
+            ),
+            log=log,
+        )
+        peer.start(time.monotonic())
+        # Whoever started us may have stopped listening; that is no reason to stop.
+        with contextlib.suppress(OSError):
+            print(f"ready {transport.address} {identity.id}", flush=True)
+
+        def wanted() -> bool:
+            wakeup.drain()
+            return not received and (lifeline is None or not _has_ended(lifeline))
+
+        peer.run(time.monotonic, wanted)
+    return INTERRUPTED if signal.SIGINT in received else 0
+
+
+def _swim(
+    config: PeerConfig, identity: Identity, transport: ZmqTransport, more_seeds: tuple[str, ...]
+) -> Swim:
+    bulk_port = transport.bulk_address.rpartition(":")[2]
+    me = Member(
+        id=identity.id,
+        address=transport.address,
+        incarnation=identity.incarnation,
+        zone=config.zone,
+        weight=config.weight,
+        slots=config.slots,
+        pid=os.getpid(),
+        session=identity.session,
+        meta=((BULK_PORT_META, bulk_port),),
+    )
+    seeds = [*map(str, config.join), *(str(resolve(parse_address(address))) for address in more_seeds)]
+    return Swim(me=me, config=config.swim, rng=random.Random(), seeds=seeds)
+
+
+def _remember(directory: DataDirectory, identity: Identity, log: LogStream) -> None:
+    try:
+        directory.remember(identity)
+    except OSError as error:  # membership mends a value that was lost, see `p2p.datadir`
+        log(f"cannot store our incarnation: {error.strerror}")
+
+
+def _has_ended(lifeline: int) -> bool:
+    """Whether the process at the other end is gone; it never writes."""
+    ready, _, _ = select.select([lifeline], [], [], 0)
+    return bool(ready)
