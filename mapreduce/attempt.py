@@ -92,6 +92,22 @@ class TaskFiles:
                 os.unlink(path)
 
 
+class SharedRuns:
+    """One file into which a process appends the small outputs of its map tasks of a step, one after the other.
+
+    Making a file costs more than a small task does.  Nobody reads a range before its task's report, so an
+    attempt that fails half-way leaves bytes behind that nothing refers to.
+    """
+
+    def __init__(self, directory: str, step: str) -> None:
+        self.path = os.path.join(directory, f"{step}.{os.getpid()}.runs")
+        self.file: BinaryIO = open(self.path, "wb", buffering=1 << 20)  # noqa: SIM115 - closed by close()
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        self.file.close()
+
+
 class Attempt:
     """Runs one order of a step in this process.
 
@@ -99,15 +115,22 @@ class Attempt:
         job: with the user's functions.
         setup: what the step's tasks share.
         order: the task.
+        shared: where small outputs of map tasks go.
         tell: takes signs of life.
     """
 
     def __init__(
-        self, job: Job, setup: StepSetup, order: Order, tell: Callable[[TaskProgress], None]
+        self,
+        job: Job,
+        setup: StepSetup,
+        order: Order,
+        shared: SharedRuns,
+        tell: Callable[[TaskProgress], None],
     ) -> None:
         self._step: Step = job.steps[setup.step]
         self._setup = setup
         self._order = order
+        self._shared = shared
         self._tell = tell
         self._name = f"{task_name(task_kind(order), order.task)}.{order.attempt}"
         self._files = TaskFiles(setup.work_dir, f"{setup.step}.{self._name}")
@@ -167,7 +190,6 @@ class Attempt:
         if self._step.map_only:
             self._write_part(self._output(pairs), order.out_path)
             return
-        path = os.path.join(self._setup.work_dir, f"{self._setup.step}.{self._name}.run")
         output = MapOutput(
             partitions=self._setup.partitions,
             split=self._split(),
@@ -182,10 +204,17 @@ class Attempt:
         )
         output.add(pairs, self._check_pair)
         self._batch = self._inside = None
-        with open(path + ".tmp", "wb") as file:
+        if output.is_small:
+            path, file = self._shared.path, self._shared.file
+            before = file.tell()
             ranges = output.finish(file, path)
-            self._done.bytes_out = file.tell()
-        os.rename(path + ".tmp", path)
+            file.flush()
+            self._done.bytes_out = file.tell() - before
+        else:
+            path = os.path.join(self._setup.work_dir, f"{self._setup.step}.{self._name}.run")
+            with open(path, "wb") as file:
+                ranges = output.finish(file, path)
+                self._done.bytes_out = file.tell()
         self._done.path = path
         self._done.spilled_bytes = output.spilled_bytes
         self._done.ranges = [(index, run) for index, run in enumerate(ranges) if run is not None]

@@ -25,7 +25,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from mapreduce.attempt import Attempt
+from mapreduce.attempt import Attempt, SharedRuns
 from mapreduce.errors import BadKey, EnvironmentFailed, JobError, TaskFailed
 from mapreduce.job import Job
 from mapreduce.orders import Order, Report, StepSetup, TaskError, TaskProgress, pack_report
@@ -63,17 +63,22 @@ def send(channel: socket.socket, payload: bytes) -> None:
 def _serve(channel: socket.socket) -> None:
     job: Job | JobError | None = None
     setup: StepSetup | None = None
+    shared: SharedRuns | None = None
     with channel.makefile("rb", buffering=1 << 16) as stream:
         while head := stream.read(_LENGTH.size):
             message = pickle.loads(stream.read(_LENGTH.unpack(head)[0]))
             if isinstance(message, StepSetup):
                 setup = message
+                if shared is not None:
+                    shared.close()
+                shared = SharedRuns(setup.work_dir, setup.step)
             elif isinstance(message, bytes):
                 job = _load(message)
             else:
                 assert job is not None
                 assert setup is not None
-                send(channel, pack_report(_run(channel, job, setup, message)))
+                assert shared is not None
+                send(channel, pack_report(_run(channel, job, setup, shared, message)))
 
 
 def _load(packed: bytes) -> Job | JobError:
@@ -85,14 +90,16 @@ def _load(packed: bytes) -> Job | JobError:
         return error  # told in answer to the first order
 
 
-def _run(channel: socket.socket, job: Job | JobError, setup: StepSetup, order: Order) -> Report:
+def _run(
+    channel: socket.socket, job: Job | JobError, setup: StepSetup, shared: SharedRuns, order: Order
+) -> Report:
     if isinstance(job, JobError):
         return TaskError(task=order.task, attempt=order.attempt, kind=type(job).__name__, message=str(job))
 
     def tell(progress: TaskProgress) -> None:
         send(channel, pack_report(progress))
 
-    attempt = Attempt(job, setup, order, tell)
+    attempt = Attempt(job, setup, order, shared, tell)
     try:
         return attempt.run()
     except BaseException as error:

@@ -409,8 +409,8 @@ class _Engine:
         orders = [ReduceOrder(task=i, attempt=0, runs=tuple(of), out_path="") for i, of in enumerate(runs)]
         reduced = self._run_stage(setup, orders)
         self._totals.reduce_tasks += len(orders)
-        for done in mapped:
-            _remove(done.path)
+        for path in {done.path for done in mapped}:
+            _remove(path)
         return self._finish_step(setup, reduced)
 
     def _splits(self, step: Step) -> list[Split]:

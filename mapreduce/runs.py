@@ -79,6 +79,9 @@ class RunWriter:
         """Write keys, each with its list of values, in the order given."""
         counts = list(map(len, columns))
         values = list(chain.from_iterable(columns))
+        if len(values) <= self._block_values:
+            self._write_block(list(keys), counts if len(values) > len(keys) or 0 in counts else None, values)
+            return
         if len(values) == len(keys) and 0 not in counts:
             self.write_pairs(keys, values)
             return
@@ -100,6 +103,9 @@ class RunWriter:
 
     def write_pairs(self, keys: Sequence[Any], values: Sequence[Any]) -> None:
         """Write pairs in the order given."""
+        if len(keys) <= self._block_values:
+            self._write_block(list(keys), None, list(values))
+            return
         start = 0
         while start < len(keys):
             stop = min(start + self._block_values, len(keys))

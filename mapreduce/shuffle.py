@@ -43,6 +43,7 @@ from mapreduce.runs import BLOCK_BYTES, RunWriter, columns_of, read_blocks
 # Estimated bytes of pairs in one combiner round.  A constant: see above.
 ROUND_BYTES = 96 << 20
 CHUNK_PAIRS = 65_536
+SMALL_BYTES = 4 << 20
 # What Python needs to keep a new key with its list, beside the key's own bytes; and a value's object.
 KEY_OVERHEAD_BYTES = 200
 VALUE_OVERHEAD_BYTES = 40
@@ -124,14 +125,16 @@ def split_by_borders(borders: Sequence[Any], count: int) -> Split:
 
 def _split_by_index(partition: Callable[[Sequence[Any]], list[int]], count: int) -> Split:
     def split(keys: list[Any], rows: list[Any], distinct: bool) -> list[Rows]:
+        # Sorted once, all partitions come out sorted.
+        keys, rows = in_key_order(keys, rows, distinct=distinct)
         if count == 1:
-            return [in_key_order(keys, rows, distinct=distinct)]
+            return [(keys, rows)]
         parts: list[Rows] = [([], []) for _ in range(count)]
         for index, key, row in zip(partition(keys), keys, rows, strict=True):
             part = parts[index]
             part[0].append(key)
             part[1].append(row)
-        return [in_key_order(*part, distinct=distinct) for part in parts]
+        return parts
 
     return split
 
@@ -178,6 +181,7 @@ class MapOutput:
         self._fresh: Groups | Pile = Groups() if grouped else Pile()
         self._combined = Groups()
         self._rounds = 0
+        self._chunks = 0
         self._fresh_bytes = 0
         self._value_bytes = 0
         self._key_bytes = KEY_OVERHEAD_BYTES
@@ -190,6 +194,7 @@ class MapOutput:
         for first in pairs:
             check_first(first)
             groups.add_pairs(chain((first,), islice(pairs, CHUNK_PAIRS - 1)))
+            self._chunks += 1
             self._account(*first)
             if self._combine is not None:
                 if self._fresh_bytes > self._round_bytes:
@@ -199,6 +204,11 @@ class MapOutput:
             ):
                 self._spill(groups)
                 self._fresh_bytes = self._value_bytes = 0
+
+    @property
+    def is_small(self) -> bool:
+        """True when there are few keys, all in memory."""
+        return self._chunks <= 1 and len(self._fresh) * self._key_bytes < SMALL_BYTES
 
     def finish(self, file: BinaryIO, path: str) -> list[RunRange | None]:
         """Write everything.
