@@ -33,6 +33,15 @@ class Lazy:
 # In the order in which help shows them: what a newcomer needs first, first.
 COMMANDS: dict[str, Lazy] = {
     "run": Lazy("mapreduce.command:run", "Run a job on this machine's cores."),
+    "peer": Lazy("p2p.commands_ring:peer", "Start a peer; SIGTERM makes it leave."),
+    "swarm": Lazy("p2p.commands_ring:swarm", "Start N local peers under one process."),
+    "members": Lazy("p2p.commands_ring:members", "Who is in the ring."),
+    "where": Lazy("p2p.commands_ring:where", "Which peers own a key."),
+    "why": Lazy("p2p.commands_ring:why", "Why a member is believed alive, suspect or dead."),
+    "monitor": Lazy("p2p.commands_ring:monitor", "Follow membership events."),
+    "init": Lazy("p2p.commands_ring:init", "Make, or bring, the cluster's keys."),
+    "token": Lazy("p2p.commands_ring:token", "Print a token that lets others in."),
+    "keys": Lazy("p2p.commands_ring:keys", "List the cluster's keys."),
 }
 
 
