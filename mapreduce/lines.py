@@ -212,13 +212,13 @@ class LineBatch(Batch):
         codec, errors: how to decode them.
     """
 
-    __slots__ = ("_begin", "_codec", "_data", "_errors", "_offset", "_path", "_stop")
+    __slots__ = ("_begin", "_codec", "_data", "_errors", "_offset", "_split", "_stop")
 
     def __init__(
         self, split: Split, offset: int, data: bytes, begin: int, stop: int, codec: str, errors: str
     ) -> None:
         super().__init__(split.name, stop - begin)
-        self._path = split.path
+        self._split = split
         self._offset = offset
         self._data = data
         self._begin = begin
@@ -239,6 +239,13 @@ class LineBatch(Batch):
         return text + "\n" if text and text[-1] != "\n" else text
 
     @property
+    def lenient_text(self) -> str:
+        """The text with a mark for what cannot be decoded; as many lines as `each` yields."""
+        return LineBatch(
+            self._split, self._offset, self._data, self._begin, self._stop, self._codec, "replace"
+        ).text
+
+    @property
     def raw(self) -> bytes:
         return self._data[self._begin : self._stop]
 
@@ -252,7 +259,7 @@ class LineBatch(Batch):
     def locate(self, index: int) -> str:
         for number, (start, _) in enumerate(self._spans()):
             if number == index:
-                return place(self.name, self._path, self._offset + start)
+                return place(self.name, self._split.path, self._offset + start)
         return shown(self.name)
 
     def _decoded(self) -> str:
@@ -272,7 +279,7 @@ class LineBatch(Batch):
             return self._undecodable(start, error)
 
     def _undecodable(self, start: int, error: UnicodeDecodeError) -> InputError:
-        where = place(self.name, self._path, self._offset + start + error.start)
+        where = place(self.name, self._split.path, self._offset + start + error.start)
         return InputError(f"{where}: {not_decodable(self._codec, error)}")
 
     def _spans(self) -> Iterator[tuple[int, int]]:
@@ -323,6 +330,11 @@ class TextBatch(Batch):
     def text(self) -> str:
         if self._problems:
             raise next(record for record in self.each() if isinstance(record, InputError))
+        return self.lenient_text
+
+    @property
+    def lenient_text(self) -> str:
+        """The text with BAD_MARK for what cannot be decoded."""
         return self._text if self._text.endswith("\n") else self._text + "\n"
 
     @property

@@ -1,0 +1,276 @@
+"""The three formats of a job's output: how pairs become bytes.
+
+    text     key<TAB>value, a line each.  Strings and bytes stand as they are; anything else is JSON.
+    jsonl    a JSON array [key, value], a line each.
+    msgpack  msgpack arrays [key, value], one behind the other.
+
+What JSON cannot say: tuples are written as arrays, bytes (in `jsonl`, or inside another value) as a
+string in base64, a dict's keys that are not strings as strings.  NaN and the infinities are written as
+Python's json does.
+Nothing is escaped in `text`: a tab or a newline in a string is there in the line; `jsonl` keeps it apart.
+
+*Lone surrogates.*  Python strings may hold code points that UTF-8 cannot say.  Those of `surrogateescape`
+(U+DC80 to U+DCFF) stand for bytes that were read, and `text` writes these very bytes.  Other lone
+surrogates are written as `surrogatepass` does.  `jsonl` escapes all of them (\\udc80), which is valid JSON
+and valid UTF-8; `msgpack` uses `surrogatepass`.
+
+A few hundred pairs are encoded at a time.  Usual types take a short way inside one comprehension; the
+rest is asked of the format's library.  Only when that refuses are the pairs looked at one by one, to name
+the one that cannot be written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from itertools import islice
+from typing import Any
+
+from mapreduce.errors import BadValue
+
+Pair = tuple[Any, Any]
+FORMATS = ("text", "jsonl", "msgpack")
+
+_ENDINGS = {".txt": "text", ".tsv": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".msgpack": "msgpack"}
+MSGPACK_PAIR = b"\x92"
+
+# Pairs in one chunk.  Larger chunks gain nothing, and hold so many values in memory at once.
+CHUNK_PAIRS = 512
+CHUNK_BYTES = 1 << 20
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_UNESCAPED_SURROGATES = re.compile("([\ud800-\udc7f\udd00-\udfff]+)")
+_SHOWN_CHARACTERS = 80
+
+
+def encoded(out_format: str, pairs: Iterable[Pair]) -> Iterator[bytes]:
+    """Encode pairs.
+
+    Args:
+        out_format: one of FORMATS.
+        pairs: any number of (key, value).
+
+    Yields:
+        Bytes of whole pairs, about 64 KiB at a time.
+
+    Raises:
+        BadValue: a key or a value cannot be written in this format; the message names the key.
+    """
+    encode = encoder(out_format)
+    remaining = iter(pairs)
+    count = CHUNK_PAIRS
+    while chunk := list(islice(remaining, count)):
+        data = encode(chunk)
+        # Where pairs are large, fewer of them are held at a time.
+        count = max(1, min(CHUNK_PAIRS, 2 * count, count * CHUNK_BYTES // (len(data) or 1)))
+        yield data
+
+
+def encoder(out_format: str) -> Callable[[list[Pair]], bytes]:
+    """Return the function that encodes a list of pairs in a format."""
+    match out_format:
+        case "text":
+            return encode_text
+        case "jsonl":
+            return encode_jsonl
+        case "msgpack":
+            return encode_msgpack
+        case _:
+            raise ValueError(f"no output format {out_format!r}")
+
+
+def format_by_ending(path: str) -> str | None:
+    """Return the format that a file's ending names, before that of a compression, if it names one."""
+    root, ending = os.path.splitext(path)
+    if ending.lower() in (".gz", ".bz2", ".xz", ".lzma", ".zst"):
+        ending = os.path.splitext(root)[1]
+    return _ENDINGS.get(ending.lower())
+
+
+def format_by_content(beginning: bytes) -> str:
+    """Tell the format of a part by its first bytes; a part of no bytes is a part of any format.
+
+    0x92 cannot begin UTF-8, and begins every msgpack array of two.  A line of `text` has a tab behind its
+    key, while JSON has no raw tab.
+    """
+    if beginning.startswith(MSGPACK_PAIR):
+        return "msgpack"
+    line = beginning.split(b"\n", 1)[0]
+    return "jsonl" if line.startswith(b"[") and b"\t" not in line else "text"
+
+
+# --- text -------------------------------------------------------------------------------------------
+
+
+def encode_text(pairs: list[Pair]) -> bytes:
+    """Encode pairs as lines  key<TAB>value."""
+    try:
+        text = "\n".join(map("\t".join, pairs)) + "\n"
+    except TypeError:  # not all are strings
+        try:
+            return b"\n".join(map(b"\t".join, pairs)) + b"\n"
+        except TypeError:  # not all are bytes
+            text = _mixed_text(pairs)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _with_surrogates(text)
+
+
+def _mixed_text(pairs: list[Pair]) -> str:
+    try:
+        return "".join(
+            [
+                f"{key}\t{value}\n"
+                if type(value) is int and type(key) is str
+                else f"{_text_of(key)}\t{_text_of(value)}\n"
+                for key, value in pairs
+            ]
+        )
+    except _REFUSALS as error:
+        raise _refused(pairs, _text_of, error) from None
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        # Comes back as the same bytes when the whole chunk is encoded.
+        return str(bytes(value), "utf-8", "surrogateescape")
+    return _json(value)
+
+
+def _with_surrogates(text: str) -> bytes:
+    return b"".join(
+        piece.encode("utf-8", "surrogatepass" if number % 2 else "surrogateescape")
+        for number, piece in enumerate(_UNESCAPED_SURROGATES.split(text))
+    )
+
+
+# --- JSON -------------------------------------------------------------------------------------------
+
+
+def encode_jsonl(pairs: list[Pair]) -> bytes:
+    """Encode pairs as lines  [key, value]."""
+    quoted = _dumps()
+    try:
+        text = "".join(
+            [
+                f"[{quoted(key)}, {value}]\n"
+                if type(value) is int and type(key) is str
+                else f"[{_json(key)}, {_json(value)}]\n"
+                for key, value in pairs
+            ]
+        )
+    except _REFUSALS as error:
+        raise _refused(pairs, _json, error) from None
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # Surrogates stand in strings only, and JSON's escape for one is the name of its code point.
+        return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+
+
+@cache
+def _dumps() -> Callable[[Any], str]:
+    import json
+
+    # Circular values end in a RecursionError, at no cost for all others.
+    return json.JSONEncoder(ensure_ascii=False, check_circular=False, default=_known_to_json).encode
+
+
+def _json(value: Any) -> str:
+    if type(value) is int:
+        return str(value)
+    try:
+        return _dumps()(value)
+    except TypeError:  # perhaps a dict's keys, for which json asks nobody
+        return _dumps()(_with_string_keys(value))
+
+
+def _known_to_json(value: Any) -> Any:
+    """Say what a value is in JSON; called only for types that json does not know."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        from base64 import b64encode
+
+        return b64encode(value).decode()
+    return _plain_value(value)
+
+
+def _with_string_keys(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return list(map(_with_string_keys, value))
+    if not isinstance(value, dict):
+        return value
+    named = {}
+    for key, inner in value.items():
+        if key is not None and not isinstance(key, (str, int, float)):
+            key = _known_to_json(key) if isinstance(key, (bytes, bytearray)) else _json(key)
+        named[key] = _with_string_keys(inner)
+    return named
+
+
+# --- msgpack ----------------------------------------------------------------------------------------
+
+
+def encode_msgpack(pairs: list[Pair]) -> bytes:
+    """Encode pairs as msgpack arrays."""
+    import msgpack
+
+    if not all(type(pair) is tuple for pair in pairs):
+        pairs = list(map(tuple, pairs))
+    try:
+        array: bytes = msgpack.packb(pairs, default=_plain_value, unicode_errors="surrogatepass")
+    except _REFUSALS as error:
+        raise _refused(pairs, _packed_alone, error) from None
+    # One call for the whole chunk made an array of the pairs; they are what follows its header.
+    return array[1 if len(pairs) < 16 else 3 :]
+
+
+def _packed_alone(value: Any) -> Any:
+    import msgpack
+
+    return msgpack.packb(value, default=_plain_value, unicode_errors="surrogatepass")
+
+
+# --- what cannot be written ---------------------------------------------------------------------------
+
+_REFUSALS = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+def _plain_value(value: Any) -> Any:
+    """Return the plain value of a numpy scalar or array, or of a memoryview.
+
+    Raises:
+        TypeError: it is of a type that no format can say.
+    """
+    kind = type(value)
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if kind.__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    hint = "; yield sorted(…) instead" if isinstance(value, (set, frozenset)) else ""
+    raise TypeError(f"a {kind.__module__}.{kind.__qualname__} has no form in the output{hint}")
+
+
+def _refused(pairs: list[Pair], probe: Callable[[Any], Any], error: BaseException) -> BadValue:
+    """Find the pair that could not be written and say why."""
+    for key, value in pairs:
+        for role, part in (("key", key), ("value", value)):
+            try:
+                probe(part)
+            except _REFUSALS as cause:
+                why = "it is nested too deeply" if isinstance(cause, RecursionError) else str(cause)
+                of = "" if role == "key" else f" of key {_short(key)}"
+                return BadValue(f"the {role} {_short(part)}{of} cannot be written: {why}")
+    return BadValue(f"pairs cannot be written: {error}")
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # repr of a user's object, or of one nested too deeply
+        text = f"<{type(value).__qualname__}>"
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

@@ -1,0 +1,234 @@
+"""From lines and streams to values: JSON lines, and the pairs of a job's own output.
+
+Values are parsed many at a time by C code that stops at the first mistake; only then each is tried by
+itself, to name the bad one and, if the job wants that, to go on without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import repeat
+from operator import itemgetter
+from typing import Any, BinaryIO
+
+from mapreduce.batches import Batch, ListBatch
+from mapreduce.errors import InputError
+from mapreduce.streams import one_line, reading, shown
+
+_BLANKS = " \t\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """How lines become records.
+
+    Attributes:
+        parse_all: returns the records of lines, or None if one of them is bad.
+        parse: returns a line's record; raises ValueError saying what is wrong.
+        skips_blank: blank lines are no records.
+    """
+
+    parse_all: Callable[[list[str]], list[Any] | None]
+    parse: Callable[[str], Any]
+    skips_blank: bool = True
+
+
+class ParsedLines(Batch):
+    """Lines of a batch, each parsed to a record."""
+
+    __slots__ = ("_lines", "_notation")
+
+    def __init__(self, lines: Batch, notation: Notation) -> None:
+        super().__init__(lines.name, lines.size_bytes)
+        self._lines = lines
+        self._notation = notation
+
+    @property
+    def records(self) -> list[Any]:
+        lines = self._lines.records
+        if self._notation.skips_blank:
+            lines = list(filter(None, map(str.strip, lines, repeat(_BLANKS))))
+        records = self._notation.parse_all(lines)
+        if records is None:
+            records = list(self.each())
+            for record in records:
+                if isinstance(record, InputError):
+                    raise record
+        return records
+
+    @property
+    def text(self) -> str:
+        return self._lines.text
+
+    @property
+    def raw(self) -> bytes:
+        return self._lines.raw
+
+    def each(self) -> Iterator[Any]:
+        for number, line in self._numbered():
+            if isinstance(line, InputError):
+                yield line
+                continue
+            try:
+                record = self._notation.parse(line)
+            except (ValueError, RecursionError) as error:
+                why = "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
+                yield InputError(f"{self._lines.locate(number)}: {why}")
+            else:
+                yield record
+
+    def locate(self, index: int) -> str:
+        for place, (number, _) in enumerate(self._numbered()):
+            if place == index:
+                return self._lines.locate(number)
+        return shown(self.name)
+
+    def _numbered(self) -> Iterator[tuple[int, str | InputError]]:
+        for number, line in enumerate(self._lines.each()):
+            if isinstance(line, InputError) or not self._notation.skips_blank or line.strip(_BLANKS):
+                yield number, line
+
+
+# --- JSON -------------------------------------------------------------------------------------------
+
+
+@cache
+def _scanner() -> Callable[[str, int], tuple[Any, int]]:
+    """Return json's C function that parses the value at an index and says where it ends.
+
+    It spares each line the two Python calls and two regular expressions of `json.loads`.
+    """
+    import json
+
+    scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+    return scan
+
+
+def _json_values(lines: list[str]) -> list[Any] | None:
+    try:
+        found = list(map(_scanner(), lines, repeat(0)))
+    except (ValueError, RecursionError):
+        return None
+    # The scanner's StopIteration ends the map early: a short result is a mistake, too.
+    if len(found) < len(lines) or list(map(itemgetter(1), found)) != list(map(len, lines)):
+        return None
+    return list(map(itemgetter(0), found))
+
+
+def _json_value(line: str) -> Any:
+    import json
+
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {error.msg} at character {error.pos + 1}") from None
+
+
+JSON_VALUES = Notation(_json_values, _json_value)
+
+
+# --- pairs ------------------------------------------------------------------------------------------
+
+
+def _key(value: Any) -> Any:
+    """Arrays in keys were tuples: lists cannot be keys."""
+    return tuple(map(_key, value)) if type(value) is list else value
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    if type(value) is not list or len(value) != 2:
+        raise ValueError("not a pair: expected an array [key, value]")
+    return _key(value[0]), value[1]
+
+
+def _all_pairs(values: list[Any]) -> list[tuple[Any, Any]] | None:
+    if set(map(type, values)) <= {list} and set(map(len, values)) <= {2}:
+        return [(_key(key) if type(key) is list else key, value) for key, value in values]
+    return None
+
+
+def _json_pairs(lines: list[str]) -> list[Any] | None:
+    values = _json_values(lines)
+    return None if values is None else _all_pairs(values)
+
+
+JSON_PAIRS = Notation(_json_pairs, lambda line: _pair(_json_value(line)))
+
+
+def _text_pairs(lines: list[str]) -> list[Any] | None:
+    cut = [line.partition("\t") for line in lines]
+    if not all(map(itemgetter(1), cut)):
+        return None
+    values = _json_values(list(map(itemgetter(2), cut)))
+    if values is None:
+        return [(key, _meaning(text)) for key, _, text in cut]
+    return list(zip(map(itemgetter(0), cut), values, strict=True))
+
+
+def _text_pair(line: str) -> tuple[str, Any]:
+    key, tab, text = line.partition("\t")
+    if not tab:
+        raise ValueError("not a pair: expected key, tab, value")
+    return key, _meaning(text)
+
+
+def _meaning(text: str) -> Any:
+    """Return what a text means as JSON, or the text itself."""
+    try:
+        value, end = _scanner()(text, 0)
+    except (ValueError, RecursionError, StopIteration):
+        return text
+    return value if end == len(text) else text
+
+
+TEXT_PAIRS = Notation(_text_pairs, _text_pair, skips_blank=False)
+
+
+def packed_pairs(file: BinaryIO, name: str, batch_bytes: int, max_record_bytes: int) -> Iterator[Batch]:
+    """Yield the pairs of a stream of msgpack arrays [key, value].
+
+    Raises:
+        InputError: it is no such stream, or ends inside a pair, or a pair is too large.
+    """
+    import msgpack
+
+    unpacker = msgpack.Unpacker(
+        strict_map_key=False, unicode_errors="surrogatepass", max_buffer_size=max_record_bytes + batch_bytes
+    )
+    number, begun, fed = 0, 0, 0
+    while True:
+        with reading(name):
+            chunk = file.read(batch_bytes)
+        fed += len(chunk)
+        try:
+            unpacker.feed(chunk)
+            values = list(unpacker)
+        except msgpack.BufferFull:
+            raise InputError(
+                f"{shown(name)}, pair {number + 1:,} (byte {begun:,}): larger than {max_record_bytes:,} "
+                "bytes; if it is meant, raise Pairs(max_record_bytes=…)"
+            ) from None
+        except (ValueError, msgpack.UnpackException) as error:
+            raise InputError(
+                f"{shown(name)}, about byte {unpacker.tell():,}: not msgpack as a job writes it: "
+                f"{one_line(error) or type(error).__name__}"
+            ) from None
+        pairs = _all_pairs(values)
+        if pairs is None:
+            raise InputError(f"{shown(name)}, behind byte {begun:,}: holds something other than [key, value]")
+        if pairs:
+            yield _packed_batch(name, pairs, unpacker.tell() - begun, number)
+        number, begun = number + len(pairs), unpacker.tell()
+        if not chunk:
+            if begun < fed:
+                raise InputError(
+                    f"{shown(name)}: ends inside pair {number + 1:,}, which begins at byte {begun:,}; "
+                    "fetch or make the file again"
+                )
+            return
+
+
+def _packed_batch(name: str, pairs: list[Any], size_bytes: int, first: int) -> Batch:
+    return ListBatch(name, size_bytes, pairs, lambda index: f"{shown(name)}, pair {first + index + 1:,}")

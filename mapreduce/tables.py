@@ -1,0 +1,265 @@
+"""Rows of CSV files.
+
+Theory of operation
+-------------------
+Whether a line end ends a row depends on quotes before it, so a file is read from its start.  The lines
+of a batch are given to `csv.reader` with one empty line behind them.  If no quote is open there, the
+empty line comes back as an empty row; if one is open, the last row has swallowed it.  Then that row's
+lines are kept and put before the next batch.  So the parsing stays in C, and a quote that is never
+closed is seen at the end of the file instead of hiding the rest of it in one field.
+
+With `multiline=False` every line is a row, which lets a file be split; a row that goes on in the next line
+is an error there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from functools import partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from mapreduce.batches import Batch
+from mapreduce.errors import InputError
+from mapreduce.plan import Split
+from mapreduce.streams import shown
+
+if TYPE_CHECKING:
+    from mapreduce.lines import LineBatch, TextBatch
+    from mapreduce.readers import Csv
+
+HEADER_BYTES = 64 << 10
+OPEN_QUOTE = "a quoted field begins here and is never closed"
+OPEN_IN_LINE = "a quoted field goes on in the next line; if that is meant, read with Csv(multiline=True)"
+
+Row = list[str]
+
+
+def row_batches(settings: Csv, split: Split, batch_bytes: int) -> Iterator[Batch]:
+    """Yield a split's rows; see `Csv.batches`."""
+    # A field may be as long as a record; the module has one limit for everybody.
+    csv.field_size_limit(max(csv.field_size_limit(), settings.max_record_bytes))
+    parser = _Parser(settings, split)
+    if not settings.splittable:
+        yield from _rows_across_lines(parser, settings, split, batch_bytes)
+        return
+    if settings.header is True and split.start > 0:
+        parser.read_header_of_file()
+    for lines in settings.lines().batches(split, batch_bytes):
+        text, bad = _decoded(lines)
+        rows = parser.rows_and_sentinel(text)
+        if len(rows) != text.count("\n") + 1:
+            rows = parser.rows_line_by_line(text, bad, lines)
+        else:
+            rows.pop()
+        yield parser.batch(text, rows, bad, lines.size_bytes, lines.locate)
+
+
+def _rows_across_lines(parser: _Parser, settings: Csv, split: Split, batch_bytes: int) -> Iterator[Batch]:
+    text, bad, size_bytes = "", dict[int, InputError](), 0
+    text_lines, first_line, enough = 0, 1, 0
+    for lines in settings.lines().batches(split, batch_bytes):
+        fresh, fresh_bad = _decoded(lines)
+        bad |= {text_lines + number: error for number, error in fresh_bad.items()}
+        text += fresh
+        text_lines += fresh.count("\n")
+        size_bytes += lines.size_bytes
+        if len(text) < enough:
+            continue
+        rows = parser.rows_and_sentinel(text)
+        whole, cut = text_lines, len(text)
+        if rows.pop():
+            whole, cut = parser.end_of_rows(text, len(rows))
+        if cut:
+            locate = partial(_line_of, split.name, first_line)
+            ours = {number: error for number, error in bad.items() if number < whole}
+            yield parser.batch(text[:cut], rows, ours, size_bytes, locate)
+            bad = {number - whole: error for number, error in bad.items() if number >= whole}
+            text, text_lines, first_line, size_bytes = text[cut:], text_lines - whole, first_line + whole, 0
+        if len(text) > settings.max_record_bytes:
+            break
+        # An open row is parsed again when it has doubled: so a long one costs linear work.
+        enough = 2 * len(text)
+    if text:
+        raise InputError(f"{_line_of(split.name, first_line, 0)}: {OPEN_QUOTE}")
+
+
+def _line_of(name: str, first_line: int, number: int) -> str:
+    return f"{shown(name)}, line {first_line + number:,}"
+
+
+def _decoded(lines: LineBatch | TextBatch) -> tuple[str, dict[int, InputError]]:
+    """Return a batch's text, and what is wrong with each line that could not be decoded."""
+    try:
+        return lines.text, {}
+    except InputError:
+        found = enumerate(lines.each())
+        return lines.lenient_text, {i: line for i, line in found if isinstance(line, InputError)}
+
+
+class _Parser:
+    """Parses text as one file's settings say, and knows its columns."""
+
+    def __init__(self, settings: Csv, split: Split) -> None:
+        self._settings = settings
+        self._split = split
+        self._columns = settings.header if isinstance(settings.header, tuple) else None
+        self._header_to_come = settings.header is True
+
+    def reader(self, lines: Iterable[str]) -> Iterator[Row]:
+        settings = self._settings
+        if settings.quotechar is None:
+            return csv.reader(lines, delimiter=settings.delimiter, quoting=csv.QUOTE_NONE)
+        return csv.reader(lines, delimiter=settings.delimiter, quotechar=settings.quotechar)
+
+    def rows_and_sentinel(self, text: str) -> list[Row]:
+        """Return the rows of whole lines, and behind them an empty one if no quote is open at the end."""
+        return list(self.reader(chain(io.StringIO(text), ("",))))
+
+    def end_of_rows(self, text: str, count: int) -> tuple[int, int]:
+        """Return how many lines, and how many characters, the first `count` rows take."""
+        lines = io.StringIO(text)
+        reader = self.reader(lines)
+        for _ in islice(reader, count):
+            pass
+        whole = reader.line_num  # type: ignore[attr-defined]
+        return whole, sum(map(len, islice(io.StringIO(text), whole)))
+
+    def rows_line_by_line(self, text: str, bad: dict[int, InputError], lines: Batch) -> list[Row]:
+        """Return the row of each line; where a quote is open at its end, an empty one and a note in `bad`."""
+        rows = []
+        for number, line in enumerate(io.StringIO(text)):
+            row, *sentinel = self.rows_and_sentinel(line)
+            if not sentinel:
+                row = []
+                bad.setdefault(number, InputError(f"{lines.locate(number)}: {OPEN_IN_LINE}"))
+            rows.append(row)
+        return rows
+
+    def read_header_of_file(self) -> None:
+        """Learn the columns' names from the start of the file, for a split from its midst."""
+        start = Split(path=self._split.path, name=self._split.name)
+        with closing(self._settings.lines().batches(start, HEADER_BYTES)) as batches:
+            lines = next(batches)
+        self._take_header(self.reader(lines.text.split("\n", 1)[:1]))
+
+    def batch(
+        self,
+        text: str,
+        rows: list[Row],
+        bad: dict[int, InputError],
+        size_bytes: int,
+        locate: Callable[[int], str],
+    ) -> RowBatch:
+        """Make a batch of parsed text; the file's first gives its header away."""
+        skipped = 0
+        if self._header_to_come:
+            if 0 in bad:
+                raise bad[0]
+            self._take_header(iter(rows))
+            skipped = 1
+        return RowBatch(self, self._split.name, text, rows, skipped, bad, size_bytes, locate, self._columns)
+
+    def _take_header(self, rows: Iterator[Row]) -> None:
+        names = next(rows)
+        where = f"{shown(self._split.name)}, line 1"
+        if not names:
+            raise InputError(f"{where}: no header; name the columns, as in Csv(header=('id', 'name'))")
+        twice = [name for number, name in enumerate(names) if name in names[:number]]
+        if twice:
+            raise InputError(f"{where}: the header names column {twice[0]!r} twice")
+        self._columns = tuple(names)
+        self._header_to_come = False
+
+
+class RowBatch(Batch):
+    """Rows, parsed; made to records when asked for.
+
+    Args:
+        parser: made the rows of the text, and can do it again to find one's line.
+        text: the lines.
+        rows: one for each row of the text; empty for blank lines.
+        skipped: how many of the rows are header.
+        bad: what is wrong with lines, by their number in the text.
+        locate_line: says where a line of the text stands.
+        columns: their names, or None to leave rows as lists.
+    """
+
+    __slots__ = ("_bad", "_columns", "_locate_line", "_parser", "_rows", "_skipped", "_text")
+
+    def __init__(
+        self,
+        parser: _Parser,
+        name: str,
+        text: str,
+        rows: list[Row],
+        skipped: int,
+        bad: dict[int, InputError],
+        size_bytes: int,
+        locate_line: Callable[[int], str],
+        columns: tuple[str, ...] | None,
+    ) -> None:
+        super().__init__(name, size_bytes)
+        self._parser = parser
+        self._text = text
+        self._rows = rows
+        self._skipped = skipped
+        self._bad = bad
+        self._locate_line = locate_line
+        self._columns = columns
+
+    @property
+    def records(self) -> list[Any]:
+        if self._bad:
+            raise self._bad[min(self._bad)]
+        rows: list[Any] = list(filter(None, self._rows[self._skipped :]))
+        columns = self._columns
+        if columns is None:
+            return rows
+        if set(map(len, rows)) <= {len(columns)}:
+            return [dict(zip(columns, row, strict=True)) for row in rows]
+        raise next(record for record in self.each() if isinstance(record, InputError))
+
+    @property
+    def text(self) -> str:
+        if self._bad:
+            raise self._bad[min(self._bad)]
+        return self._text
+
+    def each(self) -> Iterator[Any]:
+        for first, last, row in self._numbered():
+            wrong = next((self._bad[line] for line in range(first, last) if line in self._bad), None)
+            columns = self._columns
+            if wrong is not None:
+                yield wrong
+            elif columns is None:
+                yield row
+            elif len(row) == len(columns):
+                yield dict(zip(columns, row, strict=True))
+            else:
+                yield InputError(
+                    f"{self._locate_line(first)}: {len(row)} fields, but the header names "
+                    f"{len(columns)} columns"
+                )
+
+    def locate(self, index: int) -> str:
+        for number, (first, _, _) in enumerate(self._numbered()):
+            if number == index:
+                return self._locate_line(first)
+        return shown(self.name)
+
+    def _numbered(self) -> Iterator[tuple[int, int, Row]]:
+        """Yield the first line of each row that is a record, that behind its last one, and the row."""
+        lines = self._text.count("\n")
+        if len(self._rows) == lines:
+            spans: Iterable[tuple[int, int]] = zip(range(lines), range(1, lines + 1), strict=True)
+        else:
+            reader = self._parser.reader(io.StringIO(self._text))
+            ends = [reader.line_num for _ in reader]  # type: ignore[attr-defined]
+            spans = zip([0, *ends], ends, strict=False)
+        for number, ((first, last), row) in enumerate(zip(spans, self._rows, strict=True)):
+            if number >= self._skipped and (row or first in self._bad):
+                yield first, last, row
