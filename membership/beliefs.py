@@ -13,9 +13,9 @@ The dead and departed stay in the table for a while (`reap_after_s`), so that a 
 told and object. Then only a tombstone is kept: the last record, against resurrection by old news, and to
 knock at its address now and then.
 
-News that we cannot use are not lost for others. An accusation of somebody we never heard of is remembered and
-passed on, and an old claim to be alive makes us repeat the graver thing we know: otherwise, in a mass
-restart, accusation and accused can miss each other for ever (hashicorp/memberlist issue 311).
+News that we cannot use are not lost for others: an accusation of somebody we never heard of is remembered and
+passed on. Together with telling everyone who talks to us what we hold against it (see `swim`), this keeps
+accusation and accused from missing each other for ever in a mass restart (hashicorp/memberlist issue 311).
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Beliefs:
         """Take a belief about another node, from whomever."""
         listed = self.members.get(new.id)
         if listed is new and new.status is not Status.SUSPECT:
-            return  # shared records come again and again in a simulation; of suspects the accusers still count
+            return  # records are shared within a simulation; of a suspect the accusers may still be news
         known = listed if listed is not None else self.tombstones.get(new.id)
         if known is not None and not supersedes(new, known):
             self._hear_old_news(known, new, accusers, now)
@@ -236,8 +236,6 @@ class Beliefs:
     def _hear_old_news(self, known: Member, new: Member, accusers: tuple[NodeId, ...], now: float) -> None:
         if known.incarnation == new.incarnation and known.status is new.status is Status.SUSPECT:
             self._confirm(known, accusers, now)
-        elif new.status is Status.ALIVE and not known.status.in_ring and known.id not in self.queue:
-            self.queue.put(Rumour(member=known))
 
     def _believe(
         self, before: Member | None, new: Member, accusers: tuple[NodeId, ...], now: float, out: list[Effect]

@@ -172,7 +172,7 @@ class Swim:
                 case Ack():
                     self._on_ack(message, sender, now, out)
                 case Gossip():
-                    self._hear_all(message.rumours, sender, now, out)
+                    self._on_gossip(message, sender, now, out)
                 case PingRequest():
                     self._on_ping_request(message, sender, now, out)
                 case Nack():
@@ -352,12 +352,12 @@ class Swim:
     def _schedule(self, now: float) -> None:
         """Begin what has become worth doing, and compute the next deadline."""
         beliefs = self._beliefs
+        if self._leaving and (now >= self._leave_at or self._told_goodbye()):
+            self._running = False
         if not self._running:
             self._deadline = inf
             return
-        if self._leaving:
-            self._finish_leaving(now)
-        elif beliefs.roster:
+        if beliefs.roster and not self._leaving:
             if self._probe_at == inf:
                 self._probe_at = now + self._rng.random() * self._config.probe_period_s
             if self._sync_at == inf:
@@ -379,11 +379,8 @@ class Swim:
             deadline = min(deadline, self._door.next_deadline())
         self._deadline = deadline
 
-    def _finish_leaving(self, now: float) -> None:
-        told = self._me.id not in self._beliefs.queue or not self._beliefs.roster
-        if told or now >= self._leave_at:
-            self._running = False
-            self._deadline = inf
+    def _told_goodbye(self) -> bool:
+        return self._me.id not in self._beliefs.queue or not self._beliefs.roster
 
     # ------------------------------------------------------------------ probing (SWIM 3.1; Lifeguard IV-A)
 
@@ -514,6 +511,14 @@ class Swim:
         return queue.take(self._config.rumour_bytes_max, self._beliefs.transmissions, but)
 
     # ------------------------------------------------------------------ hearing
+
+    def _on_gossip(self, gossip: Gossip, sender: NodeId, now: float, out: list[Effect]) -> None:
+        self._hear_all(gossip.rumours, sender, now, out)
+        known = self._beliefs.known(sender)
+        if self._running and known is not None and known.status is Status.DEAD:
+            # Not passed on to others, who might bury it again: only itself can put it right.
+            told = Gossip(rumours=(self._beliefs.rumour_about(known),))
+            out.append(Send(known.address, sender, told))
 
     def _hear_all(self, rumours: tuple[Rumour, ...], sender: NodeId, now: float, out: list[Effect]) -> None:
         for rumour in rumours:

@@ -24,7 +24,8 @@ __all__ = ["better_than", "chunks", "differing", "sync_period_s"]
 def sync_period_s(base_s: float, members: int) -> float:
     """Return how often to compare notes, in seconds.
 
-    Each doubling above 32 members adds one base period (as memberlist does). So the cluster's total work grows like N / log N rather than N; gossip has told nearly everything anyway.
+    Each doubling above 32 members adds one base period (as memberlist does). So the total work grows
+    like N / log N instead of N; gossip has told nearly everything anyway.
     """
     return base_s * (1 + max(0, ceil(log2(max(1, members) / 32))))
 

@@ -101,7 +101,7 @@ def supersedes(new: Member, old: Member | None) -> bool:
     ==============  =====  =========  ===========  ========  ========
 
     (*) Also at i = j where the records differ otherwise, which only two processes with one id bring about:
-    then the greater (session, address, zone, weight, slots, pid, meta) wins, so that all peers keep the same one.
+    then the greater (session, address, zone, weight, slots, pid, meta) wins, the same one at all peers.
 
     Two consequences. A higher accusation always counts, against the dead too: after Dead@1 and Dead@10,
     Alive@2 is old news and resurrects nobody. And nobody but the owner ends an accusation, by an incarnation

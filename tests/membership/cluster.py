@@ -1,6 +1,7 @@
 """A few real machines, a clock that the test turns, and a network that does as it is told.
 
-Everything is a function of the seed: latencies, losses and the machines' own choices come from generators derived from it.
+Everything is a function of the seed: latencies, losses and the machines' own choices come from generators
+derived from it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,13 @@ class Cluster:
     """
 
     def __init__(
-        self, count: int = 0, *, config: SwimConfig = LAN, seed: int = 1, latency_s: float = 0.001, loss: float = 0.0
+        self,
+        count: int = 0,
+        *,
+        config: SwimConfig = LAN,
+        seed: int = 1,
+        latency_s: float = 0.001,
+        loss: float = 0.0,
     ) -> None:
         self.config = config
         self.seed = seed
@@ -172,9 +179,7 @@ class Cluster:
             return
         if host.paused:
             # Stays in the inbox: look again a little later.
-            heapq.heappush(
-                self._flying, (self.now + 0.01, self._count, source, sender, address, message)
-            )
+            heapq.heappush(self._flying, (self.now + 0.01, self._count, source, sender, address, message))
             self._count += 1
             return
         self.perform(host, host.swim.receive(message, sender, self.now))
