@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from membership.history import Cause
 from membership.messages import Ack, Gossip, Nack, Ping, Rumour, SyncState
 from membership.view import Member, NodeId, Status
 from p2p.errors import MalformedFrame, NotOurFrame, OversizedFrame, WireError, WrongVersion
 from p2p.protocol import KINDS, wire_format
-from p2p.questions import AskMembers, MembersAre, WhyIs, WhyLine
+from p2p.questions import AskMembers, MembersAre, Story, WhyIs, WhyLine
 from p2p.roles import Role
 from p2p.wire import Envelope, Kind, WireFormat, peek_version
 
@@ -27,6 +28,7 @@ MEMBER = Member(
     NodeId("node-a"), "127.0.0.1:7700", 3, Status.SUSPECT, "rack-1", 2, 4, 4711, 99, (("bulk", "7701"),)
 )
 RUMOUR = Rumour(member=MEMBER, accusers=(NodeId("node-b"),))
+WHY_LINE = WhyLine(age_s=0.5, cause=Cause.ACCUSED, by=(NodeId("b"),), status=Status.SUSPECT, incarnation=3)
 MESSAGES: tuple[Any, ...] = (
     Nack(number=1),
     Ack(number=2, rumours=(RUMOUR,)),
@@ -37,14 +39,14 @@ MESSAGES: tuple[Any, ...] = (
     MembersAre(
         number=7,
         cluster="c",
-        version=8,
+        me="node-a",
+        health=0,
         ring_digest=b"d" * 16,
-        asked="node-a",
         members=(MEMBER,),
         refused={"bad_key": 1},
         counters={},
     ),
-    WhyIs(number=9, node="node-a", status=None, history=(WhyLine(age_s=0.5, text="suspected"),)),
+    WhyIs(number=9, node="no", stories=(Story(member=MEMBER, steps=(WHY_LINE,)),)),
 )
 
 
@@ -60,7 +62,8 @@ def envelope(message: Any, **changes: Any) -> Envelope:
 
 
 def frame(*items: Any) -> bytes:
-    return HEADER + msgpack.packb(items)
+    body: bytes = msgpack.packb(items)
+    return HEADER + body
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
