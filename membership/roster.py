@@ -69,14 +69,14 @@ class Roster:
         if place < self._cursor:
             # Close the gap among the probed with the last probed one: the gap moves to the border.
             self._cursor -= 1
-            self._put(place, self._at(self._cursor))
-            place = self._cursor
+            place = self._fill(place, self._cursor)
         self._count -= 1
-        self._put(place, self._at(self._count))
-        self._moved.pop(self._count, None)
-        self._where[node] = _NOWHERE
-        if node not in self._position:
-            del self._where[node]
+        gap = self._fill(place, self._count)
+        self._moved.pop(gap, None)
+        if node in self._position:
+            self._where[node] = _NOWHERE
+        else:
+            self._where.pop(node, None)
 
     def next(self, rng: random.Random) -> NodeId | None:
         """Return whom to probe next: everybody once a round, in random order; None if nobody is here."""
@@ -96,6 +96,12 @@ class Roster:
         """Return up to k distinct members in random order, `without` not among them; takes O(k)."""
         places = rng.sample(range(self._count), min(k + 1, self._count))
         return [node for node in map(self._at, places) if node != without][:k]
+
+    def _fill(self, gap: int, source: int) -> int:
+        """Move what is at `source` into the gap; return where the gap is now."""
+        if gap != source:
+            self._put(gap, self._at(source))
+        return source
 
     def _at(self, place: int) -> NodeId:
         node = self._moved.get(place)
