@@ -233,11 +233,11 @@ def execute(source: Source, inputs: list[str], options: RunOptions, *, label: st
         with Reporter(quiet=options.quiet) as reporter:
             result = _run(job, code, params, inputs, output, options, reporter)
         with contextlib.closing(result):
-            if options.output is None:
-                _copy_parts(output)
             report = result.report()
-        if options.report is not None:
+        if options.report is not None:  # before the results: their reader may leave early
             write_report(options.report, report)
+        if options.output is None:
+            _copy_parts(output)
         reporter.message(summary(label, report, options.output))
 
 

@@ -149,7 +149,7 @@ def test_a_reader_that_leaves_early_ends_the_job_quietly(home: Path) -> None:
     (home / "big.txt").write_text("".join(f"{n:09}\n" for n in range(100_000)))
     write(home, "def mapper(line):\n    yield line, 'x' * 20\n")
     with subprocess.Popen(
-        [*RINGREDUCE, "run", "count.py", "big.txt", "-q"],
+        [*RINGREDUCE, "run", "count.py", "big.txt", "-q", "--report", "report.json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=home,
@@ -161,6 +161,7 @@ def test_a_reader_that_leaves_early_ends_the_job_quietly(home: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=60) == 0
+    assert '"state": "COMMITTED"' in (home / "report.json").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
