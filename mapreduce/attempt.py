@@ -38,6 +38,7 @@ from mapreduce.records import Pair, normal_key, order_key, pack_column
 from mapreduce.runs import RunWriter, read_blocks
 from mapreduce.shuffle import (
     MapOutput,
+    Splitter,
     fan_in_for,
     gather,
     gather_sorted,
@@ -93,7 +94,7 @@ class TaskFiles:
 
 
 class SharedRuns:
-    """One file into which a process appends the small outputs of its map tasks of a step, one after the other.
+    """One file into which a process appends the small outputs of its map tasks of a step.
 
     Making a file costs more than a small task does.  Nobody reads a range before its task's report, so an
     attempt that fails half-way leaves bytes behind that nothing refers to.
@@ -192,7 +193,7 @@ class Attempt:
             return
         output = MapOutput(
             partitions=self._setup.partitions,
-            split=self._split(),
+            splitter=self._splitter(),
             grouped=not (self._step.reducer is identity and self._step.combiner is None)
             or bool(self._step.sort_values),
             combine=self._combine if self._step.combiner is not None else None,
@@ -300,7 +301,7 @@ class Attempt:
         self._inside = iter(keys)
         return chain.from_iterable(map(call, self._inside, map(iter, columns)))
 
-    def _split(self) -> Any:
+    def _splitter(self) -> Splitter:
         if self._setup.borders is not None:
             return split_by_borders(self._setup.borders, self._setup.partitions)
         partitioner = self._step.partitioner

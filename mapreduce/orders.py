@@ -156,7 +156,7 @@ def pack_report(report: Report) -> bytes:
     fields = {name: getattr(report, name) for name in type(report).__slots__}
     if isinstance(report, TaskDone):
         fields["ranges"] = [
-            (partition, run.path, run.offset, run.length, run.keys, run.values)
+            (partition, run.path, run.offset, run.length, run.keys, run.values, run.is_sorted)
             for partition, run in report.ranges
         ]
     packed: bytes = msgpack.packb([_TAGS.index(type(report)), fields], unicode_errors="surrogatepass")
@@ -170,8 +170,13 @@ def unpack_report(data: bytes) -> Report:
     tag, fields = msgpack.unpackb(data, unicode_errors="surrogatepass")
     if _TAGS[tag] is TaskDone:
         fields["ranges"] = [
-            (partition, RunRange(path=path, offset=offset, length=length, keys=keys, values=values))
-            for partition, path, offset, length, keys, values in fields["ranges"]
+            (
+                partition,
+                RunRange(
+                    path=path, offset=offset, length=length, keys=keys, values=values, is_sorted=is_sorted
+                ),
+            )
+            for partition, path, offset, length, keys, values, is_sorted in fields["ranges"]
         ]
         fields["sample"] = tuple(fields["sample"])
     report: Report = _TAGS[tag](**fields)

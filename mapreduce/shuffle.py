@@ -12,9 +12,11 @@ sorted run for each partition.  Spills are merged in the order they were written
 task spilled cannot be seen in its output; only this makes it right to let memory decide.
 
 *Merging.*  Runs are merged in (key, run, position) order, and runs are given in map task order, so
-values arrive in (map task, sequence) order whatever arrived first.  What fits in memory is grouped by
-hash again and its keys are sorted in C; what does not is merged block by block, and more runs than can
-be open at once are first merged into fewer.
+values arrive in (map task, sequence) order whatever arrived first.  What fits in memory, which is nearly
+everything, is grouped by hash again and its keys are sorted once, in C.  So a map task does not sort what
+it could hold in memory: its runs are in the order in which keys came, and say so.  A reduce task whose
+input does not fit sorts such runs first, one at a time, and merges them block by block; more runs than
+can be open at once are first merged into fewer.
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ class RunRange:
         path: the file.
         offset, length: the run's bytes in it.
         keys, values: how many it holds, to judge what it takes in memory.
+        is_sorted: its keys are in key order, and each key's values in the job's value order if it has one.
     """
 
     path: str
@@ -70,6 +73,7 @@ class RunRange:
     length: int
     keys: int
     values: int
+    is_sorted: bool
 
 
 class OpenFiles(Protocol):
@@ -82,17 +86,29 @@ class OpenFiles(Protocol):
         """Open a file for reading; kept open and given again until closed by the owner."""
 
 
-# Keys with a row each (a list of values, or one value) and the same for every partition, in key order.
+# Keys and beside each a row: a list of values, or one value.
 Rows = tuple[list[Any], list[Any]]
-Split = Callable[[list[Any], list[Any], bool], list[Rows]]
 
 
-def split_by_hash(count: int) -> Split:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splitter:
+    """Cuts rows into partitions.
+
+    Attributes:
+        cut: takes keys, rows and whether the keys are distinct; gives each partition's rows.
+        sorts: each partition comes out in key order; else in the order given.
+    """
+
+    cut: Callable[[list[Any], list[Any], bool], list[Rows]]
+    sorts: bool
+
+
+def split_by_hash(count: int) -> Splitter:
     """Return what cuts rows into partitions by the hash of their keys."""
     return _split_by_index(Partitions(count).of, count)
 
 
-def split_by_function(function: Callable[[Any, int], int], count: int) -> Split:
+def split_by_function(function: Callable[[Any, int], int], count: int) -> Splitter:
     """Return what cuts rows by a job's own partitioner, its results checked."""
 
     def partition(keys: Sequence[Any]) -> list[int]:
@@ -111,22 +127,20 @@ def split_by_function(function: Callable[[Any, int], int], count: int) -> Split:
     return _split_by_index(partition, count)
 
 
-def split_by_borders(borders: Sequence[Any], count: int) -> Split:
+def split_by_borders(borders: Sequence[Any], count: int) -> Splitter:
     """Return what cuts rows at border keys: partition i holds the keys in (border i-1, border i]."""
 
-    def split(keys: list[Any], rows: list[Any], distinct: bool) -> list[Rows]:
+    def cut(keys: list[Any], rows: list[Any], distinct: bool) -> list[Rows]:
         keys, rows = in_key_order(keys, rows, distinct=distinct)
         cuts = [0, *cut_positions(keys, borders), len(keys)]
         cuts += [len(keys)] * (count + 1 - len(cuts))
         return [(keys[start:stop], rows[start:stop]) for start, stop in pairwise(cuts)]
 
-    return split
+    return Splitter(cut=cut, sorts=True)
 
 
-def _split_by_index(partition: Callable[[Sequence[Any]], list[int]], count: int) -> Split:
-    def split(keys: list[Any], rows: list[Any], distinct: bool) -> list[Rows]:
-        # Sorted once, all partitions come out sorted.
-        keys, rows = in_key_order(keys, rows, distinct=distinct)
+def _split_by_index(partition: Callable[[Sequence[Any]], list[int]], count: int) -> Splitter:
+    def cut(keys: list[Any], rows: list[Any], _distinct: bool) -> list[Rows]:
         if count == 1:
             return [(keys, rows)]
         parts: list[Rows] = [([], []) for _ in range(count)]
@@ -136,15 +150,15 @@ def _split_by_index(partition: Callable[[Sequence[Any]], list[int]], count: int)
             part[1].append(row)
         return parts
 
-    return split
+    return Splitter(cut=cut, sorts=False)
 
 
 class MapOutput:
-    """Collects a map task's pairs and writes them as one sorted run for each partition.
+    """Collects a map task's pairs and writes them as one run for each partition.
 
     Args:
         partitions: how many.
-        split: cuts keys into partitions, each in key order.
+        splitter: cuts keys into partitions.
         grouped: False piles pairs up without grouping them, for a step that only sorts.
         combine: runs the job's combiner over keys and their values; None without one.
         value_order: sorts each key's values by it; None keeps the order they came in.
@@ -158,7 +172,7 @@ class MapOutput:
         self,
         *,
         partitions: int,
-        split: Split,
+        splitter: Splitter,
         grouped: bool,
         combine: Combine | None,
         value_order: ValueOrder | None,
@@ -169,7 +183,7 @@ class MapOutput:
         round_bytes: int = ROUND_BYTES,
     ) -> None:
         self._partitions = partitions
-        self._split = split
+        self._splitter = splitter
         self._grouped = grouped
         self._combine = combine
         self._value_order = value_order
@@ -223,7 +237,7 @@ class MapOutput:
             keys, rows = groups.take()
             if self._combine is not None:
                 keys, rows = combined(self._combine, keys, rows)
-            return self._write(keys, rows, file, path)
+            return self._write(keys, rows, file, path, is_sorted=self._splitter.sorts)
         if len(groups):
             self._spill(groups)
         return self._merge_spills(file, path)
@@ -252,35 +266,27 @@ class MapOutput:
         path, file = self._files.create()
         with file:
             keys, rows = groups.take()
-            self._spills.append(self._write(keys, rows, file, path))
+            self._spills.append(self._write(keys, rows, file, path, is_sorted=True))
             self.spilled_bytes += file.tell()
 
-    def _write(self, keys: list[Any], rows: list[Any], file: BinaryIO, path: str) -> list[RunRange | None]:
-        if self._value_order is not None and self._grouped:
-            for values in rows:
-                if len(values) > 1:
-                    values.sort(key=self._value_order)
-        parts = self._split(keys, rows, self._grouped)
+    def _write(
+        self, keys: list[Any], rows: list[Any], file: BinaryIO, path: str, *, is_sorted: bool
+    ) -> list[RunRange | None]:
+        parts = self._splitter.cut(keys, rows, self._grouped)
         del keys, rows
         ranges: list[RunRange | None] = []
         for index, part in enumerate(parts):
-            ranges.append(self._write_run(file, path, index, *part))
-            parts[index] = ([], [])  # written: its memory may go
+            parts[index] = ([], [])  # once written, its memory may go
+            if not part[0]:
+                ranges.append(None)
+                continue
+            if is_sorted and not self._splitter.sorts:
+                part = in_key_order(*part, distinct=self._grouped)
+            if is_sorted and self._value_order is not None:
+                _sort_values(part[1], self._value_order)
+            label = f"{self._label}/{index}"
+            ranges.append(_write_run(file, path, label, part, self._grouped, is_sorted))
         return ranges
-
-    def _write_run(
-        self, file: BinaryIO, path: str, partition: int, keys: list[Any], rows: list[Any]
-    ) -> RunRange | None:
-        if not keys:
-            return None
-        offset = file.tell()
-        writer = RunWriter(file, f"{self._label}/{partition}")
-        if self._grouped:
-            writer.write_groups(keys, rows)
-        else:
-            writer.write_pairs(keys, rows)
-        length = writer.finish()
-        return RunRange(path=path, offset=offset, length=length, keys=len(keys), values=writer.values_written)
 
     def _merge_spills(self, file: BinaryIO, path: str) -> list[RunRange | None]:
         ranges: list[RunRange | None] = []
@@ -291,6 +297,30 @@ class MapOutput:
                 groups = _recombined(groups, self._combine)
             ranges.append(write_merged(groups, file, path, f"{self._label}/{partition}"))
         return ranges
+
+
+def _write_run(file: BinaryIO, path: str, label: str, part: Rows, grouped: bool, is_sorted: bool) -> RunRange:
+    offset = file.tell()
+    writer = RunWriter(file, label)
+    if grouped:
+        writer.write_groups(*part)
+    else:
+        writer.write_pairs(*part)
+    length = writer.finish()
+    return RunRange(
+        path=path,
+        offset=offset,
+        length=length,
+        keys=len(part[0]),
+        values=writer.values_written,
+        is_sorted=is_sorted,
+    )
+
+
+def _sort_values(columns: list[list[Any]], value_order: ValueOrder) -> None:
+    for values in columns:
+        if len(values) > 1:
+            values.sort(key=value_order)
 
 
 def combined(combine: Combine, keys: list[Any], columns: list[list[Any]]) -> Rows:
@@ -341,7 +371,12 @@ def write_merged(
     if not writer.keys_written:
         return None
     return RunRange(
-        path=path, offset=offset, length=length, keys=writer.keys_written, values=writer.values_written
+        path=path,
+        offset=offset,
+        length=length,
+        keys=writer.keys_written,
+        values=writer.values_written,
+        is_sorted=True,
     )
 
 
@@ -363,9 +398,7 @@ def gather(
     columns: list[list[Any]]
     keys, columns = in_key_order(*groups.take(), distinct=True)
     if value_order is not None:
-        for column in columns:
-            if len(column) > 1:
-                column.sort(key=value_order)
+        _sort_values(columns, value_order)
     return keys, columns
 
 
@@ -385,18 +418,18 @@ def gather_sorted(runs: Sequence[RunRange], files: OpenFiles) -> tuple[list[Any]
 def merge_runs(
     runs: Sequence[RunRange], files: OpenFiles, value_order: ValueOrder | None, fan_in: int = MAX_FAN_IN
 ) -> Iterator[tuple[Any, Iterable[Any]]]:
-    """Merge sorted runs block by block.
+    """Merge runs block by block.
 
     Args:
         runs: in map task order.
         files: opens them, and holds intermediate runs where there are more than `fan_in`.
-        value_order: how each key's values are sorted within every run, or None.
+        value_order: how each key's values are sorted, or None.
         fan_in: how many runs are open at once.
 
     Yields:
         (key, its values): the values are an iterator that is good until the next group is asked for.
     """
-    runs = list(runs)
+    runs = [run if run.is_sorted else _sorted_run(run, files, value_order) for run in runs]
     while len(runs) > fan_in:
         # Neighbours are merged with neighbours, so that map task order survives.
         runs = [
@@ -405,6 +438,13 @@ def merge_runs(
             if (merged := _merge_some(runs[start : start + fan_in], files, value_order)) is not None
         ]
     yield from _merge_groups(runs, files, value_order)
+
+
+def _sorted_run(run: RunRange, files: OpenFiles, value_order: ValueOrder | None) -> RunRange:
+    """Write a run anew in key order; a map task could hold it in memory, and so can this one."""
+    path, file = files.create()
+    with file:
+        return _write_run(file, path, "sorted", gather([run], files, value_order), True, True)
 
 
 def _merge_some(
