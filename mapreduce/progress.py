@@ -125,7 +125,7 @@ class Reporter:
             if self._bar is None and now_s - self._started_s >= BAR_AFTER_S:
                 self._bar = _Bar(self._stream)
             if self._bar is not None:
-                self._bar.update(progress)
+                self._bar.update(progress, now_s - self._started_s)
         elif now_s >= self._next_line_s:
             self._next_line_s = now_s + LINE_EVERY_S
             self.message(line(progress, now_s - self._started_s))
@@ -152,7 +152,7 @@ class _Bar:
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichBar
 
         self._console: Console = Console(file=stream, highlight=False)
@@ -161,7 +161,6 @@ class _Bar:
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[facts]}", markup=False),
-            TimeElapsedColumn(),
             console=self._console,
             auto_refresh=False,
             transient=True,
@@ -169,23 +168,26 @@ class _Bar:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._stage: tuple[str, str] | None = None
+        self._stage = ""
         self._task: TaskID | None = None
         self._bar.start()
 
-    def update(self, progress: Progress) -> None:
-        if self._task is None or self._stage != (progress.stage, progress.step):
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._stage = (progress.stage, progress.step)
-            self._task = self._bar.add_task(f"{progress.stage} {progress.step}", total=1.0, facts="")
+    def update(self, progress: Progress, elapsed_s: float) -> None:
         facts = [f"{progress.done}/{progress.total} tasks"]
         if progress.bytes_total:
             facts.append(f"{size_text(progress.bytes_done)} of {size_text(progress.bytes_total)}")
         if progress.failed_attempts:
             facts.append(f"{progress.failed_attempts} failed attempts")
+        facts.append(f"{elapsed_s:.0f} s")
         if progress.status:
             facts.append(progress.status)
+        stage = f"{progress.stage} {progress.step}"
+        # A bar of its own for each stage, so that none runs backwards.
+        if self._task is None or self._stage != stage:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._stage = stage
+            self._task = self._bar.add_task(stage, total=1.0, facts="")
         self._bar.update(self._task, completed=progress.fraction, facts=", ".join(facts))
         self._bar.refresh()
 
