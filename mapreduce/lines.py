@@ -82,6 +82,12 @@ def codec_name(encoding: str, errors: str) -> str:
     return "utf-8" if found.name == "utf-8-sig" else found.name
 
 
+def check_positive(what: str, value: object) -> None:
+    """Raise JobDefinitionError unless `value` is a whole number from 1 on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise JobDefinitionError(f"{what} is {value!r}; it must be a whole number, at least 1")
+
+
 def is_linewise(codec: str) -> bool:
     """True when files in this codec can be cut at line ends without decoding them."""
     return codec in _LINEWISE

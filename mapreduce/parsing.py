@@ -1,7 +1,9 @@
-"""From lines and streams to values: JSON lines, and the pairs of a job's own output.
+"""Readers of values: JSON lines, and the pairs of a job's own output.
 
 Values are parsed many at a time by C code that stops at the first mistake; only then each is tried by
 itself, to name the bad one and, if the job wants that, to go on without it.
+
+⚙ Readers open the files they read.
 """
 
 from __future__ import annotations
@@ -11,13 +13,121 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
 from operator import itemgetter
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from mapreduce.batches import Batch, ListBatch
-from mapreduce.errors import InputError
-from mapreduce.streams import one_line, reading, shown
+from mapreduce.errors import InputError, JobDefinitionError
+from mapreduce.formats import FORMATS, format_by_content, format_by_ending
+from mapreduce.lines import MAX_RECORD_BYTES, check_positive
+from mapreduce.plan import Split
+from mapreduce.readers import Text
+from mapreduce.streams import one_line, open_source, reading, shown
 
+# How much of a file is looked at to tell the format of a part.
+PEEK_BYTES = 64 << 10
 _BLANKS = " \t\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLines:
+    """One JSON value a line, as Python objects; blank lines are left out.
+
+    Attributes:
+        encoding, errors, max_record_bytes: as in `Text`.
+    """
+
+    encoding: str = "utf-8"
+    errors: str = "strict"
+    max_record_bytes: int = MAX_RECORD_BYTES
+
+    gives_pairs: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self._lines()
+
+    @property
+    def batch_kinds(self) -> tuple[str, ...]:
+        """Which kinds of `@batch` mappers it can feed."""
+        return self._lines().batch_kinds
+
+    @property
+    def splittable(self) -> bool:
+        """True when a plain file can be entered midway."""
+        return self._lines().splittable
+
+    def alignment_bytes(self, path: str) -> int:
+        """Return 1 if a file can be entered anywhere, 0 if only at its start."""
+        return self._lines().alignment_bytes(path)
+
+    def batches(self, split: Split, batch_bytes: int) -> Iterator[Batch]:
+        """Yield a split's values, some `batch_bytes` at a time.
+
+        Raises:
+            InputError: the file cannot be read, or a line is too long.
+        """
+        for lines in self._lines().batches(split, batch_bytes):
+            yield ParsedLines(lines, JSON_VALUES)
+
+    def _lines(self) -> Text:
+        return Text(self.encoding, self.errors, self.max_record_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The (key, value) pairs that a job of ours has written, for mappers of (key, value).
+
+    Arrays in keys come back as tuples.  `jsonl` and `msgpack` give back what was written, but for what the
+    format cannot say (bytes in JSON are base64 strings, tuples in values are lists).  Of `text`, keys are
+    strings, and a value is what it means as JSON, else a string: text does not tell 1 from "1".
+
+    Attributes:
+        format: "text", "jsonl" or "msgpack".  None: as the file's ending says (.txt and .tsv, .jsonl,
+            .msgpack), or else as its first bytes do: 0x92 begins a msgpack pair; a line that begins with
+            "[" and holds no tab is JSON; all else is text.
+        max_record_bytes: a longer pair is an error.
+    """
+
+    format: str | None = None
+    max_record_bytes: int = MAX_RECORD_BYTES
+
+    gives_pairs: ClassVar[bool] = True
+    splittable: ClassVar[bool] = True  # depends on the file: see alignment_bytes
+    batch_kinds: ClassVar[tuple[str, ...]] = ("records",)
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in FORMATS:
+            raise JobDefinitionError(f"Pairs(format={self.format!r}): the formats are {', '.join(FORMATS)}")
+        check_positive("max_record_bytes", self.max_record_bytes)
+
+    def alignment_bytes(self, path: str) -> int:
+        """Return 1 if a file can be entered anywhere, 0 if only at its start (msgpack)."""
+        return int(self._format_of(path, path) != "msgpack")
+
+    def batches(self, split: Split, batch_bytes: int) -> Iterator[Batch]:
+        """Yield a split's pairs, some `batch_bytes` at a time.
+
+        Raises:
+            InputError: the file cannot be read, or holds something other than pairs.
+        """
+        match self._format_of(split.path, split.name):
+            case "msgpack":
+                with open_source(split.path, split.name) as file:
+                    yield from packed_pairs(file, split.name, batch_bytes, self.max_record_bytes)
+            case "jsonl":
+                for lines in Text("utf-8", "strict", self.max_record_bytes).batches(split, batch_bytes):
+                    yield ParsedLines(lines, JSON_PAIRS)
+            case _:
+                # Bytes are written as they are, so what is not UTF-8 must survive being read.
+                text = Text("utf-8", "surrogateescape", self.max_record_bytes)
+                for lines in text.batches(split, batch_bytes):
+                    yield ParsedLines(lines, TEXT_PAIRS)
+
+    def _format_of(self, path: str, name: str) -> str:
+        found = self.format or format_by_ending(path)
+        if found is None:
+            with open_source(path, name) as file, reading(name):
+                found = format_by_content(file.read(PEEK_BYTES))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

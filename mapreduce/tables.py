@@ -1,4 +1,4 @@
-"""Rows of CSV files.
+"""The reader of CSV files.
 
 Theory of operation
 -------------------
@@ -10,6 +10,8 @@ closed is seen at the end of the file instead of hiding the rest of it in one fi
 
 With `multiline=False` every line is a row, which lets a file be split; a row that goes on in the next line
 is an error there.
+
+⚙ Readers open the files they read.
 """
 
 from __future__ import annotations
@@ -18,24 +20,81 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from mapreduce.batches import Batch
-from mapreduce.errors import InputError
+from mapreduce.errors import InputError, JobDefinitionError
+from mapreduce.lines import MAX_RECORD_BYTES, LineBatch, TextBatch
 from mapreduce.plan import Split
+from mapreduce.readers import Text
 from mapreduce.streams import shown
-
-if TYPE_CHECKING:
-    from mapreduce.lines import LineBatch, TextBatch
-    from mapreduce.readers import Csv
 
 HEADER_BYTES = 64 << 10
 OPEN_QUOTE = "a quoted field begins here and is never closed"
 OPEN_IN_LINE = "a quoted field goes on in the next line; if that is meant, read with Csv(multiline=True)"
 
 Row = list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Csv:
+    """Rows of a table with delimiters, as {column: field} with all fields strings; blank rows are left out.
+
+    Quoting is as in RFC 4180 and Python's csv.  A line end inside a quoted field becomes "\\n".
+
+    Attributes:
+        delimiter: one character.
+        quotechar: one character; None: quotes mean nothing.
+        header: True: each file begins with the columns' names; a tuple: these are the names, and a file
+            begins with data; False: there are no names, and a row is a list.
+        encoding, errors, max_record_bytes: as in `Text`.
+        multiline: False promises that no quoted field holds a line end; then large files are split.
+    """
+
+    delimiter: str = ","
+    quotechar: str | None = '"'
+    header: bool | tuple[str, ...] = True
+    encoding: str = "utf-8"
+    errors: str = "strict"
+    multiline: bool = True
+    max_record_bytes: int = MAX_RECORD_BYTES
+
+    gives_pairs: ClassVar[bool] = False
+    batch_kinds: ClassVar[tuple[str, ...]] = ("records", "text")
+
+    def __post_init__(self) -> None:
+        self.lines()
+        for name, value in (("delimiter", self.delimiter), ("quotechar", self.quotechar)):
+            if not (isinstance(value, str) and len(value) == 1) and (name, value) != ("quotechar", None):
+                raise JobDefinitionError(f"Csv: {name}={value!r} is not one character")
+        if isinstance(self.header, list):
+            object.__setattr__(self, "header", tuple(self.header))
+        if isinstance(self.header, tuple) and len(set(self.header)) < len(self.header):
+            raise JobDefinitionError(f"Csv: header={self.header!r} names a column twice")
+
+    @property
+    def splittable(self) -> bool:
+        """True when a plain file can be entered midway: every line end ends a row."""
+        return (not self.multiline or self.quotechar is None) and self.lines().splittable
+
+    def alignment_bytes(self, path: str) -> int:  # noqa: ARG002  # all files are alike
+        """Return 1 if a file can be entered anywhere, 0 if only at its start."""
+        return int(self.splittable)
+
+    def batches(self, split: Split, batch_bytes: int) -> Iterator[Batch]:
+        """Yield a split's rows, some `batch_bytes` at a time.
+
+        Raises:
+            InputError: the file cannot be read, has no header, or never closes a quote.
+        """
+        yield from row_batches(self, split, batch_bytes)
+
+    def lines(self) -> Text:
+        """Return the reader of the lines that rows consist of."""
+        return Text(self.encoding, self.errors, self.max_record_bytes)
 
 
 def row_batches(settings: Csv, split: Split, batch_bytes: int) -> Iterator[Batch]:
