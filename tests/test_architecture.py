@@ -30,6 +30,7 @@ BELOW = {
 SHELL = {
     "mapreduce.attempt": "runs user code on files",
     "mapreduce.batches": "counts the lines of a file for a message",
+    "mapreduce.binary": "reads records of binary files",
     "mapreduce.bundling": "reads a job's source files",
     "mapreduce.child": "the process that runs user code",
     "mapreduce.command": "the command line of `run`",
