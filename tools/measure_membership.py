@@ -104,6 +104,26 @@ class Watchtower:
             self._collect(0.005)
         return dict(self._views)
 
+    def agree(self) -> bool:
+        """Whether all peers see the same ring, in which exactly the watched ones are, all alive."""
+        views = self.views().values()
+        wanted = {peer.id for peer in self.peers}
+        seen = [{m.id for m in view.members if m.status is Status.ALIVE} for view in views]
+        digests = {view.ring_digest for view in views}
+        return len(seen) == len(self.peers) and all(some == wanted for some in seen) and len(digests) == 1
+
+    def await_agreement(self, timeout_s: float) -> float:
+        """Wait until the peers agree, and return how long it took.
+
+        Raises:
+            TimeoutError: they did not in time.
+        """
+        began = time.monotonic()
+        while not self.agree():
+            if time.monotonic() - began > timeout_s:
+                raise TimeoutError(f"the peers do not agree within {timeout_s:g} s")
+        return time.monotonic() - began
+
     def _send(self, index: int, message: Any) -> None:
         envelope = Envelope(
             cluster=self._cluster, ring_digest=b"", sender=self._name, incarnation=0, message=message
@@ -144,16 +164,7 @@ class Report:
 def measure_agreement(tower: Watchtower, ready_at: float, report: Report) -> None:
     """How long after the last `ready` all peers see all others alive."""
     count = len(tower.peers)
-
-    def agreed() -> bool:
-        views = tower.views()
-        digests = {view.ring_digest for view in views.values()}
-        alive = {sum(m.status is Status.ALIVE for m in view.members) for view in views.values()}
-        return len(views) == count and len(digests) == 1 and alive == {count}
-
-    deadline = time.monotonic() + 30.0
-    while not agreed() and time.monotonic() < deadline:
-        pass
+    tower.await_agreement(30.0)
     took_s = time.monotonic() - ready_at
     report.add(f"{count} peers agree after the last start", f"{took_s:.2f} s", "<= 3 s", took_s <= 3.0)
 
@@ -200,7 +211,7 @@ def measure_kill(local: LocalPeers, tower: Watchtower, rounds: int, report: Repo
         tower.peers.remove(victim)
         local.peers.remove(victim)
         tower.peers.extend(local.start(1))
-        _await_full_view(tower, [victim.id])
+        tower.await_agreement(30.0)
     median_s = statistics.median(everywhere_s)
     measured = f"median {median_s:.2f} s, worst {max(everywhere_s):.2f} s of {rounds}"
     report.add("SIGKILL: dead in all views", measured, "median <= 2 s", median_s <= 2.0)
@@ -253,18 +264,6 @@ def measure_loaded(tower: Watchtower, duration_s: float, report: Report) -> None
 
 # ---- helpers
 # -------------------------------------------------------------------------------------------------
-
-
-def _await_full_view(tower: Watchtower, ignored: Sequence[str]) -> None:
-    """Wait until every peer sees exactly the present ones alive."""
-    wanted = {peer.id for peer in tower.peers}
-    deadline = time.monotonic() + 30.0
-    while time.monotonic() < deadline:
-        views = tower.views()
-        seen = [{m.id for m in view.members if m.status is Status.ALIVE} for view in views.values()]
-        if len(seen) == len(tower.peers) and all(some == wanted for some in seen):
-            return
-    raise SystemExit(f"the peers do not agree without {', '.join(ignored)}")
 
 
 @contextlib.contextmanager

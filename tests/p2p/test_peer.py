@@ -229,7 +229,7 @@ def test_a_watcher_is_told_what_happens_until_its_lease_ends(world: World) -> No
     told = asker.heard()
     assert [(event.event, event.node) for event in told] == [("suspected", "c"), ("died", "c")]
     assert [event.sequence for event in told] == [1, 2]
-    world.run(5)
+    world.run(10)
     world.add("d", join=(first.swim.me.address,))
     assert world.run(10, world.agreed)
     assert asker.heard() == []
