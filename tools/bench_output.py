@@ -27,18 +27,18 @@ class Answer:
     digest: str
 
 
-def digest(out: Path, *, ordered: bool) -> Answer:
+def digest(out: Path, *, ordered: bool, packed: bool = False) -> Answer:
     """Return the answer in the parts of a directory.
 
     Args:
-        out: has part files of lines of key, tab and value; or, where order counts, of records as they are, or
-            packed by msgpack in files that end in ".msgpack".
+        out: has part files of lines of key, tab and value; or, where order counts, of records.
         ordered: whether order counts.
+        packed: records are the keys of msgpack pairs; else they stand as they are.
     """
     parts = sorted(out.glob("part-*"))
     if ordered:
         whole, size_bytes = xxh3_128(), 0
-        for block in _blocks(parts):
+        for block in _blocks(parts, packed):
             whole.update(block)
             size_bytes += len(block)
         return Answer(size_bytes, whole.hexdigest())
@@ -59,12 +59,12 @@ def canonical(line: bytes) -> bytes:
     return key + tab + value
 
 
-def _blocks(parts: list[Path]) -> Iterator[bytes]:
+def _blocks(parts: list[Path], packed: bool) -> Iterator[bytes]:
     for part in parts:
         with part.open("rb") as file:
-            if part.suffix == ".msgpack":
-                for key, value in msgpack.Unpacker(file, use_list=False):
-                    yield key + (value or b"")
+            if packed:
+                for key, _ in msgpack.Unpacker(file):
+                    yield key
             else:
                 while block := file.read(1 << 20):
                     yield block
