@@ -38,8 +38,6 @@ STANDARD_INPUT = "-"
 # A last range that would be smaller than this share of a split is read with the one before it
 # (Hadoop's FileInputFormat, SPLIT_SLOP).
 SPLIT_SLOP = 1.1
-# Links may make a directory contain itself; a deeper nesting than this is taken for such a circle.
-MAX_DIRECTORY_DEPTH = 100
 
 
 class Reader(Protocol):
@@ -191,7 +189,7 @@ def _local_file(path: str, prefix: str, found: os.stat_result | None = None) -> 
 
 
 def _directory(path: str, prefix: str) -> list[Source]:
-    files = sorted(_walk(path, prefix, 0))
+    files = sorted(_walk(path, prefix))
     if not files:
         raise InputError(
             f'{shown(prefix + path)}: the directory holds no files (names that begin with "." or "_" '
@@ -200,23 +198,32 @@ def _directory(path: str, prefix: str) -> list[Source]:
     return [_local_file(file, prefix) for file in files]
 
 
-def _walk(directory: str, prefix: str, depth: int) -> Iterator[str]:
-    if depth > MAX_DIRECTORY_DEPTH:
-        raise InputError(
-            f"{shown(prefix + directory)}: more than {MAX_DIRECTORY_DEPTH} directories deep; "
-            "is there a link that leads back up?"
-        )
-    try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name.startswith((".", "_")):
-                    continue
-                if entry.is_dir():
-                    yield from _walk(entry.path, prefix, depth + 1)
-                else:
-                    yield entry.path
-    except PermissionError:
-        raise InputError(f"{shown(prefix + directory)}: no permission to list the directory") from None
+def _walk(root: str, prefix: str) -> Iterator[str]:
+    """Yield the files below a directory, in no order, through links too."""
+    # Beside each directory to visit stand those it lies in: a link back to one of them is a circle.
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while waiting:
+        directory, above = waiting.pop()
+        try:
+            status = os.stat(directory)
+            itself = (status.st_dev, status.st_ino)
+            if itself in above:
+                raise InputError(
+                    f"{shown(prefix + directory)}: the directory contains itself, through a link; "
+                    "remove the link"
+                )
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.name.startswith((".", "_")):
+                        continue
+                    if entry.is_dir():
+                        waiting.append((entry.path, above | {itself}))
+                    else:
+                        yield entry.path
+        except OSError as error:
+            raise InputError(
+                f"{shown(prefix + directory)}: the directory cannot be listed: {error.strerror}"
+            ) from None
 
 
 def _has_magic(path: str) -> bool:

@@ -70,12 +70,11 @@ def open_source(path: str, name: str | None = None) -> BinaryIO:
         if is_url(path):
             import fsspec
 
-            file = cast(BinaryIO, fsspec.open(path, "rb").open())
+            system, inner = fsspec.core.url_to_fs(path)
+            file = _buffered(_Remote(system, system.open(inner, "rb"), name))
         else:
             file = open(path, "rb")  # noqa: SIM115  # the caller closes it
-    if codec is None:
-        return file
-    return io.BufferedReader(cast(io.RawIOBase, _Decompressed(file, codec, name)), READ_BYTES)
+    return file if codec is None else _buffered(_Decompressed(file, codec, name))
 
 
 @contextmanager
@@ -119,6 +118,43 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def _buffered(raw: io.RawIOBase) -> BinaryIO:
+    return io.BufferedReader(raw, READ_BYTES)
+
+
+class _Remote(io.RawIOBase):
+    """A file of an fsspec file system, which keeps that alive: some close their files when they go."""
+
+    def __init__(self, system: Any, file: Any, name: str) -> None:
+        self._system = system
+        self._file = file
+        self._name = name
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with reading(self._name):
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+    def readinto(self, target: Any) -> int:
+        with reading(self._name):
+            data = self._file.read(len(target))
+        target[: len(data)] = data
+        return len(data)
+
+
 class _Decompressed(io.RawIOBase):
     """The uncompressed bytes of a file of one or more concatenated streams."""
 
@@ -140,7 +176,8 @@ class _Decompressed(io.RawIOBase):
         return self._position
 
     def close(self) -> None:
-        self._source.close()
+        if not self.closed:
+            self._source.close()
         super().close()
 
     def readinto(self, target: Any) -> int:
