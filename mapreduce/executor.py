@@ -39,6 +39,8 @@ READ_BYTES = 1 << 18
 # A task that prints more than this is stuck or mistaken; its output would fill somebody's disk.
 MAX_TASK_OUTPUT_BYTES = 64 << 20
 KEPT_OUTPUT_BYTES = 16 << 10
+# Of one task, so much is passed on for people to see.
+SHOWN_OUTPUT_BYTES = 256 << 10
 MAX_MESSAGE_BYTES = 1 << 30
 CLOSE_GRACE_S = 0.5
 # However short its tasks, a child is not handed more than this at a time.
@@ -91,6 +93,8 @@ class Child:
     inbox: bytearray = field(default_factory=bytearray)
     printed: bytearray = field(default_factory=bytearray)
     printed_bytes: int = 0
+    # What it printed since its last whole line.
+    unfinished: bytes = b""
     busy_since: float = 0.0
     killed_for: str = ""
     # A running mean of how long a task takes, to choose how many to hand out at a time.
@@ -256,6 +260,7 @@ class Executor:
             if isinstance(report, (TaskDone, TaskError)):
                 # The rest of what the task printed is in the pipe by now.
                 yield from self._read_output(child)
+                yield from self._last_line(child)
                 self._next_order(child)
             yield child, report
         del inbox[:start]
@@ -280,16 +285,32 @@ class Executor:
             child.printed_bytes += len(data)
             child.printed += data
             del child.printed[:-KEPT_OUTPUT_BYTES]
-            if child.printed_bytes > MAX_TASK_OUTPUT_BYTES and not child.killed_for:
-                child.killed_for = (
-                    f"it printed more than {MAX_TASK_OUTPUT_BYTES >> 20} MiB in one task "
-                    "(results are yielded, not printed)"
-                )
-                os.killpg(child.process.pid, signal.SIGKILL)
-            elif not child.killed_for:
-                yield child, Printed(text=data.decode(errors="replace"))
             if child.printed_bytes > MAX_TASK_OUTPUT_BYTES:
+                if not child.killed_for:
+                    child.killed_for = (
+                        f"it printed more than {MAX_TASK_OUTPUT_BYTES >> 20} MiB in one task "
+                        "(results are yielded, not printed)"
+                    )
+                    os.killpg(child.process.pid, signal.SIGKILL)
                 return
+            yield from self._whole_lines(child, data)
+
+    def _whole_lines(self, child: Child, data: bytes) -> Iterator[tuple[Child, Event]]:
+        """Pass on what was printed, a whole number of lines at a time, up to a bound a task."""
+        shown_before = child.printed_bytes - len(data)
+        if shown_before > SHOWN_OUTPUT_BYTES:
+            return
+        lines, newline, child.unfinished = (child.unfinished + data).rpartition(b"\n")
+        if child.printed_bytes > SHOWN_OUTPUT_BYTES:
+            lines += b"\n(this task prints more than is shown)"
+            child.unfinished = b""
+        if newline:
+            yield child, Printed(text=lines.decode(errors="replace"))
+
+    def _last_line(self, child: Child) -> Iterator[tuple[Child, Event]]:
+        if child.unfinished:
+            yield child, Printed(text=child.unfinished.decode(errors="replace"))
+            child.unfinished = b""
 
     def _watch(self, child: Child) -> Iterator[tuple[Child, Event]]:
         """Notice a child that died or has to."""
@@ -300,6 +321,7 @@ class Executor:
         if child.process.poll() is None:
             return
         yield from self._read_output(child)
+        yield from self._last_line(child)
         if child.channel in self._selector.get_map():
             yield from self._drain_reports(child)
         orders = list(child.orders)

@@ -500,8 +500,8 @@ class _Engine:
             now = time.monotonic()
             if now - told_at >= PROGRESS_INTERVAL_S:
                 told_at = now
-                self._on_progress(stage.progress(self._totals.failed_attempts))
-        self._on_progress(stage.progress(self._totals.failed_attempts))
+                self._tell_progress(stage)
+        self._tell_progress(stage)
         self._totals.attempts += stage.table.attempts
         reports = [done for done in stage.reports if done is not None]
         for done in reports:
@@ -512,6 +512,10 @@ class _Engine:
         if stage.kind == "map" and sum(done.bad_records for done in reports) > limit > 0:
             raise TooManyBadRecords(f"step {setup.step!r}: more than {limit} bad records")
         return reports
+
+    def _tell_progress(self, stage: _Stage) -> None:
+        running = sum(1 for child in self._executor.children if child.orders)
+        self._on_progress(stage.progress(running, self._totals.failed_attempts))
 
     def _hand_out(self, stage: _Stage) -> None:
         while stage.table.waiting_count:
@@ -624,7 +628,7 @@ class _Stage:
         split = order.split
         return split.name if split.end < 0 else f"{split.name}, bytes {split.start:,} to {split.end:,}"
 
-    def progress(self, failed_attempts: int) -> Progress:
+    def progress(self, running: int, failed_attempts: int) -> Progress:
         """Return how far the stage is."""
         done = sum(size for size, report in zip(self.sizes, self.reports, strict=True) if report is not None)
         return Progress(
@@ -634,7 +638,7 @@ class _Stage:
             total=self.table.count,
             bytes_done=min(self.bytes_total, done + sum(self.bytes_of.values())),
             bytes_total=self.bytes_total,
-            running=self.table.count - self.table.done_count - self.table.waiting_count,
+            running=running,
             failed_attempts=failed_attempts,
             records=sum(report.records_in for report in self.reports if report is not None),
             status=self.status,
