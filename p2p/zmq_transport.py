@@ -45,6 +45,7 @@ from zmq.utils import z85
 
 from p2p.addresses import HostPort
 from p2p.errors import AddressInUse, BadAddress, KeysUnusable, OversizedFrame, SelfTestFailed
+from p2p.handshakes import DoorEvent, DoorLedger
 from p2p.keys import KeyPair, KeySet
 from p2p.roles import Role
 from p2p.transport import (
@@ -82,16 +83,15 @@ _ALL_FAILURES = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
-# At an inbox the doorman counts unknown keys, with the address they came from; the monitor counts the rest.
-_INBOX_EVENTS = (
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_DISCONNECTED
-)
+_DOOR_EVENTS = {
+    int(zmq.EVENT_HANDSHAKE_SUCCEEDED): DoorEvent.SUCCEEDED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): DoorEvent.REFUSED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): DoorEvent.PROTOCOL,
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): DoorEvent.UNFINISHED,
+    int(zmq.EVENT_DISCONNECTED): DoorEvent.ENDED,
+}
 _LINK_EVENTS = _ALL_FAILURES | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CLOSED
 _EVENT = struct.Struct("=HI")
-_KIND_BY_PROTOCOL_ERROR: dict[int, str] = {
-    zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "other_ring",  # it expects another cluster's ring key here
-    zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "no_key",
-}
 
 
 def new_key_pair() -> KeyPair:
@@ -152,8 +152,8 @@ class ZmqTransport:
         self._links: OrderedDict[tuple[str, bool], _Link] = OrderedDict()
         self._answers: deque[Arrival] = deque(maxlen=MAX_ANSWERS)
         self._notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
+        self._ledger, self._bulk_ledger = DoorLedger(), DoorLedger()
         self._dropped = 0
-        self._disconnects = 0
         self._poller = zmq.Poller()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
@@ -220,6 +220,7 @@ class ZmqTransport:
                 identity, *parts = self._inbox.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 break
+            self._ledger.heard(identity.get(zmq.SRCFD))
             role, remote = _authenticated(identity)
             frame = parts[0].bytes if len(parts) == 1 else b""  # none of ours has several parts: garbage
             arrivals.append(Arrival(frame, role, _RouterConnection(identity.bytes), remote))
@@ -233,6 +234,7 @@ class ZmqTransport:
                 identity, *parts = self._bulk_inbox.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 break
+            self._bulk_ledger.heard(identity.get(zmq.SRCFD))
             role, remote = _authenticated(identity)
             if 0 < len(parts) <= MAX_BULK_PARTS:
                 arrivals.append(BulkArrival(tuple(part.buffer for part in parts), role, remote))
@@ -280,7 +282,7 @@ class ZmqTransport:
         return {
             "frames_dropped": self._dropped,
             "links": len(self._links),
-            "connections_ended": self._disconnects,
+            "connections_ended": self._ledger.ended + self._bulk_ledger.ended,
         }
 
     def close(self) -> None:
@@ -300,8 +302,8 @@ class ZmqTransport:
         doorman = self._context.socket(zmq.ROUTER)
         doorman.bind("inproc://zeromq.zap.01")  # before the inboxes, which ask it
         self._poll(doorman, lambda _events: self._answer_the_door(doorman, users))
-        self._inbox, port = self._open_inbox(listen)
-        self._bulk_inbox, bulk = self._open_inbox(HostPort(listen.host, bulk_port))
+        self._inbox, port = self._open_inbox(listen, self._ledger)
+        self._bulk_inbox, bulk = self._open_inbox(HostPort(listen.host, bulk_port), self._bulk_ledger)
         told = advertise or listen
         self.address = str(HostPort(told.host, told.port if advertise and told.port else port))
         self.bulk_address = str(HostPort(told.host, bulk))
@@ -312,7 +314,7 @@ class ZmqTransport:
         self._poller.register(self._inbox, zmq.POLLIN)
         self._poller.register(self._bulk_inbox, zmq.POLLIN)
 
-    def _open_inbox(self, listen: HostPort) -> tuple[zmq.Socket[bytes], int]:
+    def _open_inbox(self, listen: HostPort, ledger: DoorLedger) -> tuple[zmq.Socket[bytes], int]:
         inbox = self._context.socket(zmq.ROUTER)
         _harden(inbox)
         inbox.setsockopt(zmq.CURVE_SERVER, 1)
@@ -321,8 +323,8 @@ class ZmqTransport:
         inbox.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an answer that cannot be delivered is told, not swallowed
         inbox.setsockopt(zmq.BACKLOG, BACKLOG)
         inbox.setsockopt(zmq.IPV6, 1 if ":" in listen.host else 0)
-        monitor = self._monitor(inbox, _INBOX_EVENTS)
-        self._poll(monitor, lambda _events: self._count_strangers(monitor))
+        monitor = self._monitor(inbox, sum(_DOOR_EVENTS))
+        self._poll(monitor, lambda _events: self._note_at_the_door(monitor, ledger))
         try:
             inbox.bind(f"tcp://{listen}")
         except zmq.ZMQError as error:
@@ -348,16 +350,11 @@ class ZmqTransport:
                 if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):  # it has hung up meanwhile
                     raise
 
-    def _count_strangers(self, monitor: zmq.Socket[bytes]) -> None:
+    def _note_at_the_door(self, monitor: zmq.Socket[bytes], ledger: DoorLedger) -> None:
         for event, value in _monitor_events(monitor):
-            if event == zmq.EVENT_DISCONNECTED:
-                self._disconnects += 1
-                continue
-            if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-                kind = _KIND_BY_PROTOCOL_ERROR.get(value, "garbage")
-            else:
-                kind = "unfinished"  # hung up, or silent for too long, during the handshake
-            self._notices.append(StrangerRefused(kind, ""))
+            kind = ledger.note(_DOOR_EVENTS[event], value)
+            if kind is not None:
+                self._notices.append(StrangerRefused(kind, ""))
 
     def _self_test(self, address: str) -> None:
         """Knock at our own door with a key that nobody knows."""
