@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 
 from mapreduce import FixedLength, Job, TotalOrder, batch, identity, task
 
@@ -38,19 +39,15 @@ wordcount_batch = Job(mapper=counted_words, combiner=add, reducer=add, name="wor
 
 @batch("text")
 def words_and_document(text: str) -> Iterable[tuple[str, str]]:
-    return dict.fromkeys(text.split(), task.input_path).items()
-
-
-def each_once(key: str, values: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for value in set(values):
-        yield key, value
+    return zip(set(text.split()), repeat(task.input_path), strict=False)
 
 
 def all_sorted(word: str, documents: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     yield word, sorted(set(documents))
 
 
-inverted_index = Job(mapper=words_and_document, combiner=each_once, reducer=all_sorted, name="inverted-index")
+# No combiner: a document gives a word but a few times, once for each batch, and the reducer sees to that.
+inverted_index = Job(mapper=words_and_document, reducer=all_sorted, name="inverted-index")
 
 
 @batch("bytes")
@@ -105,12 +102,9 @@ def visitors_of(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
         yield url, list(clients)
 
 
-def unite(url: str, lists: Iterable[list[str]]) -> Iterator[tuple[str, list[str]]]:
-    yield url, list(set().union(*lists))
-
-
 def count_united(url: str, lists: Iterable[list[str]]) -> Iterator[tuple[str, int]]:
     yield url, len(set().union(*lists))
 
 
-log_visitors = Job(mapper=visitors_of, combiner=unite, reducer=count_united, name="log-visitors")
+# No combiner: few clients come back to one page in another batch, so there is little to unite early.
+log_visitors = Job(mapper=visitors_of, reducer=count_united, name="log-visitors")
