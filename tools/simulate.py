@@ -112,23 +112,21 @@ def _gossip(parsed: argparse.Namespace) -> int:
             print(problem, file=sys.stderr)
             return 2
     calm = []
-    print("calm links; times in seconds, means over the nodes killed")
+    print("calm links: one rumour's rounds and seconds, seconds to detect the killed (means), idle load")
     print(
-        f"{'nodes':>7} {'rounds to':>10} {'to the':>7} {'first':>10} {'first':>7} {'last':>7} {'messages':>9}"
-        f" {'bytes':>9} {'busiest':>8} {'wall':>6}"
-    )
-    print(
-        f"{'':>7} {'the median':>10} {'last':>7} {'suspected':>10} {'dead':>7} {'dead':>7} {'/node/s':>9}"
-        f" {'/node/s':>9} {'/mean':>8} {'s':>6}"
+        f"{'nodes':>7} {'median':>7} {'last':>5} {'last':>6} {'first':>10} {'first':>6} {'last':>6}"
+        f" {'messages':>9} {'bytes':>8} {'busiest':>8} {'wall':>6}\n"
+        f"{'':>7} {'round':>7} {'round':>5} {'s':>6} {'suspected':>10} {'dead':>6} {'dead':>6}"
+        f" {'/node/s':>9} {'/node/s':>8} {'/mean':>8} {'s':>6}"
     )
     for nodes in parsed.nodes:
         row = gossip.measure_calm(nodes, parsed.seed)
         calm.append(row)
         print(
-            f"{nodes:>7,} {row.spread_rounds_median:>10.1f} {row.spread_rounds_last:>7.1f}"
-            f" {row.first_suspected_s:>10.2f} {row.first_dead_s:>7.1f} {row.last_dead_s:>7.1f}"
-            f" {row.messages_per_node_s:>9.2f} {row.bytes_per_node_s:>9.0f} {row.busiest_over_mean:>8.2f}"
-            f" {row.wall_s:>6.1f}",
+            f"{nodes:>7,} {row.spread_rounds_median:>7.0f} {row.spread_rounds_last:>5.0f}"
+            f" {row.spread_last_s:>6.2f} {row.first_suspected_s:>10.2f} {row.first_dead_s:>6.1f}"
+            f" {row.last_dead_s:>6.1f} {row.messages_per_node_s:>9.2f} {row.bytes_per_node_s:>8.0f}"
+            f" {row.busiest_over_mean:>8.2f} {row.wall_s:>6.1f}",
             flush=True,
         )
     rough = []

@@ -5,8 +5,9 @@ of them and do nothing else, no trace is kept, and all machines start from one s
 that ten thousand of them need the memory of one table and their differences. Bytes are counted by
 encoding one message in ``SAMPLE_EVERY`` with the real wire format and taking it for the others.
 
-A sick node is blocked most of the time and handles what has come in between in bursts, as in Lifeguard's
-experiments (section V: processes blocked for a while, then running for a moment).
+A sick node's messages, in and out, are held back most of the time and let go in bursts, while its timers run:
+the anomaly of Lifeguard's experiments (section V, "blocked immediately before sending or after receiving a
+message").
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 import gc
 import heapq
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from membership.config import SwimConfig
 from membership.effects import Announce, Effect, Event, Send
@@ -30,7 +32,6 @@ from tools.simulation.chance import child_random
 __all__ = ["Fleet", "FleetConfig", "Traffic"]
 
 SAMPLE_EVERY = 101  # a prime: it does not keep step with rounds
-MIN_LAG_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,24 +47,28 @@ class FleetConfig:
     swim: SwimConfig
     loss: float = 0.0
     sick_share: float = 0.0
-    blocked_s: float = 4.0
-    running_s: float = 0.5
-    told_of_lag: bool = True
+    blocked_s: float = 20.0
+    running_s: float = 1.0
     latency_s: float = 0.0005
 
 
 @dataclass(slots=True)
 class Traffic:
-    """What was sent: messages, and a sample of their frames."""
+    """What was sent: messages by type, and a sample of their frames."""
 
-    messages: int = 0
-    sampled: int = 0
-    sampled_bytes: int = 0
+    messages: Counter[type] = field(default_factory=Counter)
+    sampled: Counter[type] = field(default_factory=Counter)
+    sampled_bytes: Counter[type] = field(default_factory=Counter)
 
     @property
     def bytes(self) -> float:
-        """All bytes, by the mean of the sample."""
-        return self.messages * self.sampled_bytes / max(1, self.sampled)
+        """All bytes, each type by the mean of its sample."""
+        return sum(
+            count * self.sampled_bytes[kind] / self.sampled[kind] for kind, count in self.messages.items()
+        )
+
+
+Observer = Callable[[float, int, Event, NodeId | None], None]
 
 
 class Fleet:
@@ -71,15 +76,19 @@ class Fleet:
 
     Args:
         config: what to simulate.
-        observe: called with (time, node's index, event) for every event that a node announces.
+        observe: called with (time, node's index, event, sender of the message being handled or None) for
+            every event that a node announces.
     """
 
-    def __init__(self, config: FleetConfig, observe: Callable[[float, int, Event], None]) -> None:
+    def __init__(
+        self, config: FleetConfig, observe: Callable[[float, int, Event, NodeId | None], None]
+    ) -> None:
         self.config = config
         self.now = 0.0
         self.traffic = Traffic()
         self.events = 0
         self.sent = [0] * config.nodes
+        self.hearing: NodeId | None = None  # whose message is being handled, while an event is observed
         self._observe = observe
         members = [
             Member(NodeId(f"n{index}"), f"10.0.0.1:{index}", session=1) for index in range(config.nodes)
@@ -122,12 +131,12 @@ class Fleet:
 
     def command(self, index: int, effects: Iterable[Effect]) -> None:
         """Perform what a command to a node's machine returned."""
+        self.hearing = None
         self._perform(index, effects, self.now)
 
     def run(self, until: float) -> None:
         """Let everything happen up to ``until``."""
         heap, pop, swims, due = self._heap, heapq.heappop, self.swims, self._due
-        sick = self.sick
         collecting = gc.isenabled()
         gc.disable()  # no cycles are made here, and each collection would walk every node's tables
         try:
@@ -137,27 +146,27 @@ class Fleet:
                 if swim is None or (message is None and due[index] != now):
                     continue
                 self.now = now
-                if index in sick:
-                    awake = self._awake_at(index, now)
-                    if awake > now:
-                        self._postpone(awake, index, sender, message, now)
-                        continue
                 self.events += 1
-                self._perform(
-                    index, swim.tick(now) if message is None else swim.receive(message, sender, now), now
-                )
+                if message is None:
+                    self.hearing = None
+                    due[index] = math.nan  # used up: the same deadline may be asked for again
+                    self._perform(index, swim.tick(now), now)
+                else:
+                    self.hearing = sender
+                    self._perform(index, swim.receive(message, sender, now), now)
         finally:
             if collecting:
                 gc.enable()
         self.now = until
 
     def _perform(self, index: int, effects: Iterable[Effect], now: float) -> None:
-        config, traffic = self.config, self.traffic
+        config, traffic, sick = self.config, self.traffic, self.sick
         for effect in effects:
             if type(effect) is Send:
-                traffic.messages += 1
+                kind = type(effect.message)
+                traffic.messages[kind] += 1
                 self.sent[index] += 1
-                if traffic.messages % SAMPLE_EVERY == 0:
+                if traffic.messages[kind] % SAMPLE_EVERY == 1:
                     self._sample(index, effect.message)
                 if config.loss and self._random() < config.loss:
                     continue
@@ -165,11 +174,13 @@ class Fleet:
                 if target is not None:
                     self._order += 1
                     arrival = now + config.latency_s * (0.5 + self._random())
+                    if sick:
+                        arrival = self._released(target, self._released(index, arrival))
                     heapq.heappush(
                         self._heap, (arrival, self._order, target, self._ids[index], effect.message)
                     )
             elif type(effect) is Announce:
-                self._observe(now, index, effect.event)
+                self._observe(now, index, effect.event, self.hearing)
         swim = self.swims[index]
         if swim is not None:
             deadline = swim.next_deadline()
@@ -182,24 +193,13 @@ class Fleet:
             self._order += 1
             heapq.heappush(self._heap, (deadline, self._order, index, self._ids[index], None))
 
-    def _awake_at(self, index: int, now: float) -> float:
-        """The time, now or later, at which a sick node next runs."""
+    def _released(self, index: int, now: float) -> float:
+        """The time, now or later, at which a node's messages pass."""
+        if index not in self.sick:
+            return now
         config = self.config
         into_cycle_s = (now + self._phase[index]) % (config.blocked_s + config.running_s)
         return now + max(0.0, config.blocked_s - into_cycle_s)
-
-    def _postpone(
-        self, awake: float, index: int, sender: NodeId, message: Message | None, now: float
-    ) -> None:
-        awake += 1e-6  # past the border, whatever rounding did
-        if message is None:
-            swim = self.swims[index]
-            assert swim is not None
-            if self.config.told_of_lag and awake - now > MIN_LAG_S:
-                swim.observe_lag(awake - now, awake)
-            self._due[index] = awake
-        self._order += 1
-        heapq.heappush(self._heap, (awake, self._order, index, sender, message))
 
     def _sample(self, index: int, message: Message) -> None:
         frame = self._wire.encode(
@@ -211,5 +211,5 @@ class Fleet:
                 message=message,
             )
         )
-        self.traffic.sampled += 1
-        self.traffic.sampled_bytes += len(frame)
+        self.traffic.sampled[type(message)] += 1
+        self.traffic.sampled_bytes[type(message)] += len(frame)

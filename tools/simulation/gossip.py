@@ -34,7 +34,7 @@ WARM_UP_PERIODS = 5
 IDLE_PERIODS = 10
 SPREAD_LIMIT_ROUNDS = 100
 ROUGH_PERIODS = 60
-ROUGH_NODES_MAX = 1000  # false accusations flood a cluster; a rate per node needs no larger one
+ROUGH_NODES_MAX = 300  # false accusations flood a cluster; their rate per node needs no larger one
 EXPECTED_FIRST_DETECTION_PERIODS = 1.58  # e / (e - 1), SWIM section 3.2
 
 
@@ -45,6 +45,7 @@ class Calm:
     nodes: int
     spread_rounds_median: float
     spread_rounds_last: float
+    spread_last_s: float
     first_suspected_s: float
     first_dead_s: float
     last_dead_s: float
@@ -86,17 +87,19 @@ class _Watch:
     """Collects who learned what when."""
 
     rumour: NodeId | None = None
-    learned: dict[int, float] = field(default_factory=dict)
+    rounds: dict[NodeId, int] = field(default_factory=dict)  # how many mouths the rumour went through
+    learned_at: float = 0.0
     victims: dict[NodeId, int] = field(default_factory=dict)
     suspected: dict[tuple[NodeId, int], float] = field(default_factory=dict)
     died: dict[tuple[NodeId, int], float] = field(default_factory=dict)
     buried_by: dict[NodeId, dict[int, float]] = field(default_factory=dict)
 
-    def observe(self, now: float, observer: int, event: Event) -> None:
-        """Note an event of one node."""
+    def observe(self, now: float, observer: int, event: Event, hearing: NodeId | None) -> None:
+        """Note an event of one node, which is handling a message of ``hearing``."""
         if type(event) is MemberUpdated:
-            if event.member.id == self.rumour:
-                self.learned.setdefault(observer, now)
+            if event.member.id == self.rumour and hearing is not None:
+                self.rounds.setdefault(NodeId(f"n{observer}"), self.rounds[hearing] + 1)
+                self.learned_at = now
         elif type(event) is MemberSuspected:
             self.suspected.setdefault((event.member.id, event.member.incarnation), now)
         elif type(event) is MemberDied:
@@ -114,24 +117,24 @@ def measure_calm(nodes: int, seed: int, swim: SwimConfig = LAN) -> Calm:
     fleet.start()
     fleet.run(WARM_UP_PERIODS * period_s)
 
-    before, sent_before = fleet.traffic.messages, list(fleet.sent)
-    bytes_before = fleet.traffic.bytes
-    fleet.run(fleet.now + IDLE_PERIODS * period_s)
+    sent_before, bytes_before = list(fleet.sent), fleet.traffic.bytes
     idle_s = IDLE_PERIODS * period_s
+    fleet.run(fleet.now + idle_s)
     sent = [after - earlier for after, earlier in zip(fleet.sent, sent_before, strict=True)]
-    messages = (fleet.traffic.messages - before) / nodes / idle_s
+    sent_bytes = fleet.traffic.bytes - bytes_before
 
-    rounds = _spread(fleet, watch, swim)
+    rounds, spread_last_s = _spread(fleet, watch, swim)
     first_suspected_s, first_dead_s, last_dead_s = _detection(fleet, watch, swim, seed)
     return Calm(
         nodes=nodes,
         spread_rounds_median=median(rounds),
         spread_rounds_last=max(rounds),
+        spread_last_s=spread_last_s,
         first_suspected_s=first_suspected_s,
         first_dead_s=first_dead_s,
         last_dead_s=last_dead_s,
-        messages_per_node_s=messages,
-        bytes_per_node_s=(fleet.traffic.bytes - bytes_before) / nodes / idle_s,
+        messages_per_node_s=sum(sent) / nodes / idle_s,
+        bytes_per_node_s=sent_bytes / nodes / idle_s,
         busiest_over_mean=max(sent) / fmean(sent),
         events=fleet.events,
         wall_s=time.perf_counter() - wall,
@@ -156,7 +159,6 @@ def measure_rough(
         swim=swim if lifeguard else without_lifeguard(swim),
         loss=loss,
         sick_share=sick_share,
-        told_of_lag=lifeguard,
     )
     fleet = Fleet(config, watch.observe)
     fleet.start()
@@ -188,20 +190,19 @@ def verdicts(calm: Sequence[Calm], rough: Sequence[Rough], swim: SwimConfig = LA
     return found
 
 
-def _spread(fleet: Fleet, watch: _Watch, swim: SwimConfig) -> list[float]:
-    """Start one rumour; after how many gossip rounds each other node had it."""
+def _spread(fleet: Fleet, watch: _Watch, swim: SwimConfig) -> tuple[list[int], float]:
+    """Start one rumour; through how many mouths it came to each node, and the seconds until all knew."""
     source = fleet.swims[0]
     assert source is not None
     watch.rumour = source.me.id
+    watch.rounds[source.me.id] = 0
     began = fleet.now
     fleet.command(0, source.update_self(began, meta=(("rumour", "1"),)))
-    watch.learned[0] = began
+    count = len(fleet.swims)
     limit = began + SPREAD_LIMIT_ROUNDS * swim.gossip_period_s
-    _run_until(fleet, limit, swim.gossip_period_s, lambda: len(watch.learned) == len(fleet.swims))
-    assert len(watch.learned) == len(fleet.swims), (
-        f"{len(fleet.swims) - len(watch.learned)} nodes missed the rumour"
-    )
-    return [(at - began) / swim.gossip_period_s for at in watch.learned.values()]
+    _run_until(fleet, limit, swim.gossip_period_s, lambda: len(watch.rounds) == count)
+    assert len(watch.rounds) == count, f"{count - len(watch.rounds)} of {count} nodes missed the rumour"
+    return list(watch.rounds.values()), watch.learned_at - began
 
 
 def _detection(fleet: Fleet, watch: _Watch, swim: SwimConfig, seed: int) -> tuple[float, float, float]:

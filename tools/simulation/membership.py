@@ -4,11 +4,13 @@ What is checked after every step, on the node that took it:
 
 * incarnations only grow, in every view and at their owner, and nobody else raises one;
 * no resurrection: who was dead or gone at incarnation i in a view is never in the ring there at i or below;
+* no accusation is forgotten: whoever heard one at incarnation i knows the accused at i or above from then on, also
+  when it was dead to it already (``Dead@1``, ``Dead@10``, ``Alive@2`` resurrects nobody);
 * one record: all views that know (id, incarnation, session) know the same address and the rest;
 * a running process never sees itself as anything but alive, unless it is leaving;
 * nobody is refused as a double of a process that does not run: in this world every id has one process at
 most;
-* views hold only ids that exist.
+* views hold only ids that exist, and the queue of rumours no more than one for each.
 
 And in the end: within ``healing_limit_s`` after the last fault, every view shows every running node alive
 at its own incarnation, nobody else in the ring, and all digests are equal.
@@ -17,9 +19,12 @@ at its own incarnation, nobody else in the ring, and all digests are equal.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from random import Random
 
 from membership.config import LAN, LOCAL, SwimConfig
 from membership.effects import Announce, ConflictingIdentity, Effect, Persist, Send
+from membership.messages import Ack, Gossip, Ping, PingRequest, SyncState
 from membership.swim import Swim
 from membership.view import Member, NodeId, Status
 from p2p.protocol import wire_format
@@ -36,6 +41,7 @@ __all__ = ["MembershipScenario", "SwimProcess", "WireCodec", "healing_limit_s", 
 
 WALL_CLOCK_AT_START_MS = 1_700_000_000_000
 PHASE_IN_PERIODS = (25.0, 80.0)  # how long the faults last, in probe periods
+MAX_STEPS = 60_000  # ten times what the busiest seed of a thousand needs: beyond it there is a storm
 _WIRE = wire_format()
 
 
@@ -45,6 +51,7 @@ class SwimProcess:
     def __init__(self, node: Node, swim: Swim, conflict: Callable[[Node, ConflictingIdentity], None]) -> None:
         self.swim = swim
         self.leaving = False
+        self.heard: tuple[object, str] | None = None  # the message of this step, and its sender
         self._node = node
         self._conflict = conflict
 
@@ -54,10 +61,12 @@ class SwimProcess:
 
     def receive(self, message: object, sender: str, now: float) -> list[Effect]:
         """See ``Process``."""
+        self.heard = message, sender
         return self.swim.receive(message, NodeId(sender), now)  # type: ignore[arg-type]  # as decoded
 
     def tick(self, now: float) -> list[Effect]:
         """See ``Process``."""
+        self.heard = None
         return self.swim.tick(now)
 
     def next_deadline(self) -> float:
@@ -131,7 +140,7 @@ def healing_limit_s(config: SwimConfig, nodes: int) -> float:
     reconnect_s = 2 * nodes * config.reconnect_period_s
     probe_s = nodes * config.probe_period_s * (1 + config.awareness_max)
     suspicion_s = config.suspicion_max_mult * config.suspicion_min_s(nodes)
-    return reconnect_s + 2 * config.sync_period_s + probe_s + suspicion_s
+    return reconnect_s + config.sync_period_s + probe_s + suspicion_s
 
 
 class MembershipScenario:
@@ -158,7 +167,7 @@ class MembershipScenario:
     ) -> None:
         draw = child_random(seed, "scenario")
         self.count = draw.randint(3, 9) if nodes is None else nodes
-        self.profile_name, self.profile = draw.choice([("local", LOCAL), ("lan", LAN)])
+        self.profile_name, self.profile = _draw_profile(child_random(seed, "profile"))
         self.anchors = draw.randint(
             1, min(3, self.count)
         )  # seeds that every node knows; they never move or vanish
@@ -171,6 +180,7 @@ class MembershipScenario:
             Network(child_random(seed, "network"), self.config.conditions),
             trace=trace,
             codec=WireCodec() if codec else ObjectCodec(),
+            max_steps=MAX_STEPS,
         )
         self.world.checks.append(self._check)
         self.healing_limit_s = healing_limit_s(self.profile, self.count)
@@ -275,9 +285,22 @@ class MembershipScenario:
     def _check(self, node: Node) -> None:
         process = node.process
         assert isinstance(process, SwimProcess)
-        self._invariants.check(node, process.swim, leaving=process.leaving)
+        self._invariants.check(node, process)
         if process.leaving and process.swim.has_left:
             self.world.at(self.world.now, lambda: self._depart(node, process))
+
+
+def _draw_profile(draw: Random) -> tuple[str, SwimConfig]:
+    """One of the profiles, in some seeds so tight that forgetting and splitting are everyday."""
+    name, profile = draw.choice([("local", LOCAL), ("lan", LAN)])
+    if draw.random() < 0.25:
+        period_s = profile.probe_period_s
+        profile = replace(profile, gossip_to_dead_s=4 * period_s, reap_after_s=8 * period_s)
+        name += ", forgetful"
+    if draw.random() < 0.25:
+        profile = replace(profile, sync_members_max=2, rumour_bytes_max=200, relays_max=2, challenges_max=1)
+        name += ", tight"
+    return name, profile
 
 
 class Invariants:
@@ -289,24 +312,37 @@ class Invariants:
         self._records: dict[tuple[NodeId, int, int], Member] = {}
         self._seen: dict[str, _Seen] = {}
 
-    def check(self, node: Node, swim: Swim, *, leaving: bool) -> None:
+    def check(self, node: Node, process: SwimProcess) -> None:
         """Raise ``Violation`` where the node that just took a step broke one."""
+        swim = process.swim
+        if process.heard is not None and not swim.stopped:
+            self._check_heard(node, swim, *process.heard)
         seen = self._seen.get(node.name)
         if seen is None or seen.boot != node.boots:
             seen = self._seen[node.name] = _Seen(node.boots)
         if swim.version == seen.version:
             return
         seen.version = swim.version
-        me = swim.me
-        self._issued[me.id] = max(self._issued.get(me.id, 0), me.incarnation)
+        self._issued[swim.me.id] = max(self._issued.get(swim.me.id, 0), swim.me.incarnation)
+        # The machine shows its queue to nobody; that it is bounded is a promise all the same.
+        if len(swim._beliefs.queue) > len(self._names):
+            raise Violation(f"{node.name} has {len(swim._beliefs.queue)} rumours on {len(self._names)} ids")
         view = swim.view
         if [member.id for member in view] != sorted({member.id for member in view}):
             raise Violation(f"{node.name}'s view is not sorted or holds an id twice")
-        own = view.get(me.id)
-        if own is None or (own.status is not Status.ALIVE and not leaving):
+        own = view.get(swim.me.id)
+        if own is None or (own.status is not Status.ALIVE and not process.leaving):
             raise Violation(f"{node.name} runs and sees itself as {_brief(own)}")
         for member in view:
             self._check_member(node, seen, member)
+
+    def _check_heard(self, node: Node, swim: Swim, message: object, sender: str) -> None:
+        for member in _records_in(message, swim.me.id):
+            if member.status is Status.ALIVE or member.id in (swim.me.id, sender):
+                continue
+            known = swim._beliefs.known(member.id)  # a tombstone counts; the view does not show those
+            if known is None or known.incarnation < member.incarnation:
+                raise Violation(f"{node.name} heard {_brief(member)} from {sender} and holds {_brief(known)}")
 
     def _check_member(self, node: Node, seen: _Seen, member: Member) -> None:
         here = f"in the view of {node.name}"
@@ -326,6 +362,18 @@ class Invariants:
         facts = _without_status(member)
         if self._records.setdefault(key, facts) != facts:
             raise Violation(f"two records of {_brief(member)}: {self._records[key]} and {facts}")
+
+
+def _records_in(message: object, reader: NodeId) -> tuple[Member, ...]:
+    """The records that ``reader`` takes from a message."""
+    match message:
+        case Ping(target=target) if target != reader:
+            return ()
+        case Ping() | Ack() | PingRequest() | Gossip():
+            return tuple(rumour.member for rumour in message.rumours)
+        case SyncState():
+            return message.members
+    return ()
 
 
 class _Seen:
