@@ -160,7 +160,8 @@ class FixedLength:
                     if end < 0:
                         return
                     raise InputError(
-                        f"{shown(split.name)}: has shrunk to {position:,} bytes since the job began"
+                        f"{shown(split.name)}: has shrunk since the job began: nothing is there from byte "
+                        f"{position:,} on, but a split of it ends at byte {end:,}"
                     )
                 yield _FixedBatch(split.name, position, data, self.length)
                 position += len(data)

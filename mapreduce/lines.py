@@ -34,11 +34,11 @@ TAIL_BYTES = 8 << 10
 NEWLINE = 0x0A
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
-# Encodings (by codecs.lookup(...).name) in which every line stands for itself; a test checks each of them
-# character by character.
+# Encodings (by codecs.lookup(...).name) in which every line stands for itself; a test checks each of them.
+# EUC-JP is not one: behind the byte 8F its decoder takes a line end for the rest of a broken character.
 _LINEWISE = frozenset(
     """
-    ascii utf-8 gbk gb2312 gb18030 big5 big5hkscs cp932 cp949 cp950 euc_jp euc_jis_2004 euc_jisx0213 euc_kr
+    ascii utf-8 gbk gb2312 gb18030 big5 big5hkscs cp932 cp949 cp950 euc_kr
     johab shift_jis shift_jis_2004 shift_jisx0213 koi8-r koi8-t koi8-u kz1048 ptcp154 tis-620 hp-roman8
     cp437 cp720 cp737 cp775 cp850 cp852 cp855 cp856 cp857 cp858 cp860 cp861 cp862 cp863 cp864 cp865 cp866
     cp869 cp874 cp1006 cp1125 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258
@@ -195,8 +195,8 @@ def _read(file: BinaryIO, split: Split, size_bytes: int) -> bytes:
 def _check_whole(split: Split, size_bytes: int) -> None:
     if size_bytes < split.end:
         raise InputError(
-            f"{shown(split.name)}: has shrunk to {size_bytes:,} bytes since the job began; "
-            f"a split of it ends at byte {split.end:,}"
+            f"{shown(split.name)}: has shrunk since the job began: nothing is there from byte "
+            f"{size_bytes:,} on, but a split of it ends at byte {split.end:,}"
         )
 
 
@@ -372,33 +372,31 @@ def text_batches(
     Raises:
         InputError: a line is longer than `max_record_bytes` characters.
     """
-    decoder = _MarkingDecoder(codec, errors)
-    text, first_line, read_bytes, at_start = "", 1, 0, True
+    decoder = _MarkingDecoder(split.name, codec, errors)
+    text, first_line, size_bytes, at_start = "", 1, 0, True
     while True:
+        # Doubling keeps the work of joining a long line's pieces linear.
         chunk = _read(file, split, max(batch_bytes, len(text)))
         fresh = decoder.decode(chunk)
         if at_start and fresh:
             fresh, at_start = fresh.removeprefix("\ufeff"), False
+        size_bytes += len(chunk)
         text += fresh
-        if text.endswith("\r") and chunk:
-            done = text[:-1]
-        else:
-            done = text
-        read_bytes += len(chunk)
-        done = done.replace("\r\n", "\n").replace("\r", "\n")
-        stop = done.rfind("\n") + 1 if chunk else len(done)
+        # A \r at the very end may be the first half of \r\n.
+        undecided = "\r" if chunk and text.endswith("\r") else ""
+        text = text.removesuffix(undecided).replace("\r\n", "\n").replace("\r", "\n")
+        stop = text.rfind("\n") + 1 if chunk else len(text)
         if stop:
-            lines = done[:stop]
-            count = lines.count(BAD_MARK)
-            problems, decoder.problems = decoder.problems[:count], decoder.problems[count:]
-            yield TextBatch(split.name, read_bytes, lines, first_line, problems)
-            first_line += lines.count("\n")
-            text, read_bytes = done[stop:] + text[len(text) - (text.endswith("\r") and bool(chunk)) :], 0
+            problems = decoder.take_problems(text.count(BAD_MARK, 0, stop))
+            yield TextBatch(split.name, size_bytes, text[:stop], first_line, problems)
+            first_line += text.count("\n", 0, stop)
+            size_bytes = 0
         elif len(text) > max_record_bytes:
             raise InputError(
                 f"{shown(split.name)}, line {first_line:,}: longer than {max_record_bytes:,} characters; "
                 "is this a file of lines? If so, raise max_record_bytes= of its reader"
             )
+        text = text[stop:] + undecided
         if not chunk:
             return
 
@@ -409,11 +407,17 @@ class _MarkingDecoder:
     With errors other than "strict" the codec itself knows what to put, and nothing is marked.
     """
 
-    def __init__(self, codec: str, errors: str) -> None:
+    def __init__(self, name: str, codec: str, errors: str) -> None:
+        self._name = shown(name)
         self._codec = codec
         self._decoder = codecs.getincrementaldecoder(codec)(errors)
         self._position = 0  # of the next chunk in the file
-        self.problems: list[str] = []
+        self._problems: list[str] = []
+
+    def take_problems(self, count: int) -> list[str]:
+        """Return what is to be said of the next `count` marks."""
+        taken, self._problems = self._problems[:count], self._problems[count:]
+        return taken
 
     def decode(self, chunk: bytes) -> str:
         """Decode the next bytes of the file; b"" ends it."""
@@ -431,7 +435,13 @@ class _MarkingDecoder:
                 self._decoder.setstate((b"", state[1]))
                 pieces += [self._decoder.decode(whole[: error.start]), BAD_MARK]
                 at_byte = end - len(whole) + error.start
-                self.problems.append(f"byte {at_byte:,}: {not_decodable(self._codec, error)}")
+                self._problems.append(f"byte {at_byte:,}: {not_decodable(self._codec, error)}")
                 data = whole[error.end :]
+            except UnicodeError as error:
+                # UTF-16 and UTF-32 without a byte order mark, which only they and not their -le and -be need.
+                raise InputError(
+                    f"{self._name}: not valid {self._codec} ({error}); choose the byte order, as in "
+                    f"--encoding {self._codec}-le"
+                ) from None
         self._position = end
         return "".join(pieces)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapreduce import Csv, FixedLength, Pairs, Text, WholeFile
@@ -242,6 +242,7 @@ def source(size_bytes: int, *, splittable: bool = True, name: str = "a") -> Sour
     return Source(path=f"/{name}", name=name, size_bytes=size_bytes, splittable=splittable)
 
 
+@settings(derandomize=True, deadline=None)
 @given(
     st.lists(st.integers(0, 3_000), max_size=4),
     st.integers(1, 700),

@@ -45,7 +45,12 @@ def test_a_compressed_file_is_what_was_compressed(tmp_path: Path, ending: str) -
 
 
 @all_endings
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+    derandomize=True,
+    max_examples=25,
+)
 @given(pieces=st.lists(st.binary(max_size=300), max_size=6), sizes=st.lists(st.integers(1, 400), min_size=1))
 def test_concatenated_streams_are_one_stream_however_it_is_read(
     tmp_path: Path, ending: str, pieces: list[bytes], sizes: list[int]
