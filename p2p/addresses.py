@@ -31,6 +31,15 @@ class HostPort:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def is_numeric(self) -> bool:
+        """Whether the host is a number, so that connecting asks no resolver."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it.  A name that is not resolved yet counts as reachable."""
         try:

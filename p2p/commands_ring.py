@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +29,14 @@ DEFAULT_ADDRESS = "127.0.0.1:7700"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _Repeatable(click.Option):
+    """An option that may be given several times, and in the settings file once, without a list around it."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Let one string stand for a list of one."""
+        return super().type_cast_value(ctx, [value] if isinstance(value, str) else value)
+
+
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for option in reversed(options):
@@ -41,9 +49,7 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 _key_options = _options(
     click.option(
         "--keys",
-        "keys_directory",
         type=click.Path(path_type=Path),
-        envvar="RINGREDUCE_KEYS",
         help="Directory of the cluster's keys [default: below ~/.local/state/ringreduce].",
     ),
     click.option("--cluster", help="The cluster's name [default: that of the keys, or 'default']."),
@@ -52,16 +58,13 @@ _token_option = click.option(
     "--token", help="A token instead of key files; best given as RINGREDUCE_TOKEN, which ps does not show."
 )
 _format_option = click.option(
-    "--format", "output_format", type=click.Choice(["text", "json"]), default="text", show_default=True
+    "--format", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
 _peer_options = _options(
     click.option(
         "--peer",
-        "peers",
-        multiple=True,
-        default=[DEFAULT_ADDRESS],
+        default=DEFAULT_ADDRESS,
         show_default=True,
-        envvar="RINGREDUCE_PEER",
         metavar="ADDR[,ADDR…]",
         help="The peer to ask; further ones are asked when it does not answer.",
     ),
@@ -117,7 +120,7 @@ def peer(
     profile: str | None,
     advertise: str | None,
     bulk_port: int,
-    keys_directory: Path | None,
+    keys: Path | None,
     cluster: str | None,
     token: str | None,
     lifeline: int | None,
@@ -133,7 +136,7 @@ def peer(
 
     config = PeerConfig.from_text(
         listen=listen,
-        join=_split(join),
+        join=tuple(part for text in join for part in _split(text)),
         advertise=advertise,
         bulk_port=bulk_port,
         data=data,
@@ -141,7 +144,7 @@ def peer(
         zone=zone,
         weight=weight,
         profile=profile,
-        keys=_key_source(keys_directory, cluster, token),
+        keys=_key_source(keys, cluster, token),
     )
     return run_peer(config, lifeline=lifeline, die_with_parent=die_with_parent)
 
@@ -163,7 +166,7 @@ def swarm(
     port: int | None,
     slots: int | None,
     quiet: bool,
-    keys_directory: Path | None,
+    keys: Path | None,
     cluster: str | None,
 ) -> int:
     """Start N peers on this machine.
@@ -174,7 +177,7 @@ def swarm(
     from p2p.swarm_command import run_swarm
 
     options = []
-    for name, value in (("--keys", keys_directory), ("--cluster", cluster), ("--slots", slots)):
+    for name, value in (("--keys", keys), ("--cluster", cluster), ("--slots", slots)):
         if value is not None:
             options += [name, str(value)]
     return run_swarm(count, data=data, port=port, options=options, quiet=quiet)
@@ -185,7 +188,7 @@ def swarm(
 
 @click.command(cls=Command, short_help="Who is in the ring.")
 @_peer_options
-def members(output_format: str, **where_to: Any) -> None:
+def members(format: str, **where_to: Any) -> None:
     """Show the members as a peer sees them.
 
     In JSON the row of the peer that answered also holds what it has refused, by kind, and its other counters.
@@ -195,7 +198,7 @@ def members(output_format: str, **where_to: Any) -> None:
     with _client(**where_to) as client:
         answer = client.ask(AskMembers(number=0), MembersAre)
     rows = [_row(member) for member in answer.members]
-    if output_format == "json":
+    if format == "json":
         for row in rows:
             if row["id"] == answer.me:
                 row["refused"] = dict(answer.refused)
@@ -215,14 +218,14 @@ def members(output_format: str, **where_to: Any) -> None:
 @click.argument("key")
 @click.option("--count", type=click.IntRange(1, 1_024), default=3, show_default=True, help="How many owners.")
 @_peer_options
-def where(key: str, count: int, output_format: str, **where_to: Any) -> None:
+def where(key: str, count: int, format: str, **where_to: Any) -> None:
     """Show the owners of KEY, nearest first, and why it is them."""
     from p2p.questions import AskWhere, WhereIs
 
     with _client(**where_to) as client:
         answer = client.ask(AskWhere(number=0, key=key, count=count), WhereIs)
     rows = [{"rank": rank, **_row(member)} for rank, member in enumerate(answer.owners, start=1)]
-    if output_format == "json":
+    if format == "json":
         _print_json(rows)
         return
     _print_table(rows, ("rank", "id", "address", "status", "zone"))
@@ -234,7 +237,7 @@ def where(key: str, count: int, output_format: str, **where_to: Any) -> None:
 @click.command(cls=Command, short_help="Why a member is believed alive, suspect or dead.")
 @click.argument("node", metavar="NODE")
 @_peer_options
-def why(node: str, output_format: str, **where_to: Any) -> int:
+def why(node: str, format: str, **where_to: Any) -> int:
     """Tell the story of NODE as a peer knows it: who suspected it, who confirmed, who refuted, and when.
 
     NODE is a node id or its beginning.
@@ -243,7 +246,7 @@ def why(node: str, output_format: str, **where_to: Any) -> int:
 
     with _client(**where_to) as client:
         answer = client.ask(AskWhy(number=0, node=node), WhyIs)
-    if output_format == "json":
+    if format == "json":
         _print_json([{**_row(story.member), "history": _history(story)} for story in answer.stories])
     else:
         for story in answer.stories:
@@ -256,7 +259,7 @@ def why(node: str, output_format: str, **where_to: Any) -> int:
 
 @click.command(cls=Command, short_help="Follow membership events.")
 @_peer_options
-def monitor(output_format: str, **where_to: Any) -> None:
+def monitor(format: str, **where_to: Any) -> None:
     """Print membership events as a peer sees them, one a line, until Ctrl-C."""
     import time
 
@@ -266,7 +269,7 @@ def monitor(output_format: str, **where_to: Any) -> None:
             if event.event != "watching" and event.sequence > told + 1:
                 click.echo(f"{event.sequence - told - 1} events were missed", err=True)
             told = event.sequence
-            if output_format == "json":
+            if format == "json":
                 click.echo(json.dumps({"time": time.time(), **_event_row(event)}))
             else:
                 stamp = time.strftime("%H:%M:%S")
@@ -281,7 +284,7 @@ def monitor(output_format: str, **where_to: Any) -> None:
 @click.command(cls=Command, short_help="Make, or bring, the cluster's keys.")
 @_key_options
 @click.option("--token", metavar="TOKEN|-", help="Take the keys from a token; '-' reads it from stdin.")
-def init(keys_directory: Path | None, cluster: str | None, token: str | None) -> int:
+def init(keys: Path | None, cluster: str | None, token: str | None) -> int:
     """Make the keys of a new cluster, or take those of an existing one from a token.
 
     Where the cluster runs, 'ringreduce token' prints the token.  Keys that lie there already are
@@ -296,7 +299,7 @@ def init(keys_directory: Path | None, cluster: str | None, token: str | None) ->
         made = key_files.generate(cluster or key_files.DEFAULT_CLUSTER, new_key_pair)
     else:
         made = _key_source(None, cluster, token).load().keys
-    directory = _key_source(keys_directory, made.cluster, None).path
+    directory = _key_source(keys, made.cluster, None).path
     path = directory / key_files.KEY_FILE
     if not key_files.store(made, directory):
         click.echo(
@@ -315,11 +318,9 @@ def init(keys_directory: Path | None, cluster: str | None, token: str | None) ->
     show_default=True,
     help="What its holder may do: join as a peer, hand in jobs, or only look.",
 )
-@click.option(
-    "--peer", "peers", multiple=True, metavar="ADDR", help="An address for the newcomer to begin with."
-)
+@click.option("--peer", default="", metavar="ADDR[,ADDR…]", help="Addresses for the newcomer to begin with.")
 @_key_options
-def token(role: str, peers: Sequence[str], keys_directory: Path | None, cluster: str | None) -> None:
+def token(role: str, peer: str, keys: Path | None, cluster: str | None) -> None:
     """Print a token on stdout.  It holds secret keys: pass it on as you would a password."""
     from p2p.addresses import parse_address
     from p2p.keys import Token
@@ -327,8 +328,8 @@ def token(role: str, peers: Sequence[str], keys_directory: Path | None, cluster:
 
     wanted = Role.from_label(role)
     assert wanted is not None, "click has checked the choice"
-    addresses = tuple(str(parse_address(address)) for address in _split(peers))
-    held = _key_source(keys_directory, cluster, None).load().keys
+    addresses = tuple(str(parse_address(address)) for address in _split(peer))
+    held = _key_source(keys, cluster, None).load().keys
     click.echo(Token(held.restricted_to(wanted), addresses).to_text())
 
 
@@ -336,16 +337,16 @@ def token(role: str, peers: Sequence[str], keys_directory: Path | None, cluster:
 @_format_option
 @_key_options
 @_token_option
-def keys(output_format: str, keys_directory: Path | None, cluster: str | None, token: str | None) -> None:
+def keys(format: str, keys: Path | None, cluster: str | None, token: str | None) -> None:
     """List the keys: the public halves, and of which role the secret half is here."""
-    source = _key_source(keys_directory, cluster, token)
+    source = _key_source(keys, cluster, token)
     held = source.load().keys
     pairs = {"ring": held.ring, **{role.label: pair for role, pair in sorted(held.roles.items())}}
     rows = [
         {"cluster": held.cluster, "role": name, "public": pair.public, "secret": pair.secret is not None}
         for name, pair in pairs.items()
     ]
-    if output_format == "json":
+    if format == "json":
         _print_json(rows)
         return
     _print_table(rows, ("cluster", "role", "public", "secret"))
@@ -354,8 +355,8 @@ def keys(output_format: str, keys_directory: Path | None, cluster: str | None, t
 # ---- shared ------------------------------------------------------------
 
 
-def _split(addresses: Iterable[str]) -> tuple[str, ...]:
-    return tuple(part for address in addresses for part in address.split(",") if part)
+def _split(addresses: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in addresses.split(",") if part.strip())
 
 
 def _key_source(directory: Path | None, cluster: str | None, token: str | None) -> KeySource:
@@ -366,15 +367,15 @@ def _key_source(directory: Path | None, cluster: str | None, token: str | None) 
 
 def _client(
     *,
-    peers: Sequence[str],
+    peer: str,
     timeout: float,
-    keys_directory: Path | None,
+    keys: Path | None,
     cluster: str | None,
     token: str | None,
 ) -> Client:
     from p2p.client import Client
 
-    return Client(_key_source(keys_directory, cluster, token).load().keys, _split(peers), timeout_s=timeout)
+    return Client(_key_source(keys, cluster, token).load().keys, _split(peer), timeout_s=timeout)
 
 
 def _row(member: Member) -> dict[str, Any]:

@@ -16,20 +16,20 @@ from p2p.errors import AddressInUse, KeysUnusable, OversizedFrame
 from p2p.keys import KeySet
 from p2p.roles import Role
 from p2p.transport import (
-    MAX_BULK_BYTES,
-    MAX_BULK_PARTS,
     Arrival,
     BulkArrival,
     Connection,
     LinkFailed,
     Notice,
     StrangerRefused,
+    check_bulk,
 )
 from p2p.wire import MAX_CONTROL_BYTES
 
 __all__ = ["MemoryNetwork", "MemoryTransport"]
 
-QUEUE_LIMIT = 512  # frames in an inbox
+QUEUE_LIMIT = 512  # control frames in an inbox
+BULK_QUEUE_LIMIT = 8
 MAX_NOTICES = 4_096
 
 
@@ -106,12 +106,9 @@ class MemoryTransport:
 
     def send_bulk(self, to: str, parts: Sequence[bytes | memoryview]) -> bool:
         """See `Transport.send_bulk`."""
-        if not 0 < len(parts) <= MAX_BULK_PARTS:
-            raise OversizedFrame(len(parts), MAX_BULK_PARTS)
-        for part in parts:
-            _check_size(len(part), MAX_BULK_BYTES)
+        check_bulk(parts)
         end, role = self._knock(to.removesuffix("/bulk"))
-        if end is None or role is None or len(end._bulk_inbox) >= QUEUE_LIMIT:
+        if end is None or role is None or len(end._bulk_inbox) >= BULK_QUEUE_LIMIT:
             return False
         copies = tuple(memoryview(bytes(part)) for part in parts)
         end._bulk_inbox.append(BulkArrival(copies, role, self.address))

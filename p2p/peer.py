@@ -109,6 +109,8 @@ class Peer:
         self.swim.observe_lag(now - self._due_at, now)
         for arrival in self._transport.receive(FRAMES_PER_TURN):
             self._take(arrival, now)
+        # Nobody here takes bulk messages; one that lay unread would keep every wait from waiting.
+        self._counters["bulk_unwanted"] += len(self._transport.receive_bulk(FRAMES_PER_TURN))
         for service in self._services:
             if service.next_deadline() <= now:
                 self._perform(service.tick(now), now)
@@ -176,7 +178,7 @@ class Peer:
             return
         if envelope.ring_digest != self._digest():
             self._counters["frames_with_another_view"] += 1
-        origin = Origin(envelope.sender, arrival.role, arrival.connection)
+        origin = Origin(envelope.sender, envelope.incarnation, arrival.role, arrival.connection)
         self._perform(service.receive(message, origin, now), now)
 
     def _refuse(self, arrival: Arrival, refusal: WireError, now: float) -> None:

@@ -25,11 +25,12 @@ __all__ = ["Effect", "Origin", "Reply", "Service"]
 class Origin:
     """Where a message came from.
 
-    `node` is what the sender calls itself; `role` is what its key proves; `connection` is where an answer
-    goes, None where the message itself is an answer.
+    `node` and `incarnation` are what the sender says of itself, the latter to tell its lives apart; `role` is
+    what its key proves; `connection` is where an answer goes, None where the message itself is an answer.
     """
 
     node: NodeId
+    incarnation: int
     role: Role
     connection: Connection | None
 

@@ -27,6 +27,9 @@ __all__ = ["LocalPeers", "PeerProcess", "PeerStartFailed"]
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 8.0
 MAX_PEERS = 256
+_OF_ONE_PEER = frozenset(
+    f"RINGREDUCE_{name}" for name in ("ADVERTISE", "BULK_PORT", "DATA", "JOIN", "LISTEN", "TOKEN")
+)
 
 
 class PeerStartFailed(PeerError):
@@ -133,8 +136,12 @@ class LocalPeers:
             command.append("--die-with-parent")
         if self._data is not None:
             command += ["--data", str(self._data / f"peer-{len(self._started)}")]
+        # What the environment says of one peer would be said of all of them: the same directory, the same
+        # port.
+        environment = {name: value for name, value in os.environ.items() if name not in _OF_ONE_PEER}
         process = subprocess.Popen(
             command,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if self._quiet else None,

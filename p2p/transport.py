@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from p2p.errors import OversizedFrame
 from p2p.roles import Role
 
 __all__ = [
@@ -35,10 +36,22 @@ __all__ = [
     "Notice",
     "StrangerRefused",
     "Transport",
+    "check_bulk",
 ]
 
-MAX_BULK_BYTES = 4 * 1024 * 1024  # of one part
+MAX_BULK_BYTES = 4 * 1024 * 1024  # of all parts of a message
 MAX_BULK_PARTS = 64
+
+
+def check_bulk(parts: Sequence[bytes | memoryview]) -> None:
+    """Refuse what no bulk inbox would take.
+
+    Raises:
+        OversizedFrame: too many parts, or too large together.
+    """
+    size = sum(len(part) for part in parts)
+    if size > MAX_BULK_BYTES or not 0 < len(parts) <= MAX_BULK_PARTS:
+        raise OversizedFrame(size, MAX_BULK_BYTES)
 
 
 class Connection:
@@ -124,7 +137,7 @@ class Transport(Protocol):
             False if the link takes no more now; nothing was sent, try again after `wait`.
 
         Raises:
-            OversizedFrame: a part is larger than `MAX_BULK_BYTES`, or there are more than `MAX_BULK_PARTS`.
+            OversizedFrame: all together are larger than `MAX_BULK_BYTES`, or more than `MAX_BULK_PARTS`.
         """
 
     def receive(self, most: int) -> list[Arrival]:

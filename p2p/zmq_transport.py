@@ -43,7 +43,7 @@ from itertools import count
 import zmq
 from zmq.utils import z85
 
-from p2p.addresses import HostPort
+from p2p.addresses import HostPort, parse_address
 from p2p.errors import AddressInUse, BadAddress, KeysUnusable, OversizedFrame, SelfTestFailed
 from p2p.handshakes import DoorEvent, DoorLedger
 from p2p.keys import KeyPair, KeySet
@@ -57,6 +57,7 @@ from p2p.transport import (
     LinkFailed,
     Notice,
     StrangerRefused,
+    check_bulk,
 )
 from p2p.wire import MAX_CONTROL_BYTES
 from p2p.zap import ZAP_DOMAIN, judge
@@ -72,7 +73,9 @@ MAX_WAITING = 64
 MAX_LINKS = 512
 MAX_ANSWERS = 4_096
 MAX_NOTICES = 4_096
-QUEUE_LIMIT = 256  # frames in a pipe, each way
+QUEUE_LIMIT = 256  # control frames in a pipe, each way
+BULK_QUEUE_LIMIT = 4  # bulk messages in a pipe: this times MAX_BULK_BYTES is memory
+BULK_STUCK_LIMIT_S = 30.0  # a receiver of bulk may be slow; the link is how it says so
 BACKLOG = 1_024
 HARD_LIMIT_BYTES = MAX_BULK_BYTES + 256  # of a frame as it travels: encryption adds 33 bytes
 MAX_SOCKETS = 4_096
@@ -112,6 +115,7 @@ class _Link:
     """A DEALER to one address, and the frames that wait for its connection."""
 
     address: str
+    bulk: bool
     socket: zmq.Socket[bytes]
     monitor: zmq.Socket[bytes] | None  # closed once the connection stands
     used_at: float
@@ -202,11 +206,7 @@ class ZmqTransport:
 
     def send_bulk(self, to: str, parts: Sequence[bytes | memoryview]) -> bool:
         """See `Transport.send_bulk`."""
-        if not 0 < len(parts) <= MAX_BULK_PARTS:
-            raise OversizedFrame(len(parts), MAX_BULK_PARTS)
-        for part in parts:
-            if len(part) > MAX_BULK_BYTES:
-                raise OversizedFrame(len(part), MAX_BULK_BYTES)
+        check_bulk(parts)
         link = self._link(to, bulk=True)
         return link is not None and self._try_send(link, parts)
 
@@ -267,7 +267,8 @@ class ZmqTransport:
             while link.waiting and link.waiting[0][0] <= now:
                 link.waiting.popleft()
                 self._dropped += 1
-            stuck = link.stuck_since is not None and now - link.stuck_since >= STUCK_LIMIT_S
+            patience_s = BULK_STUCK_LIMIT_S if link.bulk else STUCK_LIMIT_S
+            stuck = link.stuck_since is not None and now - link.stuck_since >= patience_s
             if stuck or now - link.used_at >= IDLE_LIMIT_S:
                 self._close_link(key)
 
@@ -302,8 +303,9 @@ class ZmqTransport:
         doorman = self._context.socket(zmq.ROUTER)
         doorman.bind("inproc://zeromq.zap.01")  # before the inboxes, which ask it
         self._poll(doorman, lambda _events: self._answer_the_door(doorman, users))
-        self._inbox, port = self._open_inbox(listen, self._ledger)
-        self._bulk_inbox, bulk = self._open_inbox(HostPort(listen.host, bulk_port), self._bulk_ledger)
+        self._inbox, port = self._open_inbox(listen, self._ledger, QUEUE_LIMIT)
+        bulk_listen = HostPort(listen.host, bulk_port)
+        self._bulk_inbox, bulk = self._open_inbox(bulk_listen, self._bulk_ledger, BULK_QUEUE_LIMIT)
         told = advertise or listen
         self.address = str(HostPort(told.host, told.port if advertise and told.port else port))
         self.bulk_address = str(HostPort(told.host, bulk))
@@ -314,9 +316,11 @@ class ZmqTransport:
         self._poller.register(self._inbox, zmq.POLLIN)
         self._poller.register(self._bulk_inbox, zmq.POLLIN)
 
-    def _open_inbox(self, listen: HostPort, ledger: DoorLedger) -> tuple[zmq.Socket[bytes], int]:
+    def _open_inbox(
+        self, listen: HostPort, ledger: DoorLedger, queue_limit: int
+    ) -> tuple[zmq.Socket[bytes], int]:
         inbox = self._context.socket(zmq.ROUTER)
-        _harden(inbox)
+        _harden(inbox, queue_limit)
         inbox.setsockopt(zmq.CURVE_SERVER, 1)
         assert self._keys.ring.secret is not None
         inbox.setsockopt(zmq.CURVE_SECRETKEY, self._keys.ring.secret.encode())
@@ -388,19 +392,21 @@ class ZmqTransport:
                 self._close_link(next(iter(self._links)))
             try:
                 link = self._open_link(key)
-            except zmq.ZMQError as error:  # no descriptors left, or an address that libzmq cannot read
-                self._notices.append(LinkFailed(address, error.strerror or str(error)))
+            except (BadAddress, zmq.ZMQError) as error:  # or no descriptors left
+                self._notices.append(LinkFailed(address, str(error)))
                 return None
         link.used_at = self._clock()
         self._links.move_to_end(key)
         return link
 
     def _open_link(self, key: tuple[str, bool]) -> _Link:
-        address = key[0]
+        address, bulk = key
+        if not parse_address(address).is_numeric:
+            raise BadAddress(f"{address} holds a name: addresses on the wire are numbers")
         socket = self._context.socket(zmq.DEALER)
         monitor = None
         try:
-            self._make_client(socket, self._pair, address)
+            self._make_client(socket, self._pair, address, bulk=bulk)
             monitor = self._monitor(socket, _LINK_EVENTS)
             socket.connect(f"tcp://{address}")
         except zmq.ZMQError:
@@ -408,15 +414,17 @@ class ZmqTransport:
                 if made is not None:
                     made.close(linger=0)
             raise
-        link = _Link(address, socket, monitor, self._clock())
+        link = _Link(address, bulk, socket, monitor, self._clock())
         self._links[key] = link
         self._poll(monitor, lambda _events: self._link_news(link))
         self._poll(socket, lambda events: self._link_ready(link, events))
         return link
 
-    def _make_client(self, socket: zmq.Socket[bytes], pair: KeyPair, address: str) -> None:
+    def _make_client(
+        self, socket: zmq.Socket[bytes], pair: KeyPair, address: str, *, bulk: bool = False
+    ) -> None:
         assert pair.secret is not None
-        _harden(socket)
+        _harden(socket, BULK_QUEUE_LIMIT if bulk else QUEUE_LIMIT)
         socket.setsockopt(zmq.CURVE_SERVERKEY, self._keys.ring.public.encode())
         socket.setsockopt(zmq.CURVE_PUBLICKEY, pair.public.encode())
         socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret.encode())
@@ -502,13 +510,13 @@ class ZmqTransport:
         del self._handlers[socket]
 
 
-def _harden(socket: zmq.Socket[bytes]) -> None:
+def _harden(socket: zmq.Socket[bytes], queue_limit: int) -> None:
     """What holds for every socket that touches a network."""
     for option, value in (
         (zmq.LINGER, 0),
         (zmq.MAXMSGSIZE, HARD_LIMIT_BYTES),
-        (zmq.SNDHWM, QUEUE_LIMIT),
-        (zmq.RCVHWM, QUEUE_LIMIT),
+        (zmq.SNDHWM, queue_limit),
+        (zmq.RCVHWM, queue_limit),
         (zmq.HANDSHAKE_IVL, int(HANDSHAKE_LIMIT_S * 1000)),
         (zmq.ZAP_ENFORCE_DOMAIN, 1),
         (zmq.TCP_MAXRT, 10_000),

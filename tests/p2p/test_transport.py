@@ -168,7 +168,7 @@ def test_a_frame_above_the_limit_is_refused_where_it_is_sent(opened: Opener) -> 
     with pytest.raises(OversizedFrame):
         sender.send(server.address, bytes(MAX_CONTROL_BYTES + 1))
     with pytest.raises(OversizedFrame):
-        sender.send_bulk(server.bulk_address, [bytes(MAX_BULK_BYTES + 1)])
+        sender.send_bulk(server.bulk_address, [bytes(MAX_BULK_BYTES // 2), bytes(MAX_BULK_BYTES // 2), b"x"])
     with pytest.raises(OversizedFrame):
         sender.send_bulk(server.bulk_address, [b""] * (MAX_BULK_PARTS + 1))
 
@@ -208,6 +208,30 @@ def test_a_receiver_that_does_not_read_costs_the_sender_a_bounded_number_of_fram
         return b"last" in seen
 
     pump([server, sender], read_and_retry)
+
+
+def test_bulk_waits_for_a_receiver_that_does_not_read_and_goes_on_when_it_does(opened: Opener) -> None:
+    server, sender = opened(), opened()
+    part = bytes(MAX_BULK_BYTES)
+    sent = 0
+
+    def blocked() -> bool:
+        nonlocal sent
+        while sender.send_bulk(server.bulk_address, [b"%d" % sent, part[:-8]]):
+            sent += 1
+            assert sent < 100, "nothing holds the sender back"
+        return sent > 0
+
+    pump([server, sender], blocked)
+    got: list[bytes] = []
+
+    def all_arrived() -> bool:
+        got.extend(bytes(arrival.parts[0]) for arrival in server.receive_bulk(2))
+        return len(got) == sent
+
+    pump([server, sender], all_arrived)
+    assert got == [b"%d" % number for number in range(sent)]
+    pump([server, sender], lambda: sender.send_bulk(server.bulk_address, [b"more"]))
 
 
 def test_only_as_much_is_received_as_was_asked_for(opened: Opener) -> None:
