@@ -34,7 +34,7 @@ from mapreduce.orders import (
     task_name,
 )
 from mapreduce.plan import Split
-from mapreduce.records import Pair, normal_key, order_key, pack_column
+from mapreduce.records import Pair, normal_key, order_key, pack_column, short_repr
 from mapreduce.runs import RunWriter, read_blocks
 from mapreduce.shuffle import (
     MapOutput,
@@ -51,7 +51,7 @@ from mapreduce.shuffle import (
 
 BATCH_BYTES = 1 << 20
 # A batch mapper repays its overhead over more records.
-LARGE_BATCH_BYTES = 4 << 20
+LARGE_BATCH_BYTES = 8 << 20
 PROGRESS_INTERVAL_S = 0.2
 CHUNK_PAIRS = 4096
 MAX_SPILL_BYTES = 512 << 20
@@ -179,7 +179,7 @@ class Attempt:
             return f"in the batch that begins at {self._batch.locate(0)}"
         if self._keys and self._inside is not None:
             left = getattr(self._inside, "__length_hint__", lambda: 0)()
-            return f"key {_short(self._keys[max(0, len(self._keys) - left - 1)])}"
+            return f"key {short_repr(self._keys[max(0, len(self._keys) - left - 1)])}"
         if isinstance(self._order, (MapOrder, SampleOrder)):
             return _describe(self._order.split)
         return ""
@@ -291,7 +291,8 @@ class Attempt:
     def _check_pair(self, pair: Any) -> None:
         if type(pair) is not tuple and not (isinstance(pair, (tuple, list)) and len(pair) == 2):
             raise JobDefinitionError(
-                f"the mapper gave {_short(pair)} (a {type(pair).__name__}); it must yield pairs, (key, value)"
+                f"the mapper gave {short_repr(pair)} (a {type(pair).__name__}); "
+                "it must yield pairs, (key, value)"
             )
 
     def _combine(self, keys: list[Any], columns: list[list[Any]]) -> Iterator[Pair]:
@@ -368,7 +369,7 @@ class Attempt:
             except (TypeError, ValueError):
                 wrong = next(pair for pair in chunk if not _is_pair(pair))
                 raise JobDefinitionError(
-                    f"the {role} gave {_short(wrong)} (a {type(wrong).__name__}); "
+                    f"the {role} gave {short_repr(wrong)} (a {type(wrong).__name__}); "
                     "it must yield pairs, (key, value)"
                 ) from None
             if not kinds <= _PLAIN_KEYS:
@@ -460,7 +461,7 @@ def _run_batches(split: Split) -> Iterator[Batch]:
         for keys, _, values in read_blocks(file, split.start, split.end - split.start, whole=False):
 
             def locate(index: int, keys: list[Any] = keys) -> str:
-                return f"{split.name}, key {_short(keys[index])}"
+                return f"{split.name}, key {short_repr(keys[index])}"
 
             size_bytes, before = file.tell() - before, file.tell()
             yield ListBatch(split.name, size_bytes, list(zip(keys, values, strict=True)), locate)
@@ -492,11 +493,6 @@ def _is_pair(pair: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _describe(split: Split) -> str:

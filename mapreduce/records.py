@@ -22,7 +22,7 @@ machines and versions, as the builtin `hash` is not.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from math import copysign
 from typing import Any, NoReturn
@@ -36,6 +36,14 @@ Pair = tuple[Any, Any]
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 _RANK = {type(None): 0, bool: 1, int: 2, float: 3, str: 4, bytes: 5, tuple: 6}
+# What an instance of a subclass holds, whatever it says of itself: of `class Colour(str, Enum)`, str() gives
+# "Colour.RED" and msgpack the string.
+_HELD: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (bytes, bytes.__bytes__),
+    (int, int.__int__),
+    (float, float.__float__),
+)
 _EXT_TUPLE = 1
 _EXT_BIG_INT = 2
 # An encoded value longer than this would not fit the blocks that carry it.
@@ -58,17 +66,18 @@ def normal_key(key: Any) -> Any:
         if kind is tuple:
             return tuple(normal_key(element) for element in key)
         return key
-    base: Any
-    for base in (str, bytes, int, float):
+    for base, value_of in _HELD:
         if isinstance(key, base):
-            return normal_key(base(key))
+            return normal_key(value_of(key))
     if isinstance(key, tuple):
         return normal_key(tuple(key))
-    if isinstance(key, (bytearray, memoryview)):
-        return bytes(key)
     if kind.__module__ == "numpy" and hasattr(key, "item") and getattr(key, "ndim", 1) == 0:
         return normal_key(key.item())
-    hint = "; use a tuple" if isinstance(key, list) else ""
+    hint = ""
+    if isinstance(key, list):
+        hint = "; use a tuple"
+    elif isinstance(key, (bytearray, memoryview)):
+        hint = "; use bytes(…)"
     raise BadKey(
         f"a {kind.__name__} cannot be a key{hint}: keys are None, bool, int, float, str, bytes "
         "or tuples of these"
@@ -137,10 +146,13 @@ def _mark(value: Any) -> Any:
         return msgpack.ExtType(_EXT_BIG_INT, str(value).encode())
     if isinstance(value, tuple):
         return msgpack.ExtType(_EXT_TUPLE, _pack_marked(list(value)))
-    base: Any
-    for base in (bool, int, float, str, bytes, dict, list):
+    for base, value_of in _HELD:
         if isinstance(value, base):
-            return base(value)
+            return value_of(value)
+    if isinstance(value, dict):
+        return dict(value)
+    if isinstance(value, list):
+        return list(value)
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     if kind.__module__ == "numpy" and hasattr(value, "tolist"):
@@ -182,23 +194,33 @@ def pack_column(values: list[Any]) -> tuple[int, bytes]:
         if kinds in ({tuple}, {list}) and set(map(type, chain.from_iterable(values))) <= _PLAIN:
             form = TUPLES if kinds == {tuple} else PLAIN
     try:
-        if form == MARKED:
-            return form, _pack_marked(values)
+        if form != MARKED:
+            try:
+                return _pack_plain(form, values)
+            except OverflowError:
+                pass  # an integer beyond 64 bits has to be marked
+        return MARKED, _pack_marked(values)
+    except (TypeError, ValueError, RecursionError) as error:
+        _refuse_value(values, error)
+
+
+def _pack_plain(form: int, values: list[Any]) -> tuple[int, bytes]:
+    try:
         return form, msgpack.packb(values)
     except UnicodeEncodeError:
         return form | SURROGATES, msgpack.packb(values, unicode_errors="surrogatepass")
-    except OverflowError:
-        return MARKED, _pack_marked(values)
-    except (TypeError, ValueError) as error:
-        _refuse_value(values, error)
 
 
 def _refuse_value(values: list[Any], error: Exception) -> NoReturn:
     for value in values:
         try:
             _pack_marked(value)
+        except BadValue:
+            raise
         except Exception as cause:
-            raise BadValue(f"value {_short(value)} cannot be sent: {cause}") from error
+            deep = isinstance(cause, RecursionError) or "recursion" in str(cause)
+            reason = "it is nested too deeply, or holds itself" if deep else str(cause)
+            raise BadValue(f"value {short_repr(value)} cannot be sent: {reason}") from error
     raise error
 
 
@@ -229,8 +251,14 @@ def encoded_size(value: Any) -> int:
         return 64  # its encoding will tell what is wrong with it
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def short_repr(value: Any) -> str:
+    """Return a value's repr, cut to 80 characters; never fails, whatever the value does."""
+    from reprlib import Repr
+
+    brief = Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = 100
+    brief.maxlist = brief.maxtuple = brief.maxdict = 20
+    text = brief.repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
 
 
@@ -239,6 +267,16 @@ def _short(value: Any) -> str:
 
 class _Unsafe(Exception):
     """A key arrived that may equal a key of another type: a signal between two loops, not an error."""
+
+
+class _Counts(dict[Any, int]):
+    """{key: how often it came}, while every value so far was one and the same object."""
+
+    def __missing__(self, key: Any) -> int:
+        kind = type(key)
+        if kind is not str and kind is not bytes and not _is_safe(key):
+            raise _Unsafe
+        return 0
 
 
 class _ByKey(dict[Any, list[Any]]):
@@ -259,18 +297,34 @@ def _is_safe(key: Any) -> bool:
     return kind is str or kind is bytes or key is None
 
 
+_NOTHING: Any = object()
+
+
 class Groups:
     """Values grouped under their keys, in the order they came.
 
     Grows by `add_pairs` and `add_column`; read by `take`, which empties it.
+
+    It begins in the cheapest of three forms and changes to the next when it must:
+
+        counts      the same object is every value (a mapper that yields (word, 1)): a number a key
+        lists       any values; keys of kinds that equal nothing but themselves
+        tokens      any keys
+
+    A list a key costs two cache misses a pair more than a number; for counting words that is half of the
+    whole work.
     """
 
     def __init__(self) -> None:
+        self._counts: _Counts | None = _Counts()
+        self._constant: Any = _NOTHING
         self._by_key: _ByKey | None = _ByKey()
         self._by_token: dict[Any, tuple[Any, list[Any]]] = {}
         self._pack = msgpack.Packer(default=_mark, unicode_errors="surrogatepass").pack
 
     def __len__(self) -> int:
+        if self._counts is not None:
+            return len(self._counts)
         return len(self._by_token) if self._by_key is None else len(self._by_key)
 
     def add_pairs(self, pairs: Iterator[Pair]) -> None:
@@ -280,25 +334,40 @@ class Groups:
             BadKey: a key cannot be a key.
             Exception: what the iterator itself raises; pairs before it are grouped.
         """
-        groups = self._by_key
-        if groups is not None:
-            try:
+        key = value = None
+        try:
+            if self._counts is not None:
+                counts = self._counts
+                constant = self._constant
+                for key, value in pairs:
+                    if value is not constant:
+                        if constant is not _NOTHING:
+                            break
+                        constant = self._constant = value
+                    counts[key] += 1
+                else:
+                    return
+                self._to_lists()
+                self._one(key, value)
+            if self._by_key is not None:
+                groups = self._by_key
                 for key, value in pairs:
                     groups[key].append(value)
                 return
-            except _Unsafe:
-                self._to_tokens()
-            except TypeError as error:
-                # An unhashable key fails in the dict before __missing__ can name it.
-                if error.__traceback__ is not None and error.__traceback__.tb_next is None:
-                    _explain_unhashable(locals().get("key"))
-                raise
-            self._add_by_token(key, value)
+        except _Unsafe:
+            self._to_tokens()
+            self._one(key, value)
+        except TypeError as error:
+            # An unhashable key fails in the dict before __missing__ can name it.
+            if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                _explain_unhashable(key)
+            raise
         for key, value in pairs:
-            self._add_by_token(key, value)
+            self._one(key, value)
 
     def add_column(self, keys: Sequence[Any], columns: Iterable[Sequence[Any]] | None, values: Any) -> None:
         """Group a block's keys: `columns` holds each key's values, or is None when `values` is one a key."""
+        self._to_lists()
         groups = self._by_key
         if groups is not None and not set(map(type, keys)) <= {str, bytes} and not all(map(_is_safe, keys)):
             self._to_tokens()
@@ -322,17 +391,26 @@ class Groups:
 
     def take(self) -> tuple[list[Any], list[list[Any]]]:
         """Return the keys in order of first arrival and each one's values, and start anew."""
-        if self._by_key is not None:
+        if self._counts is not None:
+            keys = list(self._counts)
+            columns = [[self._constant] * count for count in self._counts.values()]
+        elif self._by_key is not None:
             keys, columns = list(self._by_key), list(self._by_key.values())
-            self._by_key = _ByKey()
-            return keys, columns
-        keys = [key for key, _ in self._by_token.values()]
-        columns = [values for _, values in self._by_token.values()]
-        self._by_token = {}
-        self._by_key = _ByKey()
+        else:
+            keys = [key for key, _ in self._by_token.values()]
+            columns = [values for _, values in self._by_token.values()]
+        self._counts, self._constant = _Counts(), _NOTHING
+        self._by_key, self._by_token = _ByKey(), {}
         return keys, columns
 
-    def _add_by_token(self, key: Any, value: Any) -> None:
+    def _one(self, key: Any, value: Any) -> None:
+        """Group one pair, whatever the form."""
+        if self._by_key is not None:
+            try:
+                self._by_key[key].append(value)
+                return
+            except _Unsafe:
+                self._to_tokens()
         kind = type(key)
         token = key if kind is int or kind is str or kind is bytes else self._token(key)
         entry = self._by_token.get(token)
@@ -352,7 +430,15 @@ class Groups:
                 return kinds, key
         return None, self._pack(key)
 
+    def _to_lists(self) -> None:
+        if self._counts is not None:
+            assert self._by_key is not None
+            for key, count in self._counts.items():
+                self._by_key[key].extend([self._constant] * count)
+            self._counts = None
+
     def _to_tokens(self) -> None:
+        self._to_lists()
         assert self._by_key is not None
         for key, values in self._by_key.items():
             self._by_token[self._token(key)] = (key, values)
