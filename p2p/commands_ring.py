@@ -89,7 +89,11 @@ _peer_options = _options(
     help="Where to serve; port 0: any.",
 )
 @click.option(
-    "--join", multiple=True, metavar="ADDR", help="A peer to join through; repeatable, may be down."
+    "--join",
+    cls=_Repeatable,
+    multiple=True,
+    metavar="ADDR",
+    help="A peer to join through; repeatable, may be down.",
 )
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="DIR", help="Keeps the peer's name and data."

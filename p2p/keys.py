@@ -237,8 +237,8 @@ def load(directory: Path, cluster: str | None = None) -> KeySet:
         _refuse_unsafe(directory.stat(), directory, 0o022, "700")
     except (FileNotFoundError, NotADirectoryError):
         raise KeysMissing(
-            f"no keys in {directory}: make them with 'ringreduce init', or bring them with"
-            " 'ringreduce init --token -' from what 'ringreduce token' prints where the cluster runs"
+            f"no keys in {directory}: the first peer on this machine makes them, or 'ringreduce init' does;"
+            " 'ringreduce init --token -' takes those of another machine, as 'ringreduce token' prints them there"
         ) from None
     except OSError as error:
         raise KeysUnusable(f"{path} cannot be read: {error.strerror}") from None

@@ -47,7 +47,8 @@ def values(hint: Any, name: str = "") -> st.SearchStrategy[Any]:
     if dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         fields = {field.name: values(hints[field.name], field.name) for field in dataclasses.fields(hint)}
-        return st.fixed_dictionaries(fields).map(lambda filled: hint(**filled))
+        make: Any = hint
+        return st.fixed_dictionaries(fields).map(lambda filled: make(**filled))
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return st.sampled_from(list(hint))
     plain: dict[Any, st.SearchStrategy[Any]] = {

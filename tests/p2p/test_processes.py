@@ -71,6 +71,29 @@ def test_a_command_goes_on_with_the_next_address_when_one_does_not_answer(
     assert done.returncode == 0
 
 
+def test_settings_come_from_the_flag_then_the_environment_then_the_file(
+    local: LocalPeers, ringreduce: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ringreduce.toml").write_text('peer = "127.0.0.1:1"\n')
+    assert "127.0.0.1:1:" in ringreduce("members").stderr
+    assert "127.0.0.1:2:" in ringreduce("members", RINGREDUCE_PEER="127.0.0.1:2").stderr
+    assert (
+        "127.0.0.1:3:" in ringreduce("members", "--peer", "127.0.0.1:3", RINGREDUCE_PEER="127.0.0.1:2").stderr
+    )
+
+
+@pytest.mark.parametrize("join", ['"no-such-host.invalid"', '["no-such-host.invalid"]'])
+def test_a_peer_takes_its_settings_from_the_file(
+    ringreduce: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, join: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ringreduce.toml").write_text(f'[peer]\nlisten = "127.0.0.1:0"\njoin = {join}\n')
+    done = ringreduce("peer")
+    assert done.returncode == 3
+    assert "'no-such-host.invalid' does not resolve" in done.stderr
+
+
 def test_no_peer_reached_is_exit_code_3_and_one_line(ringreduce: Run, local: LocalPeers) -> None:
     done = ringreduce("members", "--peer", "127.0.0.1:1")
     assert done.returncode == 3
