@@ -3,9 +3,10 @@
 A run is a header, blocks, and a footer:
 
     header  magic "RRUN", version, flags, length of the label, label (job, task, attempt, partition)
-    block   length, codec, xxh3-128 of the rest  |  lengths and forms of three columns, then the columns:
-            keys, number of values of each key (left out when it is one for all), values
-    footer  a block of length 0 whose checksum is that of all block checksums
+    block   length, codec, xxh3-128 of the rest (its seed is the codec)  |  lengths and forms of three
+            columns, then the columns: keys, number of values of each key (left out when it is one for
+            all), values
+    footer  a block of length 0 whose checksum is that of the header and all block checksums
 
 Blocks hold about 1 MiB.  A key's values may go on in the next block.  Checksums stand before the bytes,
 are taken over the bytes as they are stored, and are verified before anything is decompressed or
@@ -62,14 +63,15 @@ class RunWriter:
     def __init__(self, file: BinaryIO, label: str = "", *, compress: bool = False) -> None:
         self._file = file
         self._block_values = FIRST_BLOCK_VALUES
-        self._checksums: list[bytes] = []
         self._compress = None
         if compress:
             import zstandard
 
             self._compress = zstandard.ZstdCompressor(level=1).compress
         encoded = label.encode()[:MAX_LABEL_BYTES]
-        self.bytes_written = self._file.write(_HEADER.pack(MAGIC, VERSION, 0, len(encoded)) + encoded)
+        header = _HEADER.pack(MAGIC, VERSION, 0, len(encoded)) + encoded
+        self._digested = [header]
+        self.bytes_written = self._file.write(header)
         self.keys_written = 0
         self.values_written = 0
         # Offsets at which a reader may enter: the start of each block, relative to the run's start.
@@ -124,14 +126,13 @@ class RunWriter:
         Returns:
             The run's length in bytes.
         """
-        digest = xxh3_128_digest(b"".join(self._checksums))
-        self.bytes_written += self._file.write(_BLOCK.pack(0, 0, digest))
+        self.bytes_written += self._file.write(_BLOCK.pack(0, 0, self.digest))
         return self.bytes_written
 
     @property
     def digest(self) -> bytes:
         """The digest of everything written, as the footer holds it."""
-        return xxh3_128_digest(b"".join(self._checksums))
+        return xxh3_128_digest(b"".join(self._digested))
 
     def _write_block(self, keys: list[Any], counts: list[int] | None, values: list[Any]) -> None:
         key_form, key_bytes = pack_column(keys)
@@ -156,8 +157,8 @@ class RunWriter:
         codec = PLAIN_CODEC
         if self._compress is not None:
             payload, codec = self._compress(payload), ZSTD_CODEC
-        checksum = xxh3_128_digest(payload)
-        self._checksums.append(checksum)
+        checksum = xxh3_128_digest(payload, codec)
+        self._digested.append(checksum)
         self.block_offsets.append(self.bytes_written)
         self._file.write(_BLOCK.pack(len(payload), codec, checksum))
         self._file.write(payload)
@@ -202,26 +203,29 @@ def read_blocks(file: BinaryIO, offset: int, length: int, *, whole: bool = True)
         DamagedRun: anything is not as it was written.
     """
     end = offset + length
+    digested: list[bytes] = []
     if whole:
-        offset += _read_header(file, offset, end)
-    checksums: list[bytes] = []
+        digested.append(_read_header(file, offset, end))
+        offset += len(digested[0])
     decompress = None
     while offset < end:
         file.seek(offset)
         head = file.read(_BLOCK.size)
-        if len(head) < _BLOCK.size:
+        if len(head) < _BLOCK.size or offset + _BLOCK.size > end:
             raise DamagedRun(f"run ends within a block's head at byte {offset}")
         size, codec, checksum = _BLOCK.unpack(head)
         if size == 0:
-            if whole and xxh3_128_digest(b"".join(checksums)) != checksum:
-                raise DamagedRun("the run's digest is not that of its blocks")
+            if codec or offset + _BLOCK.size != end:
+                raise DamagedRun(f"a footer at byte {offset}, where none belongs")
+            if whole and xxh3_128_digest(b"".join(digested)) != checksum:
+                raise DamagedRun("the run's digest is not that of its header and blocks")
             return
         if offset + _BLOCK.size + size > end:
             raise DamagedRun(f"block at byte {offset} reaches behind the run's end")
         payload = file.read(size)
-        if len(payload) != size or xxh3_128_digest(payload) != checksum:
+        if len(payload) != size or xxh3_128_digest(payload, codec) != checksum:
             raise DamagedRun(f"checksum mismatch in the block at byte {offset}")
-        checksums.append(checksum)
+        digested.append(checksum)
         offset += _BLOCK.size + size
         if codec == ZSTD_CODEC:
             if decompress is None:
@@ -236,7 +240,7 @@ def read_blocks(file: BinaryIO, offset: int, length: int, *, whole: bool = True)
         raise DamagedRun("the run has no footer")
 
 
-def _read_header(file: BinaryIO, offset: int, end: int) -> int:
+def _read_header(file: BinaryIO, offset: int, end: int) -> bytes:
     file.seek(offset)
     head = file.read(_HEADER.size)
     if len(head) < _HEADER.size:
@@ -248,7 +252,7 @@ def _read_header(file: BinaryIO, offset: int, end: int) -> int:
         raise DamagedRun(f"run of version {version}; this program reads version {VERSION}")
     if offset + _HEADER.size + label_bytes > end:
         raise DamagedRun("header reaches behind the run's end")
-    return _HEADER.size + int(label_bytes)
+    return head + file.read(label_bytes)
 
 
 def _decode(payload: bytes) -> Block:
