@@ -358,10 +358,12 @@ class Groups:
             self._to_tokens()
             self._one(key, value)
         except TypeError as error:
-            # An unhashable key fails in the dict before __missing__ can name it.
-            if error.__traceback__ is not None and error.__traceback__.tb_next is None:
-                _explain_unhashable(key)
-            raise
+            # An unhashable key fails in the dict before __missing__ can look at it.
+            trace = error.__traceback__
+            if trace is None or trace.tb_next is not None or _is_hashable(key):
+                raise
+            self._to_tokens()
+            self._one(normal_key(key), value)
         for key, value in pairs:
             self._one(key, value)
 
@@ -445,11 +447,12 @@ class Groups:
         self._by_key = None
 
 
-def _explain_unhashable(key: Any) -> None:
+def _is_hashable(key: Any) -> bool:
     try:
         hash(key)
     except TypeError:
-        normal_key(key)
+        return False
+    return True
 
 
 class Pile:
