@@ -25,6 +25,7 @@ from mapreduce.streams import one_line, open_source, reading, shown
 
 # How much of a file is looked at to tell the format of a part.
 PEEK_BYTES = 64 << 10
+PACKED_NONE = b"\xc0"
 _BLANKS = " \t\r\n"
 
 
@@ -307,37 +308,37 @@ def packed_pairs(file: BinaryIO, name: str, batch_bytes: int, max_record_bytes: 
     unpacker = msgpack.Unpacker(
         strict_map_key=False, unicode_errors="surrogatepass", max_buffer_size=max_record_bytes + batch_bytes
     )
-    number, begun, fed = 0, 0, 0
+    number = size_bytes = 0
     while True:
         with reading(name):
             chunk = file.read(batch_bytes)
-        fed += len(chunk)
+        where = f"{shown(name)}, behind pair {number:,}"
         try:
-            unpacker.feed(chunk)
+            # An object that stands behind the end comes back as itself, unless a pair was cut off there.
+            unpacker.feed(chunk or PACKED_NONE)
             values = list(unpacker)
         except msgpack.BufferFull:
             raise InputError(
-                f"{shown(name)}, pair {number + 1:,} (byte {begun:,}): larger than {max_record_bytes:,} "
-                "bytes; if it is meant, raise Pairs(max_record_bytes=…)"
+                f"{shown(name)}, pair {number + 1:,}: larger than {max_record_bytes:,} bytes; "
+                "if it is meant, raise Pairs(max_record_bytes=…)"
             ) from None
         except (ValueError, msgpack.UnpackException) as error:
             raise InputError(
-                f"{shown(name)}, about byte {unpacker.tell():,}: not msgpack as a job writes it: "
-                f"{one_line(error) or type(error).__name__}"
+                f"{where}: not msgpack as a job writes it: {one_line(error) or type(error).__name__}"
             ) from None
-        pairs = _all_pairs(values)
-        if pairs is None:
-            raise InputError(f"{shown(name)}, behind byte {begun:,}: holds something other than [key, value]")
-        if pairs:
-            yield _packed_batch(name, pairs, unpacker.tell() - begun, number)
-        number, begun = number + len(pairs), unpacker.tell()
         if not chunk:
-            if begun < fed:
+            if values != [None]:
                 raise InputError(
-                    f"{shown(name)}: ends inside pair {number + 1:,}, which begins at byte {begun:,}; "
-                    "fetch or make the file again"
+                    f"{shown(name)}: ends inside pair {number + 1:,}; fetch or make the file again"
                 )
             return
+        size_bytes += len(chunk)
+        pairs = _all_pairs(values)
+        if pairs is None:
+            raise InputError(f"{where}: holds something other than [key, value]")
+        if pairs:
+            yield _packed_batch(name, pairs, size_bytes, number)
+            number, size_bytes = number + len(pairs), 0
 
 
 def _packed_batch(name: str, pairs: list[Any], size_bytes: int, first: int) -> Batch:

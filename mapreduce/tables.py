@@ -33,7 +33,6 @@ from mapreduce.readers import Text
 from mapreduce.streams import shown
 
 HEADER_BYTES = 64 << 10
-OPEN_QUOTE = "a quoted field begins here and is never closed"
 OPEN_IN_LINE = "a quoted field goes on in the next line; if that is meant, read with Csv(multiline=True)"
 
 Row = list[str]
@@ -118,18 +117,23 @@ def row_batches(settings: Csv, split: Split, batch_bytes: int) -> Iterator[Batch
 
 
 def _rows_across_lines(parser: _Parser, settings: Csv, split: Split, batch_bytes: int) -> Iterator[Batch]:
-    text, bad, size_bytes = "", dict[int, InputError](), 0
-    text_lines, first_line, enough = 0, 1, 0
-    for lines in settings.lines().batches(split, batch_bytes):
-        fresh, fresh_bad = _decoded(lines)
-        bad |= {text_lines + number: error for number, error in fresh_bad.items()}
-        text += fresh
-        text_lines += fresh.count("\n")
-        size_bytes += lines.size_bytes
-        if len(text) < enough:
-            continue
+    text, lines_in_text, first_line, size_bytes = "", 0, 1, 0
+    bad: dict[int, InputError] = {}
+    # An open row is parsed again when its text has doubled, so a long one costs linear work; and at the end.
+    enough = 0
+    for lines in chain(settings.lines().batches(split, batch_bytes), (None,)):
+        if lines is not None:
+            fresh, fresh_bad = _decoded(lines)
+            bad |= {lines_in_text + number: error for number, error in fresh_bad.items()}
+            text += fresh
+            lines_in_text += fresh.count("\n")
+            size_bytes += lines.size_bytes
+            if len(text) < enough:
+                continue
+        elif not text:
+            return
         rows = parser.rows_and_sentinel(text)
-        whole, cut = text_lines, len(text)
+        whole, cut = lines_in_text, len(text)
         if rows.pop():
             whole, cut = parser.end_of_rows(text, len(rows))
         if cut:
@@ -137,13 +141,16 @@ def _rows_across_lines(parser: _Parser, settings: Csv, split: Split, batch_bytes
             ours = {number: error for number, error in bad.items() if number < whole}
             yield parser.batch(text[:cut], rows, ours, size_bytes, locate)
             bad = {number - whole: error for number, error in bad.items() if number >= whole}
-            text, text_lines, first_line, size_bytes = text[cut:], text_lines - whole, first_line + whole, 0
-        if len(text) > settings.max_record_bytes:
-            break
-        # An open row is parsed again when it has doubled: so a long one costs linear work.
+            text, lines_in_text, first_line, size_bytes = (
+                text[cut:],
+                lines_in_text - whole,
+                first_line + whole,
+                0,
+            )
+        if text and (lines is None or len(text) > settings.max_record_bytes):
+            end = "is never closed" if lines is None else f"goes on for {len(text):,} characters"
+            raise InputError(f"{_line_of(split.name, first_line, 0)}: a quoted field begins here and {end}")
         enough = 2 * len(text)
-    if text:
-        raise InputError(f"{_line_of(split.name, first_line, 0)}: {OPEN_QUOTE}")
 
 
 def _line_of(name: str, first_line: int, number: int) -> str:
@@ -202,8 +209,10 @@ class _Parser:
         """Learn the columns' names from the start of the file, for a split from its midst."""
         start = Split(path=self._split.path, name=self._split.name)
         with closing(self._settings.lines().batches(start, HEADER_BYTES)) as batches:
-            lines = next(batches)
-        self._take_header(self.reader(lines.text.split("\n", 1)[:1]))
+            line = next(next(batches).each())
+        if isinstance(line, InputError):
+            raise line
+        self._take_header(self.reader([line]))
 
     def batch(
         self,
