@@ -4,8 +4,8 @@ What is checked after every step, on the node that took it:
 
 * incarnations only grow, in every view and at their owner, and nobody else raises one;
 * no resurrection: who was dead or gone at incarnation i in a view is never in the ring there at i or below;
-* no accusation is forgotten: whoever heard one at incarnation i knows the accused at i or above from then on, also
-  when it was dead to it already (``Dead@1``, ``Dead@10``, ``Alive@2`` resurrects nobody);
+* no accusation is forgotten: whoever heard one at incarnation i knows the accused at i or above from then on,
+  also when it was dead already (``Dead@1``, ``Dead@10``, ``Alive@2`` resurrects nobody);
 * one record: all views that know (id, incarnation, session) know the same address and the rest;
 * a running process never sees itself as anything but alive, unless it is leaving;
 * nobody is refused as a double of a process that does not run: in this world every id has one process at
@@ -132,12 +132,11 @@ class WireCodec:
 def healing_limit_s(config: SwimConfig, nodes: int) -> float:
     """The stated virtual time, in seconds, within which ``nodes`` peers must agree after the last fault.
 
-    The sum of everything that may have to happen one after the other, each at its slowest: every lost
-    address is tried (one a ``reconnect_period_s``, drawn at random: twice over), notes are compared
-    twice, every member is probed once by a prober in the worst health, and the last suspicion runs its
-    full, unconfirmed time.
+    The sum of everything that may have to happen one after the other, each at its slowest: every lost address is
+    tried (one a ``reconnect_period_s``), notes are compared, every member is probed once by a prober in the worst
+    health, and the last suspicion runs its full, unconfirmed time.
     """
-    reconnect_s = 2 * nodes * config.reconnect_period_s
+    reconnect_s = nodes * config.reconnect_period_s
     probe_s = nodes * config.probe_period_s * (1 + config.awareness_max)
     suspicion_s = config.suspicion_max_mult * config.suspicion_min_s(nodes)
     return reconnect_s + config.sync_period_s + probe_s + suspicion_s
