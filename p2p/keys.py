@@ -238,7 +238,7 @@ def load(directory: Path, cluster: str | None = None) -> KeySet:
     except (FileNotFoundError, NotADirectoryError):
         raise KeysMissing(
             f"no keys in {directory}: the first peer on this machine makes them, or 'ringreduce init' does;"
-            " 'ringreduce init --token -' takes those of another machine, as 'ringreduce token' prints them there"
+            " 'ringreduce init --token -' takes those that 'ringreduce token' prints on another machine"
         ) from None
     except OSError as error:
         raise KeysUnusable(f"{path} cannot be read: {error.strerror}") from None
