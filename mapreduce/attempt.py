@@ -289,7 +289,7 @@ class Attempt:
             self._tell(TaskProgress(task=order.task, attempt=order.attempt, bytes_read=self._bytes_read))
 
     def _check_pair(self, pair: Any) -> None:
-        if type(pair) is not tuple and not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
             raise JobDefinitionError(
                 f"the mapper gave {short_repr(pair)} (a {type(pair).__name__}); "
                 "it must yield pairs, (key, value)"

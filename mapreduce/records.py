@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 import msgpack
 from xxhash import xxh3_64_intdigest
 
-from mapreduce.errors import BadKey, BadValue
+from mapreduce.errors import BadKey, BadValue, JobDefinitionError
 
 Pair = tuple[Any, Any]
 
@@ -332,8 +332,19 @@ class Groups:
 
         Raises:
             BadKey: a key cannot be a key.
+            JobDefinitionError: something is not a pair.
             Exception: what the iterator itself raises; pairs before it are grouped.
         """
+        try:
+            self._add_pairs(pairs)
+        except (TypeError, ValueError) as error:
+            trace = error.__traceback__
+            ours = trace is not None and trace.tb_next is not None and trace.tb_next.tb_next is None
+            if ours and "unpack" in str(error):
+                raise JobDefinitionError(f"user code must yield pairs, (key, value): {error}") from None
+            raise
+
+    def _add_pairs(self, pairs: Iterator[Pair]) -> None:
         key = value = None
         try:
             if self._counts is not None:
@@ -357,7 +368,7 @@ class Groups:
         except _Unsafe:
             self._to_tokens()
             self._one(key, value)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             # An unhashable key fails in the dict before __missing__ can look at it.
             trace = error.__traceback__
             if trace is None or trace.tb_next is not None or _is_hashable(key):
@@ -450,7 +461,7 @@ class Groups:
 def _is_hashable(key: Any) -> bool:
     try:
         hash(key)
-    except TypeError:
+    except (TypeError, ValueError):  # a writable memoryview raises the second
         return False
     return True
 
@@ -468,7 +479,10 @@ class Pile:
     def add_pairs(self, pairs: Iterator[Pair]) -> None:
         """Add all pairs of an iterator; raises as `Groups.add_pairs` does."""
         held = list(pairs)
-        keys = [key for key, _ in held]
+        try:
+            keys = [key for key, _ in held]
+        except (TypeError, ValueError) as error:
+            raise JobDefinitionError(f"user code must yield pairs, (key, value): {error}") from None
         if not set(map(type, keys)) <= _PLAIN - {float}:
             keys = list(map(normal_key, keys))
         self._keys += keys

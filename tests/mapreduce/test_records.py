@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapreduce.errors import BadKey, BadValue
+from mapreduce.errors import BadKey, BadValue, JobDefinitionError
 from mapreduce.records import (
     TUPLES,
     Groups,
@@ -270,6 +270,7 @@ def test_subclasses_and_numpy_scalars_stand_for_plain_keys(given_key: Any, plain
         (np.float64("nan"), "NaN cannot be a key"),
         ([1], "a list cannot be a key; use a tuple"),
         (("a", [1]), "a list cannot be a key; use a tuple"),
+        (memoryview(bytearray(b"x")), "a memoryview cannot be a key"),
         (bytearray(b"x"), r"a bytearray cannot be a key; use bytes\(…\)"),
         (memoryview(b"x"), r"a memoryview cannot be a key; use bytes\(…\)"),
         ({}, "a dict cannot be a key"),
@@ -506,3 +507,21 @@ def test_sizes_grow_with_what_they_measure() -> None:
     assert encoded_size("x" * 1000) == encoded_size(b"x" * 1000) == 1000
     assert encoded_size(["x" * 1000] * 5) > 5000
     assert encoded_size(object()) > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (7, "cannot unpack non-iterable int object"),
+        (None, "cannot unpack non-iterable NoneType object"),
+        (("a",), "not enough values to unpack"),
+        (("a", 1, 2), "too many values to unpack"),
+    ],
+)
+@pytest.mark.parametrize("before", [[], [("a", 1)], [("a", 1), ("b", 2)], [(1, 1)]])
+@pytest.mark.parametrize("collection", [Groups, Pile])
+def test_what_is_no_pair_is_refused(
+    wrong: Any, message: str, before: list[tuple[Any, Any]], collection: type[Groups | Pile]
+) -> None:
+    with pytest.raises(JobDefinitionError, match=rf"must yield pairs, \(key, value\): {message}"):
+        collection().add_pairs(iter([*before, wrong]))
