@@ -39,9 +39,11 @@ def draw(path: Path, calm: Sequence[Calm], rough: Sequence[Rough]) -> None:
     detection.set(title="Detection of a killed node", ylabel="seconds")
     load.plot(sizes, [each.messages_per_node_s for each in calm], "o-", label="messages")
     load.set(title="Load of an idle node", ylabel="messages per second")
-    load.set_ylim(bottom=0)
+    load.set_ylim(0, 1.5 * max(each.messages_per_node_s for each in calm))
     for axis in (spread, detection, load):
         axis.set(xscale="log", xlabel="nodes")
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.minorticks_off()
         axis.legend()
     labels = [f"{each.nodes}\n{each.condition}" for each in rough if each.lifeguard]
     for offset, lifeguard in ((-0.2, True), (0.2, False)):

@@ -132,9 +132,9 @@ class WireCodec:
 def healing_limit_s(config: SwimConfig, nodes: int) -> float:
     """The stated virtual time, in seconds, within which ``nodes`` peers must agree after the last fault.
 
-    The sum of everything that may have to happen one after the other, each at its slowest: every lost address is
-    tried (one a ``reconnect_period_s``), notes are compared, every member is probed once by a prober in the worst
-    health, and the last suspicion runs its full, unconfirmed time.
+    The sum of everything that may have to happen one after the other, each at its slowest: every lost
+    address is tried (one a ``reconnect_period_s``), notes are compared, every member is probed once by a
+    prober in the worst health, and the last suspicion runs its full, unconfirmed time.
     """
     reconnect_s = nodes * config.reconnect_period_s
     probe_s = nodes * config.probe_period_s * (1 + config.awareness_max)
