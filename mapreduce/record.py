@@ -1,0 +1,632 @@
+"""The record of a job: the one value that its group agrees on, and the only ways in which it changes.
+
+Theory of operation
+-------------------
+The record lives, encoded, as the payload of the job's register (`membership.register`).  A leader never
+writes it: it proposes *changes*, and whoever holds the register's distinguished ballot computes
+`apply(record, changes)` on the newest chosen record.  So a change may meet a record that the leader has not
+seen, and may be applied twice when the answer to a proposal was lost.  `apply` is total, pure, and built so
+that neither hurts:
+
+==============  =====================================================  =================================
+change          does                                                   does nothing
+==============  =====================================================  =================================
+Lead            names the leader; counts a change of leaders           at a ballot not above the last
+OpenStage       makes a stage the current one                          if it is open, not the next one,
+                                                                       or an earlier one is not complete
+CommitTasks     writes winners, merges their counters and totals       for a task that has its winner, or
+                                                                       a stage that is not open
+Lost            takes back winners whose every copy is gone            for another attempt than the winner
+Redo            takes back a whole stage whose outputs were dropped    unless it was dropped
+Place           moves a stage's places                                 if the stage is not open
+DropStages      forgets winners that nobody reads any more             for stages not complete, or current
+AddEvents       appends to the bounded event log                       for numbers not above the last
+Finish          ends the job well                                      unless every stage is complete
+Fail, Cancel    end the job                                            -
+==============  =====================================================  =================================
+
+A record that is COMMITTED, FAILED or CANCELLED absorbs every change.
+
+Why this is safe
+----------------
+*One winner.*  `CommitTasks` writes a winner only where there is none, so of all attempts of a task, under
+whatever leaders, one counts; the others' outputs are never named by the record and so never read.  A winner
+is taken back only by its own attempt number (`Lost`): a late, repeated `Lost` cannot hit its successor.
+
+*Exact counters.*  Counters and totals are merged where a winner is written and nowhere else.  A task that is
+run again because all copies of its output are gone is marked in `again`; its next winner merges nothing,
+because the first did, and a deterministic task counts the same each time.
+
+*Nothing is reduced too early.*  `OpenStage` of a reduce stage does nothing unless every task of the stages
+before it has its winner, whatever the leader that proposed it believed.
+
+*One result.*  The register chooses one sequence of records; terminal records absorb; so there is at most one
+result, one error, or one cancellation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import assert_never
+
+from mapreduce.spec import PackedColumn
+from membership.view import NodeId
+
+__all__ = [
+    "NOBODY",
+    "AddEvents",
+    "Cancel",
+    "Change",
+    "Commit",
+    "CommitTasks",
+    "DropStages",
+    "EventRecord",
+    "Fail",
+    "Failure",
+    "Finish",
+    "JobRecord",
+    "JobStatus",
+    "Lead",
+    "Lost",
+    "LostTask",
+    "OpenStage",
+    "Place",
+    "Redo",
+    "StageKind",
+    "StageRecord",
+    "Totals",
+    "Winner",
+    "apply",
+    "born",
+]
+
+MAX_EVENTS = 512
+MAX_COUNTERS = 4_096
+MAX_NODES = 16_384
+NOBODY = NodeId("")
+
+
+class JobStatus(StrEnum):
+    """How a job stands; all but RUNNING are for ever."""
+
+    RUNNING = "RUNNING"
+    COMMITTED = "COMMITTED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has ended."""
+        return self is not JobStatus.RUNNING
+
+
+class StageKind(StrEnum):
+    """What the tasks of a stage do."""
+
+    SAMPLE = "sample"
+    MAP = "map"
+    REDUCE = "reduce"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a job, or an attempt, failed: what crosses between peers instead of an exception.
+
+    Attributes:
+        kind: name of a class in `mapreduce.errors`, or "UserCode", "Died".
+        message: one line that says what and where.
+        details: the user's own traceback, or the last that the task printed.
+        node: the peer on which it happened, "" where it was none.
+    """
+
+    kind: str
+    message: str
+    details: str = ""
+    node: NodeId = NOBODY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Winner:
+    """The one attempt of a task that counts.
+
+    Attributes:
+        attempt: its number, unique among all attempts of the job.
+        worker: who ran it, as an index into `JobRecord.nodes`.
+        digest: of a part's bytes; empty for map outputs, whose runs carry their own.
+        size_bytes: of the output.
+        records: pairs in the output.
+        is_empty: there is no output at all, and so nothing to hold or to read.
+        cuts: of a part that a later step reads: where its splits begin and end, in bytes.
+        places: of a part: who held a copy when it was committed, as indexes into `JobRecord.nodes`.
+    """
+
+    attempt: int
+    worker: int
+    digest: bytes = b""
+    size_bytes: int = 0
+    records: int = 0
+    is_empty: bool = False
+    cuts: tuple[int, ...] = ()
+    places: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """A stage that was opened.
+
+    Attributes:
+        kind: what its tasks do.
+        tasks: how many there are.
+        partitions: reduce tasks of the step.
+        places: who shall hold the outputs, as indexes into `JobRecord.nodes`: of a map stage with a shuffle
+            for each partition, else for each task; the first is the one that reduces, or computes.
+        winners: by task; empty once `is_dropped`.
+        again: tasks, ascending, whose counters were merged by an earlier winner that is lost.
+        borders: between the partitions of a `TotalOrder`; None for every other partitioner.
+        is_dropped: complete, and its outputs no longer needed.
+    """
+
+    kind: StageKind
+    tasks: int
+    partitions: int
+    places: tuple[tuple[int, ...], ...] = ()
+    winners: tuple[Winner | None, ...] = ()
+    again: tuple[int, ...] = ()
+    borders: PackedColumn | None = None
+    is_dropped: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every task has had its winner and none was taken back."""
+        return self.is_dropped or None not in self.winners
+
+    @property
+    def done(self) -> int:
+        """How many tasks have their winner."""
+        return self.tasks if self.is_dropped else self.tasks - self.winners.count(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What the job did, summed over winners (and, for the attempts, over everything granted)."""
+
+    shuffle_bytes: int = 0
+    replica_bytes: int = 0
+    spilled_bytes: int = 0
+    output_bytes: int = 0
+    output_records: int = 0
+    map_tasks: int = 0
+    reduce_tasks: int = 0
+    attempts: int = 0
+    failed_attempts: int = 0
+    speculated: int = 0
+    bad_records: int = 0
+    maps_run_again: int = 0
+    parts_run_again: int = 0
+    leader_changes: int = 0
+    peers_lost: int = 0
+    cpu_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """One line of a job's log.
+
+    Attributes:
+        number: grows along the log, also from leader to leader.
+        at_s: wall clock of the peer that saw it.
+        kind: one word: "leader", "stage", "lost", "replanned", "again", "copied", "failed", …
+        node: the peer it is about, "" for none.
+        text: one line.
+    """
+
+    number: int
+    at_s: float
+    kind: str
+    node: NodeId = NOBODY
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """Everything that is agreed about a job.
+
+    Attributes:
+        job: its id.
+        spec_digest: of the encoded `mapreduce.spec.JobSpec`.
+        leader, ballot: who led last, and its ballot.
+        stage: index of the current stage in `mapreduce.stages.stages_of(plan)`.
+        stages: those opened so far, by index.
+        nodes: every node the record names; others refer to it by index.
+        born_at_s, ended_at_s: wall clock; 0.0 while it has not ended.
+    """
+
+    job: str
+    spec_digest: str
+    status: JobStatus = JobStatus.RUNNING
+    leader: NodeId = NOBODY
+    ballot: int = 0
+    stage: int = -1
+    stages: tuple[StageRecord, ...] = ()
+    nodes: tuple[NodeId, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
+    failure: Failure | None = None
+    events: tuple[EventRecord, ...] = ()
+    born_at_s: float = 0.0
+    ended_at_s: float = 0.0
+
+    def winner_places(self, stage: int, task: int) -> tuple[NodeId, ...]:
+        """Who held a part when it was committed."""
+        winner = self.stages[stage].winners[task]
+        return () if winner is None else tuple(self.nodes[index] for index in winner.places)
+
+    def places(self, stage: int) -> list[tuple[NodeId, ...]]:
+        """A stage's places by name."""
+        names = self.nodes
+        return [tuple([names[index] for index in row]) for row in self.stages[stage].places]
+
+
+# -- changes --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lead:
+    """A leader with a higher ballot takes over."""
+
+    leader: NodeId
+    ballot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenStage:
+    """Make `stage` the current one, with its places; for one that was opened before, go on with it."""
+
+    stage: int
+    kind: StageKind
+    tasks: int
+    partitions: int
+    places: tuple[tuple[NodeId, ...], ...] = ()
+    borders: PackedColumn | None = None
+    is_last: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """One attempt that is to win its task; the fields are those of `Winner`, names instead of indexes."""
+
+    task: int
+    attempt: int
+    worker: NodeId
+    digest: bytes = b""
+    size_bytes: int = 0
+    records: int = 0
+    is_empty: bool = False
+    cuts: tuple[int, ...] = ()
+    places: tuple[NodeId, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
+    replica_bytes: int = 0
+    spilled_bytes: int = 0
+    bad_records: int = 0
+    cpu_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitTasks:
+    """Write winners.
+
+    `attempts`, `failed_attempts`, `speculated` and `peers_lost` are what the leader counted since its last
+    successful proposal.
+    """
+
+    stage: int
+    commits: tuple[Commit, ...]
+    is_result: bool = False
+    attempts: int = 0
+    failed_attempts: int = 0
+    speculated: int = 0
+    peers_lost: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostTask:
+    """A winner to be taken back, by task and attempt."""
+
+    task: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """Every copy of these winners' outputs is gone: the stage becomes the current one again."""
+
+    stage: int
+    tasks: tuple[LostTask, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redo:
+    """A dropped stage's outputs are needed once more: all its tasks run again."""
+
+    stage: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Move places of a stage: (row, its new places), for the rows that change."""
+
+    stage: int
+    rows: tuple[tuple[int, tuple[NodeId, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropStages:
+    """Nobody reads the outputs of these stages any more."""
+
+    stages: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddEvents:
+    """Append to the event log; the oldest go when it is full."""
+
+    events: tuple[EventRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """All stages are complete: COMMITTED. `stages` is how many the plan has."""
+
+    stages: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fail:
+    """The job cannot go on: FAILED."""
+
+    failure: Failure
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Somebody who may asked for it: CANCELLED."""
+
+    by: str
+    at_s: float
+
+
+Change = (
+    Lead | OpenStage | CommitTasks | Lost | Redo | Place | DropStages | AddEvents | Finish | Fail | Cancel
+)
+
+
+def born(job: str, spec_digest: str, at_s: float) -> JobRecord:
+    """Return the record that a submission writes first."""
+    return JobRecord(job=job, spec_digest=spec_digest, born_at_s=at_s)
+
+
+def apply(record: JobRecord, changes: Iterable[Change]) -> JobRecord:
+    """Return the record after some changes, in order; see the table at the top of this module."""
+    for change in changes:
+        if record.status.is_final:
+            return record
+        record = _applied(record, change)
+    return record
+
+
+def _applied(record: JobRecord, change: Change) -> JobRecord:
+    match change:
+        case Lead():
+            return _lead(record, change)
+        case OpenStage():
+            return _open(record, change)
+        case CommitTasks():
+            return _commit(record, change)
+        case Lost():
+            return _lose(record, change)
+        case Redo():
+            return _redo(record, change)
+        case Place():
+            return _place(record, change)
+        case DropStages():
+            return _drop(record, change)
+        case AddEvents():
+            return _log(record, change)
+        case Finish():
+            complete = len(record.stages) == change.stages and all(s.is_complete for s in record.stages)
+            return replace(record, status=JobStatus.COMMITTED, ended_at_s=change.at_s) if complete else record
+        case Fail():
+            return replace(record, status=JobStatus.FAILED, failure=change.failure, ended_at_s=change.at_s)
+        case Cancel():
+            failure = Failure(kind="Cancelled", message=f"cancelled by {change.by}")
+            return replace(record, status=JobStatus.CANCELLED, failure=failure, ended_at_s=change.at_s)
+        case _:
+            assert_never(change)
+
+
+def _lead(record: JobRecord, change: Lead) -> JobRecord:
+    if change.ballot <= record.ballot:
+        return record
+    totals = record.totals
+    if record.leader:
+        totals = replace(totals, leader_changes=totals.leader_changes + 1)
+    return replace(record, leader=change.leader, ballot=change.ballot, totals=totals)
+
+
+def _open(record: JobRecord, change: OpenStage) -> JobRecord:
+    if change.stage <= record.stage or change.stage > len(record.stages):
+        return record
+    if not all(stage.is_complete for stage in record.stages[: change.stage]):
+        return record
+    if change.stage < len(record.stages):  # opened before a loss sent the job back
+        return replace(record, stage=change.stage)
+    nodes, index_of = _named(record.nodes, (node for row in change.places for node in row))
+    opened = StageRecord(
+        kind=change.kind,
+        tasks=change.tasks,
+        partitions=change.partitions,
+        places=tuple([tuple([index_of[node] for node in row]) for row in change.places]),
+        winners=(None,) * change.tasks,
+        borders=change.borders,
+    )
+    return replace(record, stage=change.stage, stages=(*record.stages, opened), nodes=nodes)
+
+
+def _commit(record: JobRecord, change: CommitTasks) -> JobRecord:
+    totals = replace(
+        record.totals,
+        attempts=record.totals.attempts + change.attempts,
+        failed_attempts=record.totals.failed_attempts + change.failed_attempts,
+        speculated=record.totals.speculated + change.speculated,
+        peers_lost=record.totals.peers_lost + change.peers_lost,
+    )
+    stage = record.stages[change.stage] if change.stage < len(record.stages) else None
+    fresh = [] if stage is None or stage.is_dropped else _without_winner(stage, change.commits)
+    if stage is None or not fresh:
+        return replace(record, totals=totals)
+    nodes, index_of = _named(record.nodes, (n for c in fresh for n in (c.worker, *c.places)))
+    winners = list(stage.winners)
+    for commit in fresh:
+        winners[commit.task] = Winner(
+            attempt=commit.attempt,
+            worker=index_of[commit.worker],
+            digest=commit.digest,
+            size_bytes=commit.size_bytes,
+            records=commit.records,
+            is_empty=commit.is_empty,
+            cuts=commit.cuts,
+            places=tuple([index_of[node] for node in commit.places]),
+        )
+    again = frozenset(stage.again)
+    first = [commit for commit in fresh if commit.task not in again]
+    return replace(
+        record,
+        nodes=nodes,
+        stages=_with(record.stages, change.stage, replace(stage, winners=tuple(winners))),
+        counters=_merged(record.counters, first),
+        totals=_added(totals, stage.kind, first, is_result=change.is_result),
+    )
+
+
+def _without_winner(stage: StageRecord, commits: Sequence[Commit]) -> list[Commit]:
+    """The commits that are the first of their task, in this change too."""
+    fresh: dict[int, Commit] = {}
+    for commit in commits:
+        if 0 <= commit.task < stage.tasks and stage.winners[commit.task] is None:
+            fresh.setdefault(commit.task, commit)
+    return list(fresh.values())
+
+
+def _merged(counters: Mapping[str, int], commits: Sequence[Commit]) -> Mapping[str, int]:
+    if not any(commit.counters for commit in commits):
+        return counters
+    merged = dict(counters)
+    for commit in commits:
+        for name, count in commit.counters.items():
+            merged[name] = merged.get(name, 0) + count
+    return merged
+
+
+def _added(totals: Totals, kind: StageKind, commits: Sequence[Commit], *, is_result: bool) -> Totals:
+    size_bytes = sum(commit.size_bytes for commit in commits)
+    return replace(
+        totals,
+        shuffle_bytes=totals.shuffle_bytes + (0 if kind is StageKind.REDUCE or is_result else size_bytes),
+        output_bytes=totals.output_bytes + (size_bytes if is_result else 0),
+        output_records=totals.output_records + (sum(c.records for c in commits) if is_result else 0),
+        replica_bytes=totals.replica_bytes + sum(commit.replica_bytes for commit in commits),
+        spilled_bytes=totals.spilled_bytes + sum(commit.spilled_bytes for commit in commits),
+        bad_records=totals.bad_records + sum(commit.bad_records for commit in commits),
+        cpu_ms=totals.cpu_ms + sum(commit.cpu_ms for commit in commits),
+        map_tasks=totals.map_tasks + (len(commits) if kind is StageKind.MAP else 0),
+        reduce_tasks=totals.reduce_tasks + (len(commits) if kind is StageKind.REDUCE else 0),
+    )
+
+
+def _lose(record: JobRecord, change: Lost) -> JobRecord:
+    if change.stage >= len(record.stages) or record.stages[change.stage].is_dropped:
+        return record
+    stage = record.stages[change.stage]
+    winners = list(stage.winners)
+    gone = set()
+    for lost in change.tasks:
+        winner = winners[lost.task] if 0 <= lost.task < stage.tasks else None
+        if winner is not None and winner.attempt == lost.attempt:
+            winners[lost.task] = None
+            gone.add(lost.task)
+    if not gone:
+        return record
+    again = tuple(sorted(gone.union(stage.again)))
+    return replace(
+        record,
+        stage=min(record.stage, change.stage),
+        stages=_with(record.stages, change.stage, replace(stage, winners=tuple(winners), again=again)),
+        totals=_run_again(record.totals, stage.kind, len(gone)),
+    )
+
+
+def _redo(record: JobRecord, change: Redo) -> JobRecord:
+    if change.stage >= len(record.stages) or not record.stages[change.stage].is_dropped:
+        return record
+    stage = record.stages[change.stage]
+    reopened = replace(
+        stage, is_dropped=False, winners=(None,) * stage.tasks, again=tuple(range(stage.tasks))
+    )
+    return replace(
+        record,
+        stage=min(record.stage, change.stage),
+        stages=_with(record.stages, change.stage, reopened),
+        totals=_run_again(record.totals, stage.kind, stage.tasks),
+    )
+
+
+def _run_again(totals: Totals, kind: StageKind, count: int) -> Totals:
+    if kind is StageKind.MAP:
+        return replace(totals, maps_run_again=totals.maps_run_again + count)
+    return replace(totals, parts_run_again=totals.parts_run_again + count)
+
+
+def _place(record: JobRecord, change: Place) -> JobRecord:
+    if change.stage >= len(record.stages):
+        return record
+    stage = record.stages[change.stage]
+    nodes, index_of = _named(record.nodes, (node for _, row in change.rows for node in row))
+    places = list(stage.places)
+    for number, row in change.rows:
+        if number < len(places):
+            places[number] = tuple([index_of[node] for node in row])
+    placed = replace(stage, places=tuple(places))
+    return replace(record, nodes=nodes, stages=_with(record.stages, change.stage, placed))
+
+
+def _drop(record: JobRecord, change: DropStages) -> JobRecord:
+    stages = list(record.stages)
+    for index in change.stages:
+        # The current stage's own outputs, and those of a stage that is being repeated, are needed.
+        if index < record.stage and stages[index].is_complete:
+            stages[index] = replace(stages[index], is_dropped=True, winners=())
+    return replace(record, stages=tuple(stages))
+
+
+def _log(record: JobRecord, change: AddEvents) -> JobRecord:
+    last = record.events[-1].number if record.events else -1
+    fresh = tuple(event for event in change.events if event.number > last)
+    return replace(record, events=(*record.events, *fresh)[-MAX_EVENTS:])
+
+
+def _named(
+    nodes: tuple[NodeId, ...], wanted: Iterable[NodeId]
+) -> tuple[tuple[NodeId, ...], dict[NodeId, int]]:
+    """The table of nodes with the wanted ones in it, and where each stands."""
+    index_of = {node: index for index, node in enumerate(nodes)}
+    for node in wanted:
+        index_of.setdefault(node, len(index_of))
+    return tuple(index_of), index_of
+
+
+def _with(stages: tuple[StageRecord, ...], index: int, stage: StageRecord) -> tuple[StageRecord, ...]:
+    return (*stages[:index], stage, *stages[index + 1 :])

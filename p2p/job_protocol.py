@@ -1,0 +1,267 @@
+"""How everything about jobs becomes bytes: the table of job messages, the spec, the record.
+
+Messages go through `p2p.wire`; their rows stand in `JOB_KINDS`, with tags 60 to 89.  A job's spec and its
+record are not messages: they lie in a segment and in a register.  They are packed by the same schemas, so
+what a peer reads of them is checked as strictly as what a stranger sends, and nothing in them is ever a
+pickle that a peer would open.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import blake2b
+from typing import Any
+
+import msgpack
+
+from mapreduce import messages as m
+from mapreduce.record import MAX_COUNTERS, MAX_EVENTS, MAX_NODES, JobRecord
+from mapreduce.spec import MAX_PARTITIONS, MAX_REPLICAS, MAX_STEPS, MAX_TASKS, JobSpec
+from p2p.errors import MalformedFrame
+from p2p.roles import Role
+from p2p.schema import Bounds, Schema, compile_schema
+from p2p.wire import Kind
+
+__all__ = [
+    "JOB_KINDS",
+    "MAX_RECORD_BYTES",
+    "MAX_SPEC_BYTES",
+    "pack_record",
+    "pack_spec",
+    "spec_digest",
+    "unpack_record",
+    "unpack_spec",
+]
+
+MAX_SPEC_BYTES = 128 << 20
+# A record travels in one message of the register.
+MAX_RECORD_BYTES = 960 << 10
+
+_WORD = r"[\x21-\x7e]*"
+_JOB = Bounds(text_chars=32, pattern=r"[0-9a-f]{32}")
+_NODE = Bounds(text_chars=64, pattern=_WORD)
+_DIGEST = Bounds(text_chars=64, pattern=r"[0-9a-f]*")
+_STAGE = Bounds(most=3 * MAX_STEPS)
+_MAYBE_STAGE = Bounds(least=-1, most=3 * MAX_STEPS)
+_TASK = Bounds(most=MAX_TASKS - 1)
+_TASKS = Bounds(items=MAX_TASKS, most=MAX_TASKS - 1)
+_ATTEMPTS = Bounds(items=MAX_TASKS)
+_PARTITIONS = Bounds(items=MAX_PARTITIONS, most=MAX_PARTITIONS - 1)
+_PLACES = Bounds(items=MAX_TASKS, most=MAX_NODES - 1)
+_COUNTERS = Bounds(items=MAX_COUNTERS, text_chars=256, least=-(1 << 63), most=(1 << 63) - 1)
+_COLUMN = {"PackedColumn.form": Bounds(most=255), "PackedColumn.data": Bounds(bytes_len=900 << 10)}
+_PIECE = {
+    "Piece.stage": _STAGE,
+    "Piece.part": _TASK,
+    "Piece.holders": Bounds(items=64, text_chars=64, pattern=_WORD),
+}
+_FAILURE = {
+    "Failure.kind": Bounds(text_chars=64),
+    "Failure.message": Bounds(text_chars=16 << 10),
+    "Failure.details": Bounds(text_chars=64 << 10),
+    "Failure.node": _NODE,
+}
+_CUTS = Bounds(items=MAX_TASKS)
+
+
+def _row(tag: int, message: type, **bounds: Bounds | dict[str, Bounds]) -> Kind:
+    """A row; `name=bounds` limits the message's own field, `_name={…}` the fields of what it holds."""
+    found: dict[str, Bounds] = {f"{message.__name__}.job": _JOB}
+    for name, limit in bounds.items():
+        if isinstance(limit, dict):
+            found |= limit
+        else:
+            found[f"{message.__name__}.{name}"] = limit
+    return Kind(tag=tag, message=message, role=Role.PEER, bounds=found)
+
+
+JOB_KINDS: tuple[Kind, ...] = (
+    _row(60, m.Beat, spec_digest=_DIGEST, stage=_MAYBE_STAGE),
+    _row(
+        61,
+        m.Offer,
+        spec_digest=_DIGEST,
+        stage=_STAGE,
+        tasks=Bounds(most=MAX_TASKS),
+        partitions=Bounds(most=MAX_PARTITIONS),
+        _column=_COLUMN,
+        nodes=Bounds(items=MAX_NODES, text_chars=64, pattern=_WORD),
+        places=_PLACES,
+        homes=_PLACES,
+        reads=_ATTEMPTS,
+        members=Bounds(items=64, text_chars=64, pattern=_WORD),
+    ),
+    _row(
+        62, m.Grant, stage=_STAGE, items=Bounds(items=4_096), _item={"GrantItem.task": _TASK}, _piece=_PIECE
+    ),
+    _row(63, m.Revoke, stage=_STAGE, attempts=_ATTEMPTS),
+    _row(64, m.Settled, stage=_STAGE, attempts=_ATTEMPTS),
+    _row(65, m.CopyOrder, stage=_STAGE, to=_NODE, partitions=_PARTITIONS, tasks=_TASKS, attempts=_ATTEMPTS),
+    _row(66, m.AskInventory),
+    _row(67, m.DropOutputs, stages=Bounds(items=3 * MAX_STEPS, most=3 * MAX_STEPS)),
+    _row(68, m.Dissolve, keep_stage=_MAYBE_STAGE),
+    _row(70, m.AskOffer),
+    _row(71, m.Claim, stage=_STAGE, room=Bounds(most=1 << 20), tasks=_TASKS),
+    _row(
+        72,
+        m.Working,
+        stage=_MAYBE_STAGE,
+        held=Bounds(items=8_192),
+        _held={"HeldAttempt.task": _TASK},
+        status=Bounds(text_chars=1_024),
+    ),
+    _row(
+        73,
+        m.Finished,
+        stage=_STAGE,
+        items=Bounds(items=4_096),
+        _done={
+            "Done.task": _TASK,
+            "Done.digest": Bounds(bytes_len=64),
+            "Done.cuts": _CUTS,
+            "Done.counters": _COUNTERS,
+        },
+        _column=_COLUMN,
+    ),
+    _row(74, m.Failed, stage=_STAGE, task=_TASK, _failure=_FAILURE, missing=_TASKS),
+    _row(75, m.Returned, stage=_STAGE, attempts=_ATTEMPTS),
+    _row(
+        76,
+        m.Inventory,
+        groups=Bounds(items=4_096),
+        _group={
+            "HeldGroup.stage": _STAGE,
+            "HeldGroup.partitions": _PARTITIONS,
+            "HeldGroup.tasks": _TASKS,
+            "HeldGroup.attempts": _ATTEMPTS,
+        },
+    ),
+    _row(77, m.Copied),
+    _row(78, m.Missing, stage=_STAGE, tasks=_TASKS, attempts=_ATTEMPTS),
+    _row(79, m.AskFate),
+)
+
+
+@cache
+def _spec_schema() -> Schema:
+    path = Bounds(text_chars=64 << 10)
+    return compile_schema(
+        JobSpec,
+        {
+            "InputSplit.path": path,
+            "InputSplit.name": path,
+            "InputSplit.key": path,
+            "InputSplit.end": Bounds(least=-1),
+            "StepPlan.after": Bounds(items=MAX_STEPS, most=MAX_STEPS),
+            "StepPlan.splits": Bounds(items=MAX_TASKS),
+            "StepPlan.samples": Bounds(items=1_024),
+            "JobPlan.steps": Bounds(items=MAX_STEPS),
+            "JobPlan.priority": Bounds(least=-10, most=10),
+            "JobPlan.output": path,
+            "JobCode.job": Bounds(bytes_len=64 << 20),
+            "JobCode.files": Bounds(items=4_096, text_chars=4_096, bytes_len=16 << 20),
+            "JobCode.digest": _DIGEST,
+            "JobSpec.param_names": Bounds(items=10_000),
+            "JobSpec.side_files": Bounds(items=4_096, text_chars=4_096, bytes_len=64 << 20),
+            "PackedColumn.data": Bounds(bytes_len=16 << 20),
+        },
+    )
+
+
+@cache
+def _record_schema() -> Schema:
+    nodes = Bounds(items=MAX_REPLICAS * 8, most=MAX_NODES - 1)
+    return compile_schema(
+        JobRecord,
+        {
+            **_FAILURE,
+            **_COLUMN,
+            "JobRecord.job": _JOB,
+            "JobRecord.spec_digest": _DIGEST,
+            "JobRecord.leader": _NODE,
+            "JobRecord.stage": _MAYBE_STAGE,
+            "JobRecord.stages": Bounds(items=3 * MAX_STEPS),
+            "JobRecord.nodes": Bounds(items=MAX_NODES, text_chars=64, pattern=_WORD),
+            "JobRecord.counters": _COUNTERS,
+            "JobRecord.events": Bounds(items=MAX_EVENTS),
+            "StageRecord.tasks": Bounds(most=MAX_TASKS),
+            "StageRecord.partitions": Bounds(most=MAX_PARTITIONS),
+            "StageRecord.places": _PLACES,
+            "StageRecord.winners": Bounds(items=MAX_TASKS),
+            "StageRecord.again": _TASKS,
+            "Winner.worker": Bounds(most=MAX_NODES - 1),
+            "Winner.digest": Bounds(bytes_len=64),
+            "Winner.cuts": _CUTS,
+            "Winner.places": nodes,
+            "EventRecord.node": _NODE,
+        },
+    )
+
+
+def pack_spec(spec: JobSpec) -> bytes:
+    """Encode a spec.
+
+    Raises:
+        MalformedFrame: a value that msgpack cannot carry.
+    """
+    return _packed(_spec_schema(), spec)
+
+
+def unpack_spec(data: bytes) -> JobSpec:
+    """Decode and check a spec.
+
+    Raises:
+        MalformedFrame: whatever the bytes are, if they are no spec.
+    """
+    spec: JobSpec = _unpacked(_spec_schema(), data, MAX_SPEC_BYTES)
+    return spec
+
+
+def spec_digest(packed: bytes) -> str:
+    """Return the digest by which a packed spec is known, 64 hexadecimal digits."""
+    return blake2b(packed, digest_size=32, person=b"ringreduce.spec").hexdigest()
+
+
+def pack_record(record: JobRecord) -> bytes:
+    """Encode a record: the payload of the job's register."""
+    return _packed(_record_schema(), record)
+
+
+def unpack_record(data: bytes) -> JobRecord:
+    """Decode and check a record.
+
+    Raises:
+        MalformedFrame: whatever the bytes are, if they are no record.
+    """
+    record: JobRecord = _unpacked(_record_schema(), data, MAX_RECORD_BYTES)
+    return record
+
+
+def _packed(schema: Schema, value: Any) -> bytes:
+    try:
+        # File names that are no text arrive as lone surrogates.
+        packed: bytes = msgpack.packb(schema.pack(value), unicode_errors="surrogatepass")
+    except (ValueError, OverflowError, UnicodeError) as error:
+        raise MalformedFrame(f"{schema.type.__name__} cannot be packed: {error}") from None
+    return packed
+
+
+def _unpacked(schema: Schema, data: bytes, max_bytes: int) -> Any:
+    if len(data) > max_bytes:
+        raise MalformedFrame(f"{len(data):,} bytes, at most {max_bytes:,} are read")
+    try:
+        plain = msgpack.unpackb(
+            data,
+            raw=False,
+            use_list=False,
+            strict_map_key=True,
+            unicode_errors="surrogatepass",
+            max_array_len=min(MAX_TASKS, len(data)),
+            max_map_len=min(MAX_TASKS, len(data)),
+            max_str_len=len(data),
+            max_bin_len=len(data),
+            max_ext_len=0,
+        )
+    except (ValueError, RecursionError, UnicodeError) as error:
+        raise MalformedFrame(f"the msgpack is damaged: {type(error).__name__} {error}".strip()) from None
+    return schema.unpack(plain)
