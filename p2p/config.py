@@ -12,7 +12,7 @@ from membership.ring import MAX_WEIGHT
 from p2p import keys
 from p2p.addresses import HostPort, outbound_host, parse_address, resolve
 from p2p.errors import BadConfig, KeysMissing
-from p2p.keys import KeySet, Token
+from p2p.keys import Token
 
 __all__ = ["PROFILES", "KeySource", "PeerConfig"]
 
@@ -186,11 +186,3 @@ def _advertised(bound: HostPort, advertise: str | None, seeds: tuple[HostPort, .
     raise BadConfig(
         f"listening on {bound}, what should others connect to? Say --advertise HOST, or listen on one address"
     )
-
-
-def client_keys(source: KeySource) -> KeySet:
-    """The keys with which a command connects.
-
-    Raises: as `KeySource.load`.
-    """
-    return source.load().keys

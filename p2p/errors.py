@@ -3,7 +3,7 @@
 Two families.  `WireError` is about one frame: a stranger, an old version or a broken peer sent it, it had
 no effect, and the receiver counts it and goes on.  `PeerError` is about this process: the operator gets
 `str(error)` as one line and the process ends with `exit_code` (2: the request or the machine's setting is
-wrong; 3: nobody could be reached; 4: it took too long; 130: interrupted).
+wrong; 3: nobody could be reached).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ __all__ = [
     "DataDirectoryBusy",
     "DataDirectoryUnusable",
     "IdentityTaken",
-    "Interrupted",
     "KeysMissing",
     "KeysUnsafe",
     "KeysUnusable",
@@ -29,7 +28,6 @@ __all__ = [
     "OversizedFrame",
     "PeerError",
     "RequestRefused",
-    "RequestTimedOut",
     "SelfTestFailed",
     "WireError",
     "WrongCluster",
@@ -158,17 +156,5 @@ class RequestRefused(PeerError):
     exit_code = 3
 
 
-class RequestTimedOut(PeerError):
-    """A peer was reached, and did not finish in the time given."""
-
-    exit_code = 4
-
-
 class IdentityTaken(PeerError):
     """Another live process of the cluster has our node id."""
-
-
-class Interrupted(PeerError):
-    """The user pressed Ctrl-C."""
-
-    exit_code = 130
