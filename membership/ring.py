@@ -2,11 +2,10 @@
 
 Theory
 ------
-The ring is the circle of 64-bit integers. A peer of weight ``w`` stands on it at ``round(64
-* w)`` points, drawn from blake2b of its id; a key stands at blake2b of its bytes; a key belongs to the
-first point clockwise at or after it (Karger et al., *Consistent Hashing and Random Trees*, 1997, section
-4). Point ``i`` of a peer depends on its id and on ``i`` alone, so more weight adds points and never moves
-one.
+The ring is the circle of 64-bit integers. A peer of weight w stands on it at round(64 w) points, drawn from
+blake2b of its id; a key stands at blake2b of its bytes; a key belongs to the first point clockwise at or
+after it (Karger et al., *Consistent Hashing and Random Trees*, 1997, section 4). Point i of a peer depends on
+its id and on i alone, so more weight adds points and never moves one.
 
 **A value.** A ``Ring`` never changes; ``add`` and ``remove`` return another one. It is a function of the
 *set* of peers: the order of insertion, the process and its hash seed leave no mark, so two peers with the
@@ -24,24 +23,17 @@ thus always the beginning of ``owners(key, n + 1)``, and a zone is used twice on
 that still has a peer has been used as often; the answer then names the repeated zones. A peer without a
 zone counts as a zone of its own.
 
-**Bounded loads.** Plain hashing gives the busiest of ten peers about 1.2 times the mean. ``assign``
-places a whole set of keys with a cap instead: no peer gets more than ``ceil(factor * keys * its share of
-the points)``, a key whose peer is full goes to the next peer with room (Mirrokni, Thorup, Zadimoghaddam,
-*Consistent Hashing with Bounded Loads*, 2016, section 2). Who is displaced depends on the order in which
-keys are placed. To make the result a function of the set of keys and the set of peers we place them in
-ring order of a second, independent hash of the key (a fixed random priority), whatever the order in which
-the caller gave them.
+Many keys at once, with bounded loads: `membership.ring_loads`.
 """
 
 from __future__ import annotations
 
-import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
 
 from membership.errors import EmptyRing
+from membership.ring_loads import DEFAULT_CAPACITY_FACTOR, assign
 from membership.ring_types import (
     CIRCLE,
     DIGEST_BITS,
@@ -53,15 +45,15 @@ from membership.ring_types import (
     Placeable,
     RingPeer,
     key_position,
-    key_priority,
+    owners_of,
     peer_hash,
     peer_positions,
+    zone_of,
 )
 from membership.view import NodeId
 
 __all__ = ["MAX_WEIGHT", "Assignment", "Movement", "Owners", "Placeable", "Ring", "RingPeer"]
 
-DEFAULT_CAPACITY_FACTOR = 1.25
 MAX_SINGLE_CHANGES = (
     64  # a single change copies every point once; so many cost about as much as building anew
 )
@@ -166,7 +158,7 @@ class Ring:
         if not self._slot_of:
             raise EmptyRing(f"nobody owns {key!r}: the ring has no peers")
         chosen = [self._peer_at(slot) for slot in self._owner_slots(key_position(key), n)]
-        return _owners_of(chosen, n)
+        return owners_of(chosen, n)
 
     def assign(
         self,
@@ -175,42 +167,8 @@ class Ring:
         *,
         replicas: int = 1,
     ) -> Assignment[Key]:
-        """Place all ``keys`` at once, no peer above its bounded load; see the module's theory.
-
-        The result depends on the set of keys and of peers alone; a key given twice counts once.
-        ``capacity_factor`` ≥ 1 bounds a peer's keys to ``ceil(factor * keys * share)``, its share being
-        that of its points. With ``replicas`` > 1 every key gets so many distinct owners: the first
-        bounded strictly, the spares in distinct zones first and bounded, rank by rank, as far as zones
-        and distinctness allow. Raises ``ValueError`` for a factor < 1, ``replicas`` < 1, or keys without
-        any peer.
-        """
-        if not capacity_factor >= 1.0 or math.isinf(capacity_factor):
-            raise ValueError(f"capacity_factor is {capacity_factor}; below 1 not every key has room")
-        if replicas < 1:
-            raise ValueError(f"replicas is {replicas}; it must be at least 1")
-        ordered = sorted(set(keys), key=key_priority)
-        if ordered and not self._slot_of:
-            raise EmptyRing(f"nobody can own the {len(ordered)} keys: the ring has no peers")
-        capacities = self._capacities(len(ordered), capacity_factor)
-        starts = {key: self._successor(key_position(key)) for key in ordered}
-        chosen: dict[Key, list[int]] = {key: [] for key in ordered}
-        loads: dict[int, int] = {}
-        for _ in range(min(replicas, len(self._slot_of))):
-            rank_loads = dict.fromkeys(capacities, 0)
-            for key in ordered:
-                slot = self._slot_with_room(starts[key], chosen[key], rank_loads, capacities)
-                rank_loads[slot] += 1
-                chosen[key].append(slot)
-            loads = loads or rank_loads
-        return Assignment(
-            owners={
-                key: _owners_of([self._peer_at(slot) for slot in slots], replicas)
-                for key, slots in chosen.items()
-            },
-            loads={self._peer_at(slot).id: load for slot, load in loads.items()},
-            capacities={self._peer_at(slot).id: room for slot, room in capacities.items()},
-            displaced=sum(slots[0] != self._slots[starts[key]] for key, slots in chosen.items()),
-        )
+        """Place all ``keys`` at once, no peer above its bounded load; see ``ring_loads.assign``."""
+        return assign(self, keys, capacity_factor, replicas)
 
     def preview_join(self, peer: Placeable) -> Movement:
         """What would move to ``peer`` if it joined, exactly, from the arcs of the circle; nothing is changed.
@@ -246,6 +204,11 @@ class Ring:
             raise EmptyRing("nobody owns any position: the ring has no peers")
         return self._peer_at(self._slots[self._successor(position)]).id
 
+    def walk(self, position: int) -> Iterator[RingPeer]:
+        """Every peer once, clockwise from ``position`` (0 ≤ position < 2**64)."""
+        for _, slot in self._walk(self._successor(position)):
+            yield self._peer_at(slot)
+
     def explain(self, key: str | bytes, n: int = 1) -> list[str]:
         """Why ``owners(key, n)`` is what it is, one readable step a line."""
         position = key_position(key)
@@ -266,7 +229,7 @@ class Ring:
                 lines.append(f"{point}: skipped, another owner lies in zone {peer.zone}")
             if not open_slots:
                 break
-        owners = _owners_of([self._peer_at(slot) for slot in wanted], n)
+        owners = owners_of([self._peer_at(slot) for slot in wanted], n)
         if owners.zones_repeated:
             lines.append(
                 f"too few zones for {n} owners: {', '.join(owners.zones_repeated)} used more than once"
@@ -349,7 +312,7 @@ class Ring:
         taken: dict[str, int] = {}
         complete = 0
         for _, slot in self._walk(self._successor(position)):
-            zone = _zone_key(self._peer_at(slot))
+            zone = zone_of(self._peer_at(slot))
             turn = taken.get(zone, 0)
             taken[zone] = turn + 1
             if turn > full_rounds:
@@ -369,34 +332,6 @@ class Ring:
         while sum(min(size, rounds + 1) for size in self._zone_sizes.values()) < n:
             rounds += 1
         return rounds
-
-    def _slot_with_room(
-        self, start: int, taken: list[int], loads: dict[int, int], capacities: dict[int, int]
-    ) -> int:
-        """The next peer clockwise that is not in ``taken``, in a new zone while there is one, and has room.
-
-        Where room and zone do not go together the zone wins: a copy that shares its original's fate is no
-        copy.
-        """
-        zones_taken = {_zone_key(self._peer_at(slot)) for slot in taken}
-        zone_matters = len(zones_taken) < len(self._zone_sizes)
-        without_room = -1
-        for _, slot in self._walk(start):
-            if slot in taken or (zone_matters and _zone_key(self._peer_at(slot)) in zones_taken):
-                continue
-            if loads[slot] < capacities[slot]:
-                return slot
-            if without_room < 0:
-                without_room = slot
-        assert without_room >= 0, "fewer peers than ranks"
-        return without_room
-
-    def _capacities(self, key_count: int, factor: float) -> dict[int, int]:
-        # Exact rational arithmetic: a float's last bit must not decide between two capacities.
-        total = Fraction(factor).limit_denominator(10_000) * key_count / max(1, len(self._positions))
-        return {
-            slot: math.ceil(total * self._peer_at(slot).points) for _, slot in sorted(self._slot_of.items())
-        }
 
     # -- building ----------------------------------------------------------------------------------
 
@@ -441,7 +376,7 @@ class Ring:
         else:
             self._peers[slot] = peer
         self._slot_of[peer.id] = slot
-        zone = _zone_key(peer)
+        zone = zone_of(peer)
         self._zone_sizes[zone] = self._zone_sizes.get(zone, 0) + 1
         self._digest = (self._digest + peer_hash(peer)) % (1 << DIGEST_BITS)
 
@@ -450,25 +385,11 @@ class Ring:
         self._peers[slot] = None
         self._free = (*self._free, slot)
         del self._slot_of[peer.id]
-        zone = _zone_key(peer)
+        zone = zone_of(peer)
         self._zone_sizes[zone] -= 1
         if not self._zone_sizes[zone]:
             del self._zone_sizes[zone]
         self._digest = (self._digest - peer_hash(peer)) % (1 << DIGEST_BITS)
-
-
-def _zone_key(peer: RingPeer) -> str:
-    # A peer that names no zone is its own; NUL keeps its id apart from every zone's name.
-    return peer.zone or f"\0{peer.id}"
-
-
-def _owners_of(peers: Sequence[RingPeer], wanted: int) -> Owners:
-    zones = [peer.zone for peer in peers if peer.zone]
-    return Owners(
-        peers=tuple(peer.id for peer in peers),
-        zones_repeated=tuple(sorted({zone for zone in zones if zones.count(zone) > 1})),
-        missing=wanted - len(peers),
-    )
 
 
 def _movement(peer_id: NodeId, *, with_peer: Ring, without: Ring) -> Movement:

@@ -8,7 +8,7 @@ machine's byte order.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, Protocol, TypeVar
@@ -27,8 +27,10 @@ __all__ = [
     "RingPeer",
     "key_position",
     "key_priority",
+    "owners_of",
     "peer_hash",
     "peer_positions",
+    "zone_of",
 ]
 
 POINTS_PER_WEIGHT = 64
@@ -122,6 +124,22 @@ class Assignment(Generic[Key]):
     loads: Mapping[NodeId, int]
     capacities: Mapping[NodeId, int]
     displaced: int
+
+
+def zone_of(peer: RingPeer) -> str:
+    """The failure domain of ``peer``; one that names no zone is its own."""
+    # NUL keeps its id apart from every zone's name.
+    return peer.zone or f"\0{peer.id}"
+
+
+def owners_of(peers: Sequence[RingPeer], wanted: int) -> Owners:
+    """``peers`` as the answer to who the ``wanted`` owners are."""
+    zones = [peer.zone for peer in peers if peer.zone]
+    return Owners(
+        peers=tuple(peer.id for peer in peers),
+        zones_repeated=tuple(sorted({zone for zone in zones if zones.count(zone) > 1})),
+        missing=wanted - len(peers),
+    )
 
 
 def key_position(key: str | bytes) -> int:

@@ -4,7 +4,11 @@ Two experiments. *Calm*: nobody loses messages; we take the load of an idle clus
 see it spread, then kill a few nodes at once and time their detection. *Rough*: messages are lost, or some
 nodes are sick, and nobody dies; every accusation is false. The rough cluster runs twice: as configured,
 and as plain SWIM with Lifeguard's parts turned off (no local health, no suspicion that shrinks with
-confirmations, nobody notices its own lag).
+confirmations).
+
+*Rounds.* SWIM counts the rounds in which a rumour spreads. Our peers pass news on at once unless they have
+gossiped a moment ago, so a round is not a period of the clock here: we count through how many mouths the
+rumour came to a node, and give the time beside it.
 
 Claims and where they are made: constant load per node and constant expected time to the first detection,
 SWIM (Das, Gupta, Motivala, DSN 2002) sections 1 and 3; dissemination in a logarithmic number of rounds,

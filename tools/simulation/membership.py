@@ -1,19 +1,9 @@
-"""Swim in the deterministic world: its host, its invariants, and its agreement after healing.
+"""Swim in the deterministic world: its nodes, the faults they suffer, and their agreement after healing.
 
-What is checked after every step, on the node that took it:
-
-* incarnations only grow, in every view and at their owner, and nobody else raises one;
-* no resurrection: who was dead or gone at incarnation i in a view is never in the ring there at i or below;
-* no accusation is forgotten: whoever heard one at incarnation i knows the accused at i or above from then on,
-  also when it was dead already (``Dead@1``, ``Dead@10``, ``Alive@2`` resurrects nobody);
-* one record: all views that know (id, incarnation, session) know the same address and the rest;
-* a running process never sees itself as anything but alive, unless it is leaving;
-* nobody is refused as a double of a process that does not run: in this world every id has one process at
-most;
-* views hold only ids that exist, and the queue of rumours no more than one for each.
-
-And in the end: within ``healing_limit_s`` after the last fault, every view shows every running node alive
-at its own incarnation, nobody else in the ring, and all digests are equal.
+What must hold all the time is in ``invariants``. And in the end: within ``healing_limit_s`` after the last
+fault,
+every view shows every running node alive at its own incarnation, nobody else in the ring, and all digests
+are equal.
 """
 
 from __future__ import annotations
@@ -23,110 +13,24 @@ from dataclasses import replace
 from random import Random
 
 from membership.config import LAN, LOCAL, SwimConfig
-from membership.effects import Announce, ConflictingIdentity, Effect, Persist, Send
-from membership.messages import Ack, Gossip, Ping, PingRequest, SyncState
+from membership.effects import ConflictingIdentity
 from membership.swim import Swim
-from membership.view import Member, NodeId, Status
-from p2p.protocol import wire_format
-from p2p.wire import Envelope, WireFormat
+from membership.view import Member, NodeId
 from tools.simulation.chance import child_random
 from tools.simulation.faults import Nemesis, SwarmConfig, draw_swarm_config
+from tools.simulation.invariants import Invariants, brief
 from tools.simulation.kinds import Fault
 from tools.simulation.network import Network
 from tools.simulation.node import Node, NodeState
+from tools.simulation.swim_process import SwimProcess, WireCodec
 from tools.simulation.trace import Trace
 from tools.simulation.world import ObjectCodec, Violation, World
 
-__all__ = ["MembershipScenario", "SwimProcess", "WireCodec", "healing_limit_s", "membership_maker"]
+__all__ = ["MembershipScenario", "healing_limit_s", "membership_maker"]
 
 WALL_CLOCK_AT_START_MS = 1_700_000_000_000
 PHASE_IN_PERIODS = (25.0, 80.0)  # how long the faults last, in probe periods
 MAX_STEPS = 60_000  # ten times what the busiest seed of a thousand needs: beyond it there is a storm
-_WIRE = wire_format()
-
-
-class SwimProcess:
-    """One life of a peer that does nothing but membership."""
-
-    def __init__(self, node: Node, swim: Swim, conflict: Callable[[Node, ConflictingIdentity], None]) -> None:
-        self.swim = swim
-        self.leaving = False
-        self.heard: tuple[object, str] | None = None  # the message of this step, and its sender
-        self._node = node
-        self._conflict = conflict
-
-    def start(self, now: float) -> list[Effect]:
-        """See ``Process``."""
-        return self.swim.start(now)
-
-    def receive(self, message: object, sender: str, now: float) -> list[Effect]:
-        """See ``Process``."""
-        self.heard = message, sender
-        return self.swim.receive(message, NodeId(sender), now)  # type: ignore[arg-type]  # as decoded
-
-    def tick(self, now: float) -> list[Effect]:
-        """See ``Process``."""
-        self.heard = None
-        return self.swim.tick(now)
-
-    def next_deadline(self) -> float:
-        """See ``Process``."""
-        return self.swim.next_deadline()
-
-    def lagged(self, lag_s: float, now: float) -> None:
-        """See ``Process``."""
-        self.swim.observe_lag(lag_s, now)
-
-    def perform(self, effect: object) -> None:
-        """Send, write, or take notice."""
-        match effect:
-            case Send(to_address, _, message):
-                self._node.send_to(to_address, message)
-            case Persist(incarnation, session):
-                # Lazily, as its contract allows: a crash may lose it.
-                self._node.disk.write("identity", (incarnation, session))
-            case Announce(ConflictingIdentity() as conflict):
-                self._conflict(self._node, conflict)
-            case Announce():
-                pass
-            case _:
-                raise AssertionError(f"membership returned {effect!r}")
-
-
-class WireCodec:
-    """The real frames: what the wire cannot carry, or refuses, is found here."""
-
-    def __init__(self, wire: WireFormat = _WIRE) -> None:
-        self._wire = wire
-
-    def encode(self, message: object, sender: Node) -> bytes:
-        """The frame that a peer would send."""
-        process = sender.process
-        assert isinstance(process, SwimProcess)
-        return self._wire.encode(
-            Envelope(
-                cluster="simulated",
-                ring_digest=process.swim.view.digest,
-                sender=NodeId(sender.name),
-                incarnation=process.swim.me.incarnation,
-                message=message,
-            )
-        )
-
-    def decode(self, payload: object) -> tuple[object, str]:
-        """The message, checked against its schema, and its sender."""
-        assert isinstance(payload, bytes)
-        envelope = self._wire.decode(payload)
-        return envelope.message, envelope.sender
-
-    def fingerprint(self, payload: object) -> bytes:
-        """The frame itself."""
-        assert isinstance(payload, bytes)
-        return payload
-
-    def describe(self, payload: object) -> str:
-        """The message in the frame."""
-        return repr(self.decode(payload)[0])
 
 
 def healing_limit_s(config: SwimConfig, nodes: int) -> float:
@@ -230,7 +134,7 @@ class MembershipScenario:
                 if real is None and seen is not None and seen.status.in_ring:
                     return f"{node.name} sees {name} {seen.status}@{seen.incarnation}, but it does not run"
                 if real is not None and seen != real:
-                    return f"{node.name} sees {name} as {_brief(seen)}, but it is {_brief(real)}"
+                    return f"{node.name} sees {name} as {brief(seen)}, but it is {brief(real)}"
         if len({swim.view.digest for _, swim in running}) > 1:
             return "equal views with different digests"
         return None
@@ -278,7 +182,7 @@ class MembershipScenario:
 
     def _conflict(self, node: Node, conflict: ConflictingIdentity) -> None:
         raise Violation(
-            f"{node.name} was refused as a double of {_brief(conflict.holder)}, but nobody else has its id"
+            f"{node.name} was refused as a double of {brief(conflict.holder)}, but nobody else has its id"
         )
 
     def _check(self, node: Node) -> None:
@@ -300,111 +204,6 @@ def _draw_profile(draw: Random) -> tuple[str, SwimConfig]:
         profile = replace(profile, sync_members_max=2, rumour_bytes_max=200, relays_max=2, challenges_max=1)
         name += ", tight"
     return name, profile
-
-
-class Invariants:
-    """What must hold for every view at every time; see the module's theory."""
-
-    def __init__(self, names: frozenset[str]) -> None:
-        self._names = names
-        self._issued: dict[NodeId, int] = {}
-        self._records: dict[tuple[NodeId, int, int], Member] = {}
-        self._seen: dict[str, _Seen] = {}
-
-    def check(self, node: Node, process: SwimProcess) -> None:
-        """Raise ``Violation`` where the node that just took a step broke one."""
-        swim = process.swim
-        if process.heard is not None and not swim.stopped:
-            self._check_heard(node, swim, *process.heard)
-        seen = self._seen.get(node.name)
-        if seen is None or seen.boot != node.boots:
-            seen = self._seen[node.name] = _Seen(node.boots)
-        if swim.version == seen.version:
-            return
-        seen.version = swim.version
-        self._issued[swim.me.id] = max(self._issued.get(swim.me.id, 0), swim.me.incarnation)
-        # The machine shows its queue to nobody; that it is bounded is a promise all the same.
-        if len(swim._beliefs.queue) > len(self._names):
-            raise Violation(f"{node.name} has {len(swim._beliefs.queue)} rumours on {len(self._names)} ids")
-        view = swim.view
-        if [member.id for member in view] != sorted({member.id for member in view}):
-            raise Violation(f"{node.name}'s view is not sorted or holds an id twice")
-        own = view.get(swim.me.id)
-        if own is None or (own.status is not Status.ALIVE and not process.leaving):
-            raise Violation(f"{node.name} runs and sees itself as {_brief(own)}")
-        for member in view:
-            self._check_member(node, seen, member)
-
-    def _check_heard(self, node: Node, swim: Swim, message: object, sender: str) -> None:
-        for member in _records_in(message, swim.me.id):
-            if member.status is Status.ALIVE or member.id in (swim.me.id, sender):
-                continue
-            known = swim._beliefs.known(member.id)  # a tombstone counts; the view does not show those
-            if known is None or known.incarnation < member.incarnation:
-                raise Violation(f"{node.name} heard {_brief(member)} from {sender} and holds {_brief(known)}")
-
-    def _check_member(self, node: Node, seen: _Seen, member: Member) -> None:
-        here = f"in the view of {node.name}"
-        if member.id not in self._names:
-            raise Violation(f"{member.id!r} {here} does not exist")
-        if member.incarnation > self._issued.get(member.id, 0):
-            raise Violation(f"{_brief(member)} {here}: its owner never took that incarnation")
-        before = seen.incarnation.get(member.id, 0)
-        if member.incarnation < before:
-            raise Violation(f"{_brief(member)} {here}: it was at incarnation {before} there")
-        seen.incarnation[member.id] = member.incarnation
-        if not member.status.in_ring:
-            seen.buried[member.id] = member.incarnation
-        elif seen.buried.get(member.id, 0) >= member.incarnation:
-            raise Violation(f"{_brief(member)} {here}: it was buried there at {seen.buried[member.id]}")
-        key = (member.id, member.incarnation, member.session)
-        facts = _without_status(member)
-        if self._records.setdefault(key, facts) != facts:
-            raise Violation(f"two records of {_brief(member)}: {self._records[key]} and {facts}")
-
-
-def _records_in(message: object, reader: NodeId) -> tuple[Member, ...]:
-    """The records that ``reader`` takes from a message."""
-    match message:
-        case Ping(target=target) if target != reader:
-            return ()
-        case Ping() | Ack() | PingRequest() | Gossip():
-            return tuple(rumour.member for rumour in message.rumours)
-        case SyncState():
-            return message.members
-    return ()
-
-
-class _Seen:
-    """What one life of a node has seen so far."""
-
-    def __init__(self, boot: int) -> None:
-        self.boot = boot
-        self.version = -1
-        self.incarnation: dict[NodeId, int] = {}
-        self.buried: dict[NodeId, int] = {}
-
-
-def _without_status(member: Member) -> Member:
-    if member.status is Status.ALIVE:
-        return member
-    return Member(
-        id=member.id,
-        address=member.address,
-        incarnation=member.incarnation,
-        zone=member.zone,
-        weight=member.weight,
-        slots=member.slots,
-        pid=member.pid,
-        session=member.session,
-        meta=member.meta,
-    )
-
-
-def _brief(member: Member | None) -> str:
-    if member is None:
-        return "unknown"
-    return f"{member.id} {member.status}@{member.incarnation}"
 
 
 def _swim_of(node: Node) -> Swim:

@@ -4,15 +4,16 @@ A link is a pair (source, target) of addresses and carries datagrams in order, a
 unless a fault says otherwise. The network never looks into a payload. Every fault counts itself when it
 has *really* acted on a datagram; that a fault was configured proves nothing.
 
-=============
-================================================================================================= drop
-the datagram never arrives duplicate      it arrives twice, the second time later reorder        it is
-held back and datagrams sent after it arrive before it (counted when one does) delay          it and all
-behind it on the link arrive late clog           a link holds everything back for a while, then delivers
-it at once and in order one-way cut    one direction of a link swallows everything partition      links
-between the groups swallow everything replay         a datagram seen long ago, perhaps from a former life
-of its sender, arrives once more =============
-=================================================================================================
+===========  ==========================================================================================
+drop         the datagram never arrives
+duplicate    it arrives twice, the second time later
+reorder      it is held back and datagrams sent after it arrive before it (counted when one does)
+delay        it and all behind it on the link arrive late
+clog         a link holds everything back for a while, then delivers it at once and in order
+one-way cut  one direction of a link swallows everything
+partition    links between the groups swallow everything
+late replay  a datagram seen long ago, perhaps from a former life of its sender, arrives once more
+===========  ==========================================================================================
 """
 
 from __future__ import annotations

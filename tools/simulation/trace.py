@@ -1,8 +1,7 @@
 """What happened in a world: always as a hash, as lines only for who wants to read them.
 
 The hash is the test of determinism (two runs of one seed must agree to the bit) and costs about a
-microsecond an event. Lines cost ten times that, so they are kept for a replay, and a short tail of them
-can be asked for.
+microsecond an event. Lines cost ten times that, so they are kept for a replay only.
 """
 
 from __future__ import annotations

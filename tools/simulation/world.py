@@ -1,7 +1,7 @@
 """Virtual time: one heap of events for the whole cluster, and the steps that nodes take when theirs come up.
 
-A step is one call into one process (start, receive or tick) followed by its effects, in order. After
-every step the checks run, on the node that took it; nothing else can have changed. Events at the same
+A step is one call into one process (start, receive or tick) followed by its effects, in order. The
+checks run between the two, on the node that took the step; nothing else can have changed. Events at the same
 instant happen in the order in which they were scheduled, so the heap never compares what they carry.
 
 Bounds: a world may take ``max_steps`` steps, and a process whose deadline stays in the past spins: both
