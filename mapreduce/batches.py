@@ -4,8 +4,9 @@ A mapper sees its split as a sequence of batches.  One that takes single records
 mapper may ask for `text` or `raw` instead and then nothing is cut into lines.  Nothing is kept: each use
 of `records`, `text` or `raw` does the work anew, so a caller uses one of them, once.
 
-Messages name a record by what `locate` says.  Its work (counting the lines before a byte) is done only
-when something has gone wrong.
+A record that ends the job is named by what `locate` says, with the number of its line, and so is the first
+that `records` cannot decode.  That means to count the line ends before it, perhaps of the whole file, so
+records that are merely left out (`each`) are named by their byte.
 """
 
 from __future__ import annotations

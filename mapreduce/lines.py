@@ -17,8 +17,9 @@ UTF-7) are read from their start through an incremental decoder and cut as text.
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from mapreduce.batches import Batch, place
@@ -256,37 +257,52 @@ class LineBatch(Batch):
         return self._data[self._begin : self._stop]
 
     def each(self) -> Iterator[Any]:
+        lines: Iterable[Any]
         try:
             lines = self.records
         except InputError:
-            lines = [self._line(*span) for span in self._spans()]
+            lines = map(self._line, self._spans())
         yield from lines
 
     def locate(self, index: int) -> str:
-        for number, (start, _) in enumerate(self._spans()):
-            if number == index:
-                return place(self.name, self._split.path, self._offset + start)
-        return shown(self.name)
+        start, _ = next(itertools.islice(self._spans(), index, None), (self._begin, 0))
+        return place(self.name, self._split.path, self._offset + start)
+
+    def places(self) -> Iterator[str]:
+        """Say where each line stands, without counting lines."""
+        return (f"{shown(self.name)}, byte {self._offset + start:,}" for start, _ in self._spans())
 
     def _decoded(self) -> str:
-        # Decoding a view spares a copy of nearly the whole chunk.
-        try:
-            text = str(memoryview(self._data)[self._begin : self._stop], self._codec, self._errors)
-        except UnicodeDecodeError as error:
-            raise self._undecodable(self._begin, error) from None
+        # A view spares a copy of nearly the whole chunk; only line ends of other kinds make one.  They are
+        # replaced while a character is a byte: text that is not ASCII is twice or four times as wide.
+        lines: bytes | memoryview = memoryview(self._data)[self._begin : self._stop]
         if self._data.find(b"\r", self._begin, self._stop) >= 0:
-            text = text.replace("\r\n", "\n").replace("\r", "\n")
-        return text
-
-    def _line(self, start: int, stop: int) -> str | InputError:
+            lines = bytes(lines).replace(b"\r\n", b"\n")
+            if b"\r" in lines:
+                lines = lines.replace(b"\r", b"\n")
         try:
-            return str(memoryview(self._data)[start:stop], self._codec, self._errors)
+            return str(lines, self._codec, self._errors)
         except UnicodeDecodeError as error:
-            return self._undecodable(start, error)
+            raise self._first_undecodable(error) from None
 
-    def _undecodable(self, start: int, error: UnicodeDecodeError) -> InputError:
-        where = place(self.name, self._split.path, self._offset + start + error.start)
-        return InputError(f"{where}: {not_decodable(self._codec, error)}")
+    def _first_undecodable(self, otherwise: UnicodeDecodeError) -> InputError:
+        for start, stop in self._spans():
+            try:
+                self._decoded_line(start, stop)
+            except UnicodeDecodeError as error:
+                where = place(self.name, self._split.path, self._offset + start + error.start)
+                return InputError(f"{where}: {not_decodable(self._codec, error)}")
+        return InputError(f"{shown(self.name)}: {not_decodable(self._codec, otherwise)}")
+
+    def _decoded_line(self, start: int, stop: int) -> str:
+        return str(memoryview(self._data)[start:stop], self._codec, self._errors)
+
+    def _line(self, span: tuple[int, int]) -> str | InputError:
+        try:
+            return self._decoded_line(*span)
+        except UnicodeDecodeError as error:
+            where = f"{shown(self.name)}, byte {self._offset + span[0] + error.start:,}"
+            return InputError(f"{where}: {not_decodable(self._codec, error)}")
 
     def _spans(self) -> Iterator[tuple[int, int]]:
         """Yield where each line begins and ends in the data, without its line end."""
@@ -362,6 +378,10 @@ class TextBatch(Batch):
 
     def locate(self, index: int) -> str:
         return f"{shown(self.name)}, line {self._first_line + index:,}"
+
+    def places(self) -> Iterator[str]:
+        """Say where each line stands."""
+        return map(self.locate, itertools.count())
 
 
 def text_batches(

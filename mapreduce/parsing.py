@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import repeat
+from itertools import islice, repeat
 from operator import itemgetter
 from typing import Any, BinaryIO, ClassVar
 
 from mapreduce.batches import Batch, ListBatch
 from mapreduce.errors import InputError, JobDefinitionError
 from mapreduce.formats import FORMATS, format_by_content, format_by_ending
-from mapreduce.lines import MAX_RECORD_BYTES, check_positive
+from mapreduce.lines import MAX_RECORD_BYTES, LineBatch, TextBatch, check_positive
 from mapreduce.plan import Split
 from mapreduce.readers import Text
 from mapreduce.streams import one_line, open_source, reading, shown
@@ -151,7 +151,7 @@ class ParsedLines(Batch):
 
     __slots__ = ("_lines", "_notation")
 
-    def __init__(self, lines: Batch, notation: Notation) -> None:
+    def __init__(self, lines: LineBatch | TextBatch, notation: Notation) -> None:
         super().__init__(lines.name, lines.size_bytes)
         self._lines = lines
         self._notation = notation
@@ -162,12 +162,7 @@ class ParsedLines(Batch):
         if self._notation.skips_blank:
             lines = list(filter(None, map(str.strip, lines, repeat(_BLANKS))))
         records = self._notation.parse_all(lines)
-        if records is None:
-            records = list(self.each())
-            for record in records:
-                if isinstance(record, InputError):
-                    raise record
-        return records
+        return list(self._parsed_one_by_one()) if records is None else records
 
     @property
     def text(self) -> str:
@@ -178,28 +173,37 @@ class ParsedLines(Batch):
         return self._lines.raw
 
     def each(self) -> Iterator[Any]:
-        for number, line in self._numbered():
+        for line, where in zip(self._lines.each(), self._lines.places(), strict=False):
             if isinstance(line, InputError):
                 yield line
-                continue
-            try:
-                record = self._notation.parse(line)
-            except (ValueError, RecursionError) as error:
-                why = "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
-                yield InputError(f"{self._lines.locate(number)}: {why}")
-            else:
+            elif self._is_record(line):
+                try:
+                    record = self._notation.parse(line)
+                except _REFUSALS as error:
+                    record = InputError(f"{where}: {_reason(error)}")
                 yield record
 
     def locate(self, index: int) -> str:
-        for place, (number, _) in enumerate(self._numbered()):
-            if place == index:
-                return self._lines.locate(number)
-        return shown(self.name)
+        numbers = (n for n, line in enumerate(self._lines.each()) if self._is_record(line))
+        return self._lines.locate(next(islice(numbers, index, None), 0))
 
-    def _numbered(self) -> Iterator[tuple[int, str | InputError]]:
-        for number, line in enumerate(self._lines.each()):
-            if isinstance(line, InputError) or not self._notation.skips_blank or line.strip(_BLANKS):
-                yield number, line
+    def _parsed_one_by_one(self) -> Iterator[Any]:
+        for number, line in enumerate(self._lines.records):
+            if self._is_record(line):
+                try:
+                    yield self._notation.parse(line)
+                except _REFUSALS as error:
+                    raise InputError(f"{self._lines.locate(number)}: {_reason(error)}") from None
+
+    def _is_record(self, line: str | InputError) -> bool:
+        return not self._notation.skips_blank or isinstance(line, InputError) or bool(line.strip(_BLANKS))
+
+
+_REFUSALS = (ValueError, RecursionError)
+
+
+def _reason(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
 
 
 # --- JSON -------------------------------------------------------------------------------------------

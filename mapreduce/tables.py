@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain, islice
-from typing import Any, ClassVar
+from itertools import chain, count, islice
+from typing import Any, ClassVar, Protocol
 
 from mapreduce.batches import Batch
 from mapreduce.errors import InputError, JobDefinitionError
@@ -110,10 +109,10 @@ def row_batches(settings: Csv, split: Split, batch_bytes: int) -> Iterator[Batch
         text, bad = _decoded(lines)
         rows = parser.rows_and_sentinel(text)
         if len(rows) != text.count("\n") + 1:
-            rows = parser.rows_line_by_line(text, bad, lines)
+            rows = parser.rows_line_by_line(text, lines, bad)
         else:
             rows.pop()
-        yield parser.batch(text, rows, bad, lines.size_bytes, lines.locate)
+        yield parser.batch(text, rows, bad, lines.size_bytes, lines)
 
 
 def _rows_across_lines(parser: _Parser, settings: Csv, split: Split, batch_bytes: int) -> Iterator[Batch]:
@@ -137,9 +136,9 @@ def _rows_across_lines(parser: _Parser, settings: Csv, split: Split, batch_bytes
         if rows.pop():
             whole, cut = parser.end_of_rows(text, len(rows))
         if cut:
-            locate = partial(_line_of, split.name, first_line)
+            numbered = _NumberedLines(split.name, first_line)
             ours = {number: error for number, error in bad.items() if number < whole}
-            yield parser.batch(text[:cut], rows, ours, size_bytes, locate)
+            yield parser.batch(text[:cut], rows, ours, size_bytes, numbered)
             bad = {number - whole: error for number, error in bad.items() if number >= whole}
             text, lines_in_text, first_line, size_bytes = (
                 text[cut:],
@@ -149,21 +148,40 @@ def _rows_across_lines(parser: _Parser, settings: Csv, split: Split, batch_bytes
             )
         if text and (lines is None or len(text) > settings.max_record_bytes):
             end = "is never closed" if lines is None else f"goes on for {len(text):,} characters"
-            raise InputError(f"{_line_of(split.name, first_line, 0)}: a quoted field begins here and {end}")
+            where = _NumberedLines(split.name, first_line).locate(0)
+            raise InputError(f"{where}: a quoted field begins here and {end}")
         enough = 2 * len(text)
 
 
-def _line_of(name: str, first_line: int, number: int) -> str:
-    return f"{shown(name)}, line {first_line + number:,}"
+class _Lines(Protocol):
+    """Tells where lines stand: exactly, or many of them cheaply."""
+
+    def locate(self, index: int) -> str: ...
+    def places(self) -> Iterator[str]: ...
+
+
+class _NumberedLines:
+    """Lines whose numbers in their file are known."""
+
+    def __init__(self, name: str, first_line: int) -> None:
+        self._name = shown(name)
+        self._first_line = first_line
+
+    def locate(self, index: int) -> str:
+        return f"{self._name}, line {self._first_line + index:,}"
+
+    def places(self) -> Iterator[str]:
+        return map(self.locate, count())
 
 
 def _decoded(lines: LineBatch | TextBatch) -> tuple[str, dict[int, InputError]]:
     """Return a batch's text, and what is wrong with each line that could not be decoded."""
     try:
         return lines.text, {}
-    except InputError:
-        found = enumerate(lines.each())
-        return lines.lenient_text, {i: line for i, line in found if isinstance(line, InputError)}
+    except InputError as error:
+        bad = {i: line for i, line in enumerate(lines.each()) if isinstance(line, InputError)}
+        bad[min(bad, default=0)] = error  # the first one is named exactly: it may end the job
+        return lines.lenient_text, bad
 
 
 class _Parser:
@@ -194,14 +212,15 @@ class _Parser:
         whole = reader.line_num  # type: ignore[attr-defined]
         return whole, sum(map(len, islice(io.StringIO(text), whole)))
 
-    def rows_line_by_line(self, text: str, bad: dict[int, InputError], lines: Batch) -> list[Row]:
+    def rows_line_by_line(self, text: str, lines: _Lines, bad: dict[int, InputError]) -> list[Row]:
         """Return the row of each line; where a quote is open at its end, an empty one and a note in `bad`."""
         rows = []
-        for number, line in enumerate(io.StringIO(text)):
+        for number, (line, where) in enumerate(zip(io.StringIO(text), lines.places(), strict=False)):
             row, *sentinel = self.rows_and_sentinel(line)
             if not sentinel:
                 row = []
-                bad.setdefault(number, InputError(f"{lines.locate(number)}: {OPEN_IN_LINE}"))
+                where = where if bad else lines.locate(number)
+                bad.setdefault(number, InputError(f"{where}: {OPEN_IN_LINE}"))
             rows.append(row)
         return rows
 
@@ -220,7 +239,7 @@ class _Parser:
         rows: list[Row],
         bad: dict[int, InputError],
         size_bytes: int,
-        locate: Callable[[int], str],
+        lines: _Lines,
     ) -> RowBatch:
         """Make a batch of parsed text; the file's first gives its header away."""
         skipped = 0
@@ -229,7 +248,7 @@ class _Parser:
                 raise bad[0]
             self._take_header(iter(rows))
             skipped = 1
-        return RowBatch(self, self._split.name, text, rows, skipped, bad, size_bytes, locate, self._columns)
+        return RowBatch(self, self._split.name, text, rows, skipped, bad, size_bytes, lines, self._columns)
 
     def _take_header(self, rows: Iterator[Row]) -> None:
         names = next(rows)
@@ -252,11 +271,11 @@ class RowBatch(Batch):
         rows: one for each row of the text; empty for blank lines.
         skipped: how many of the rows are header.
         bad: what is wrong with lines, by their number in the text.
-        locate_line: says where a line of the text stands.
+        lines: say where the lines of the text stand.
         columns: their names, or None to leave rows as lists.
     """
 
-    __slots__ = ("_bad", "_columns", "_locate_line", "_parser", "_rows", "_skipped", "_text")
+    __slots__ = ("_bad", "_columns", "_lines", "_parser", "_rows", "_skipped", "_text")
 
     def __init__(
         self,
@@ -267,7 +286,7 @@ class RowBatch(Batch):
         skipped: int,
         bad: dict[int, InputError],
         size_bytes: int,
-        locate_line: Callable[[int], str],
+        lines: _Lines,
         columns: tuple[str, ...] | None,
     ) -> None:
         super().__init__(name, size_bytes)
@@ -276,7 +295,7 @@ class RowBatch(Batch):
         self._rows = rows
         self._skipped = skipped
         self._bad = bad
-        self._locate_line = locate_line
+        self._lines = lines
         self._columns = columns
 
     @property
@@ -289,7 +308,8 @@ class RowBatch(Batch):
             return rows
         if set(map(len, rows)) <= {len(columns)}:
             return [dict(zip(columns, row, strict=True)) for row in rows]
-        raise next(record for record in self.each() if isinstance(record, InputError))
+        first, row = next((first, row) for first, _, row in self._numbered() if len(row) != len(columns))
+        raise InputError(f"{self._lines.locate(first)}: {_ragged(row, columns)}")
 
     @property
     def text(self) -> str:
@@ -298,9 +318,9 @@ class RowBatch(Batch):
         return self._text
 
     def each(self) -> Iterator[Any]:
+        columns, places, at = self._columns, self._lines.places(), 0
         for first, last, row in self._numbered():
             wrong = next((self._bad[line] for line in range(first, last) if line in self._bad), None)
-            columns = self._columns
             if wrong is not None:
                 yield wrong
             elif columns is None:
@@ -308,16 +328,13 @@ class RowBatch(Batch):
             elif len(row) == len(columns):
                 yield dict(zip(columns, row, strict=True))
             else:
-                yield InputError(
-                    f"{self._locate_line(first)}: {len(row)} fields, but the header names "
-                    f"{len(columns)} columns"
-                )
+                where = next(islice(places, first - at, None))
+                at = first + 1
+                yield InputError(f"{where}: {_ragged(row, columns)}")
 
     def locate(self, index: int) -> str:
-        for number, (first, _, _) in enumerate(self._numbered()):
-            if number == index:
-                return self._locate_line(first)
-        return shown(self.name)
+        first, _, _ = next(islice(self._numbered(), index, None), (0, 0, []))
+        return self._lines.locate(first)
 
     def _numbered(self) -> Iterator[tuple[int, int, Row]]:
         """Yield the first line of each row that is a record, that behind its last one, and the row."""
@@ -331,3 +348,7 @@ class RowBatch(Batch):
         for number, ((first, last), row) in enumerate(zip(spans, self._rows, strict=True)):
             if number >= self._skipped and (row or first in self._bad):
                 yield first, last, row
+
+
+def _ragged(row: Row, columns: tuple[str, ...]) -> str:
+    return f"{len(row)} fields, but the header names {len(columns)} columns"
