@@ -7,7 +7,17 @@ this host.
 
 from __future__ import annotations
 
-__all__ = ["EmptyRing", "InvalidConfig", "InvalidMember", "MembershipError", "SwimStopped"]
+__all__ = [
+    "DamagedVote",
+    "EmptyRing",
+    "InvalidConfig",
+    "InvalidGroup",
+    "InvalidMember",
+    "MembershipError",
+    "SwimStopped",
+    "TooManyProposals",
+    "UnknownRegister",
+]
 
 
 class MembershipError(Exception):
@@ -28,3 +38,22 @@ class SwimStopped(MembershipError):
 
 class EmptyRing(MembershipError, LookupError):
     """A key was looked up in a ring without members (retry after someone has joined)."""
+
+
+class InvalidGroup(MembershipError, ValueError):
+    """A register's members are none, or not distinct (the caller's fault; nothing was written)."""
+
+
+class TooManyProposals(MembershipError):
+    """A proposer's queue is full (the caller's, who may try again later; the change had no effect)."""
+
+
+class DamagedVote(MembershipError):
+    """An acceptor's state cannot be read back (the environment's fault).
+
+    Its promises are lost with it: the acceptor must not speak again but under a new disk id.
+    """
+
+
+class UnknownRegister(MembershipError, LookupError):
+    """A key was used whose group this node does not know (the caller's fault: it must `learn` it first)."""

@@ -364,7 +364,7 @@ class Swim:
                 self._sync_at = now + self._rng.random() * self._sync_period_s()
         if self._knock_at == inf and not self._leaving and (beliefs.lost() or self._silent_seeds()):
             self._knock_at = now + self._knock_period_s()
-        if self._gossip_at == inf and beliefs.queue and (beliefs.roster or beliefs.recently_dead(now)):
+        if self._gossip_at == inf and beliefs.queue and beliefs.roster:
             self._gossip_at = max(now, self._gossiped_at + self._config.gossip_period_s)
         deadline = min(
             self._probe_at, self._gossip_at, self._sync_at, self._knock_at, self._leave_at, beliefs.reap_at
@@ -491,18 +491,21 @@ class Swim:
     # ------------------------------------------------------------------ telling (SWIM 4.1)
 
     def _gossip(self, now: float, out: list[Effect]) -> None:
-        roster, dead = self._beliefs.roster, self._beliefs.recently_dead(now)
         self._gossip_at = inf
         self._gossiped_at = now
-        count = len(roster) + len(dead)
-        for place in self._rng.sample(range(count), min(self._config.gossip_fanout, count)):
-            node = roster[place] if place < len(roster) else dead[place - len(roster)][1]
-            member = self._beliefs.members.get(node)
-            if member is None or (place >= len(roster) and member.status is not Status.DEAD):
-                continue  # returned, or gone for good, since it died
+        for node in self._beliefs.roster.sample(self._config.gossip_fanout, self._rng):
             rumours = self._take()
             if rumours:
-                out.append(Send(member.address, node, Gossip(rumours=rumours)))
+                out.append(self._send(node, Gossip(rumours=rumours)))
+        dead = self._beliefs.recently_dead(now)
+        if dead:
+            # One who may be alive hears what is said of it. That is extra: news told to the dead are told to
+            # nobody, and where many have died they would use up what the living should hear.
+            _, node = dead[int(self._rng.random() * len(dead))]
+            member = self._beliefs.members.get(node)
+            if member is not None and member.status is Status.DEAD:
+                told = Gossip(rumours=(self._beliefs.rumour_about(member),))
+                out.append(Send(member.address, node, told))
 
     def _take(self, but: NodeId | None = None) -> tuple[Rumour, ...]:
         queue = self._beliefs.queue
@@ -546,7 +549,12 @@ class Swim:
             return
         if record.session == me.session and record.address == me.address:
             self._admitted = True
-        if self._leaving or record == me or record.incarnation < me.incarnation:
+        if self._leaving or record == me:
+            return
+        if record.incarnation < me.incarnation:
+            # Old news of us still go about, or somebody missed the new ones: as long as that is so, we repeat.
+            if me.id not in self._beliefs.queue:
+                self._beliefs.queue.put(Rumour(member=me))
             return
         session = me.session
         if record.session > session:
@@ -587,9 +595,11 @@ class Swim:
     def _on_sync_request(self, request: SyncRequest, sender: NodeId, now: float, out: list[Effect]) -> None:
         if request.me.id != sender:
             return  # nobody introduces another one this way
+        holder = self._beliefs.members.get(sender)
+        doubtful = must_be_challenged(request.me, holder) and supersedes(request.me, holder)
         self._hear(request.me, (), sender, now, out)
-        if sender in self._door:
-            return  # a doubtful claimant learns nothing; it comes again
+        if doubtful:
+            return  # it learns nothing, not even that it was heard, and comes again
         buckets = differing(self._beliefs.members.digests(), request.digests)
         parts = list(chunks(self._beliefs.members.in_buckets(buckets), self._config.sync_members_max))
         for bits, members in parts or [(0, [])]:
@@ -624,7 +634,7 @@ class Swim:
                 self._hear_of_me(member, (sender,), now, out)
             elif member.id != sender:
                 self._beliefs.hear_in_state(member, sender, now, out)
-        if not state.reply_wanted or not self._running or sender in self._door:
+        if not state.reply_wanted or not self._running:
             return
         mine = [member for _, some in self._beliefs.members.in_buckets(state.buckets) for member in some]
         better = better_than(mine, (state.me, *state.members))

@@ -10,7 +10,7 @@ import heapq
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from membership.config import LAN, SwimConfig
 from membership.effects import Announce, Effect, Event, Persist, Send
@@ -40,6 +40,7 @@ class Host:
     running: bool = True
     paused: bool = False
     persisted: tuple[int, int] = (0, 0)
+    inbox: list[tuple[str, NodeId, str, Message]] = field(default_factory=list)
 
 
 class Cluster:
@@ -107,6 +108,10 @@ class Cluster:
         """SIGCONT: the shell ticks first, which is the harder case, then the inbox is read."""
         host = self.hosts[node(number)]
         host.paused = False
+        for unread in host.inbox:
+            heapq.heappush(self._flying, (self.now, self._count, *unread))
+            self._count += 1
+        host.inbox.clear()
 
     def restart(self, number: int, *, seeds: Iterable[str] = (), **changes: object) -> Swim:
         """Start a killed process again, as a shell would: with the persisted incarnation and session + 1."""
@@ -178,9 +183,7 @@ class Cluster:
         if host is None or not host.running:
             return
         if host.paused:
-            # Stays in the inbox: look again a little later.
-            heapq.heappush(self._flying, (self.now + 0.01, self._count, source, sender, address, message))
-            self._count += 1
+            host.inbox.append((source, sender, address, message))
             return
         self.perform(host, host.swim.receive(message, sender, self.now))
 
@@ -201,8 +204,12 @@ class Cluster:
     def agreed(self) -> bool:
         """Whether all running machines see the same ring, and everybody in it."""
         machines = self.alive()
-        digests = {swim.view.digest for swim in machines}
-        return len(digests) == 1 and {m.id for m in machines[0].view.alive} == {s.me.id for s in machines}
+        if len({swim.view.digest for swim in machines}) != 1:
+            return False
+        running = {swim.me.id for swim in machines}
+        rings = [{member.id for member in swim.view.ring_members} for swim in machines]
+        nobody_accused = all(len(swim.view.alive) == len(running) for swim in machines)
+        return nobody_accused and all(ring == running for ring in rings)
 
     def announced(self, kind: type[Event]) -> list[tuple[float, NodeId, Event]]:
         """The events of one kind so far."""

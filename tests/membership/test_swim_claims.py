@@ -60,7 +60,7 @@ def test_time_bounded_completeness_each_member_is_probed_once_in_a_round_of_peri
 
 @pytest.mark.parametrize("count", [4, 8, 16, 32])
 def test_expected_detection_time_does_not_grow_with_the_group(count: int) -> None:
-    """Section 3.1: the first suspicion comes e/(e-1) periods after the crash on average, whatever the size."""
+    """Section 3.1: a crash is first probed after e/(e-1) periods on average, whatever the size."""
     first = []
     for seed in range(12):
         cluster = Cluster(count, seed=seed)
@@ -75,7 +75,7 @@ def test_expected_detection_time_does_not_grow_with_the_group(count: int) -> Non
 
 @pytest.mark.parametrize("count", [4, 32])
 def test_message_load_per_member_does_not_grow_with_the_group(count: int) -> None:
-    """Section 3.1: in a quiet group, each member sends one ping and one ack a period, however large the group."""
+    """Section 3.1: in a quiet group, each member sends one ping and one ack a period."""
     cluster = Cluster(count, config=replace(LAN, sync_period_s=1e6))
     cluster.run(100)
     assert sum(cluster.sent.values()) / count / 100 == pytest.approx(2.0, abs=0.1)
