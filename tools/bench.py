@@ -6,10 +6,10 @@
 
 *Sides.*  `ours` is `ringreduce run`, from the start of the process to its end.  `single` is one thread of
 plain Python, `pair` two processes that share the work by hand (`tools/bench_scripts.py`); each is the
-best form that one would write on an afternoon, with the same inner statements as our job.  All start a
-cold interpreter, read the same files, and write the whole answer to the same disk as text, or as records
-for the sort.  Ours adds what the others leave out: output in key order, bounded memory, checksums,
-retries.
+form that a careful person writes on an afternoon, taking lines apart as our job does.  All start a cold
+interpreter, read the same files, and write the whole answer to the same disk, as lines of key, tab and
+value; the sort writes records, ours within msgpack.  Ours adds what the others leave out: output in key
+order, bounded memory, checksums, retries.
 
 *Rounds.*  The sides take turns within each round, and each round begins with another, so that a noisy
 minute on the machine does not fall on one of them.  Reported are medians.  The ratio is of median walls,

