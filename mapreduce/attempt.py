@@ -295,12 +295,13 @@ class Attempt:
                 "it must yield pairs, (key, value)"
             )
 
-    def _combine(self, keys: list[Any], columns: list[list[Any]]) -> Iterator[Pair]:
+    def _combine(self, keys: list[Any], inside: Iterator[Any], columns: list[list[Any]]) -> Iterator[Pair]:
         assert self._step.combiner is not None
         call = _iterable_results(self._step.combiner)
-        self._batch, self._keys = None, keys
-        self._inside = iter(keys)
-        return chain.from_iterable(map(call, self._inside, map(iter, columns)))
+        mapping = self._batch, self._inside  # a round may end in the middle of a batch
+        self._batch, self._keys, self._inside = None, keys, inside
+        yield from chain.from_iterable(map(call, inside, map(iter, columns)))
+        self._batch, self._inside = mapping
 
     def _splitter(self) -> Splitter:
         if self._setup.borders is not None:

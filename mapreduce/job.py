@@ -106,7 +106,8 @@ class Step:
             reads another step's pairs or a reader of pairs; yields (key, value) pairs.  None in a later
             step passes pairs on.
         reducer: `reducer(key, values)`, yields pairs; None makes the step map-only, without a shuffle.
-        combiner: like a reducer, applied to a map task's own output any number of times.
+        combiner: like a reducer, applied to a map task's own output any number of times, keys that have a
+            single value left out; it keeps the key.
         partitioner: `partitioner(key, partitions) -> int`, or a `TotalOrder`; default: hash of the key.
         partitions: number of reduce tasks; default: follows from the size of the input.
         sort_values: True sorts each key's values; a function `value -> sort key` sorts by that.

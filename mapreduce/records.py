@@ -84,6 +84,13 @@ def normal_key(key: Any) -> Any:
     )
 
 
+def is_one_key(left: Any, right: Any) -> bool:
+    """True when two keys are the same: of one type, with one value."""
+    if left is right:
+        return True
+    return _pack_marked(normal_key(left)) == _pack_marked(normal_key(right))
+
+
 def order_key(key: Any) -> Any:
     """Return a value that sorts as `key` does among keys of any type."""
     kind = type(key)

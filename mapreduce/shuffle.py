@@ -25,7 +25,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice, pairwise, repeat
-from operator import is_, itemgetter
+from operator import is_, itemgetter, length_hint
 from typing import Any, BinaryIO, Protocol
 
 from mapreduce.errors import JobDefinitionError
@@ -37,7 +37,9 @@ from mapreduce.records import (
     cut_positions,
     encoded_size,
     in_key_order,
+    is_one_key,
     order_key,
+    short_repr,
     sort_keys,
 )
 from mapreduce.runs import BLOCK_BYTES, RunWriter, columns_of, read_blocks
@@ -53,7 +55,8 @@ VALUE_OVERHEAD_BYTES = 40
 DECODED_FACTOR = 8
 MIN_FAN_IN, MAX_FAN_IN = 4, 128
 
-Combine = Callable[[list[Any], list[list[Any]]], Iterator[Pair]]
+# Takes keys, an iterator over them from which it draws as it goes, and each one's values.
+Combine = Callable[[list[Any], Iterator[Any], list[list[Any]]], Iterator[Pair]]
 ValueOrder = Callable[[Any], Any]
 
 
@@ -181,6 +184,7 @@ class MapOutput:
         spill_bytes: int,
         memory_is_short: Callable[[], bool],
         round_bytes: int = ROUND_BYTES,
+        chunk_pairs: int = CHUNK_PAIRS,
     ) -> None:
         self._partitions = partitions
         self._splitter = splitter
@@ -192,6 +196,7 @@ class MapOutput:
         self._spill_bytes = spill_bytes
         self._memory_is_short = memory_is_short
         self._round_bytes = round_bytes
+        self._chunk_pairs = chunk_pairs
         self._fresh: Groups | Pile = Groups() if grouped else Pile()
         self._combined = Groups()
         self._rounds = 0
@@ -207,7 +212,7 @@ class MapOutput:
         groups = self._fresh
         for first in pairs:
             check_first(first)
-            groups.add_pairs(chain((first,), islice(pairs, CHUNK_PAIRS - 1)))
+            groups.add_pairs(chain((first,), islice(pairs, self._chunk_pairs - 1)))
             self._chunks += 1
             self._account(*first)
             if self._combine is not None:
@@ -237,7 +242,7 @@ class MapOutput:
             keys, rows = groups.take()
             if self._combine is not None:
                 keys, rows = combined(self._combine, keys, rows)
-            return self._write(keys, rows, file, path, is_sorted=self._splitter.sorts)
+            return self._write(keys, rows, file, path, self._splitter.sorts, self._value_order)
         if len(groups):
             self._spill(groups)
         return self._merge_spills(file, path)
@@ -248,7 +253,7 @@ class MapOutput:
             size = 0  # shared objects
         else:
             size = VALUE_OVERHEAD_BYTES + encoded_size(value)
-        self._value_bytes += CHUNK_PAIRS * (8 + size)
+        self._value_bytes += self._chunk_pairs * (8 + size)
         self._key_bytes = max(self._key_bytes, KEY_OVERHEAD_BYTES + encoded_size(key))
         self._fresh_bytes = len(self._fresh) * self._key_bytes + self._value_bytes
 
@@ -266,11 +271,22 @@ class MapOutput:
         path, file = self._files.create()
         with file:
             keys, rows = groups.take()
-            self._spills.append(self._write(keys, rows, file, path, is_sorted=True))
+            self._spills.append(self._write(keys, rows, file, path, True, self._spill_order))
             self.spilled_bytes += file.tell()
 
+    @property
+    def _spill_order(self) -> ValueOrder | None:
+        """How values are sorted in spills: what is yet to be combined stays in its order of arrival."""
+        return self._value_order if self._combine is None else None
+
     def _write(
-        self, keys: list[Any], rows: list[Any], file: BinaryIO, path: str, *, is_sorted: bool
+        self,
+        keys: list[Any],
+        rows: list[Any],
+        file: BinaryIO,
+        path: str,
+        is_sorted: bool,
+        value_order: ValueOrder | None,
     ) -> list[RunRange | None]:
         parts = self._splitter.cut(keys, rows, self._grouped)
         del keys, rows
@@ -282,8 +298,8 @@ class MapOutput:
                 continue
             if is_sorted and not self._splitter.sorts:
                 part = in_key_order(*part, distinct=self._grouped)
-            if is_sorted and self._value_order is not None:
-                _sort_values(part[1], self._value_order)
+            if is_sorted and value_order is not None:
+                _sort_values(part[1], value_order)
             label = f"{self._label}/{index}"
             ranges.append(_write_run(file, path, label, part, self._grouped, is_sorted))
         return ranges
@@ -292,9 +308,9 @@ class MapOutput:
         ranges: list[RunRange | None] = []
         for partition in range(self._partitions):
             runs = [found for spill in self._spills if (found := spill[partition]) is not None]
-            groups: Iterator[tuple[Any, Iterable[Any]]] = merge_runs(runs, self._files, self._value_order)
+            groups: Iterator[tuple[Any, Iterable[Any]]] = merge_runs(runs, self._files, self._spill_order)
             if self._combine is not None:
-                groups = _recombined(groups, self._combine)
+                groups = _recombined(groups, self._combine, self._value_order)
             ranges.append(write_merged(groups, file, path, f"{self._label}/{partition}"))
         return ranges
 
@@ -327,24 +343,61 @@ def combined(combine: Combine, keys: list[Any], columns: list[list[Any]]) -> Row
     """Run a combiner over the keys that have several values; may change what it is given."""
     several = [index for index, values in enumerate(columns) if len(values) > 1]
     some = [keys[index] for index in several]
-    pairs = list(combine(some, [columns[index] for index in several]))
+    inside = iter(some)
+    pairs: list[Pair] = []
+    left: list[int] = []  # how many keys it had yet to draw tells which key a pair came from
+    for pair in combine(some, inside, [columns[index] for index in several]):
+        pairs.append(pair)
+        left.append(length_hint(inside))
+    _check_pairs(pairs)
     if len(pairs) == len(some) and all(map(is_, some, map(itemgetter(0), pairs))):
-        # One pair for each key, under that key, as combiners do: nothing has to be grouped again.
+        # One pair for each key, under that very key, as combiners do.
         for index, pair in zip(several, pairs, strict=True):
             columns[index] = [pair[1]]
         return keys, columns
-    groups = Groups()
-    single = [index for index, values in enumerate(columns) if len(values) == 1]
-    groups.add_column([keys[index] for index in single], [columns[index] for index in single], ())
-    groups.add_pairs(iter(pairs))
-    return groups.take()
+    for index, values in zip(several, _values_of(some, pairs, left), strict=True):
+        columns[index] = values
+    kept = [index for index, values in enumerate(columns) if values]
+    return [keys[index] for index in kept], [columns[index] for index in kept]
+
+
+def _check_pairs(pairs: list[Pair]) -> None:
+    if not (set(map(type, pairs)) <= {tuple, list} and set(map(len, pairs)) <= {2}):
+        for pair in pairs:
+            if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+                raise JobDefinitionError(
+                    f"the combiner gave {short_repr(pair)} (a {type(pair).__name__}); "
+                    "it must yield pairs, (key, value)"
+                )
+
+
+def _values_of(keys: list[Any], pairs: list[Pair], left: list[int]) -> list[list[Any]]:
+    """Return what a combiner gave for each of the keys it was called with.
+
+    Raises:
+        JobDefinitionError: it gave another key.  That key may belong to another partition, and its order
+            among the others is lost, so the output would depend on whether the task spilled.
+    """
+    columns: list[list[Any]] = [[] for _ in keys]
+    for (key, value), remaining in zip(pairs, left, strict=True):
+        index = len(keys) - remaining - 1
+        if not is_one_key(key, keys[index]):
+            raise JobDefinitionError(
+                f"the combiner was called with key {short_repr(keys[index])} and gave key {short_repr(key)}; "
+                "a combiner keeps the key and shortens its values"
+            )
+        columns[index].append(value)
+    return columns
 
 
 def _recombined(
-    groups: Iterator[tuple[Any, Iterable[Any]]], combine: Combine
+    groups: Iterator[tuple[Any, Iterable[Any]]], combine: Combine, value_order: ValueOrder | None
 ) -> Iterator[tuple[Any, Iterable[Any]]]:
     for key, values in groups:
-        yield from zip(*combined(combine, [key], [list(values)]), strict=True)
+        keys, columns = combined(combine, [key], [list(values)])
+        if value_order is not None:
+            _sort_values(columns, value_order)
+        yield from zip(keys, columns, strict=True)
 
 
 def write_merged(
