@@ -1,0 +1,593 @@
+"""The proposer: how one node reads and changes one register.
+
+Theory of operation
+-------------------
+A proposer works for a queue of changes. It prepares once, then accepts as long as nobody outbids it: each accept
+carries the promise for the next, so that while it *holds* a majority's promise a change takes one round trip.
+Everything that waits when a round begins goes into that round, in order of arrival.
+
+=========  ============  =========  ===================================================================
+phase      step          next       what happens
+=========  ============  =========  ===================================================================
+IDLE       FOUND         FOUNDING   send the founder's record to the members of the first epoch
+IDLE       WANT          PREPARING  take a ballot above all seen; ask all members to promise
+FOUNDING   BORN          IDLE       a majority holds the epoch's first record; work goes on from here
+PREPARING  PROMISED      ACCEPTING  a majority promised: derive from the record accepted highest
+HOLDING    WANT          ACCEPTING  derive from what we know chosen; the promise is ours already
+ACCEPTING  CHOSEN        HOLDING    a majority accepted: report the changes
+ACCEPTING  SEALED        FOUNDING   the same, but the record is sealed: give birth to the next epoch
+any round  OUTBID        RESTING    a majority is out of reach below a higher ballot: rest at random
+RESTING    WANT          PREPARING  try again, higher
+any        MOVE          IDLE       a later group keeps the key: begin anew with that one
+any        GIVE_UP       IDLE       outbid while leading, or too often: abandon all changes
+=========  ============  =========  ===================================================================
+
+*Answers count once.* They are kept by acceptor, and only those of this round's ballot, of this place, from
+members of this group count. So it does not matter how often or in which order they come.
+
+*A round is never given up for lack of answers:* its request is sent again, ever more slowly, for as long as it
+takes, and `QuorumLost` says who is missing. The answer may have been yes.
+
+*Outbid.* One refusal does not end a round, since the others may still be a majority; it ends when the rest is no
+majority, or when the next sending is due. Two proposers that outbid each other rest for random times that
+double. Who leads gives up at once, because somebody else was elected; who was never told that it leads,
+after `outbids_max` in a row.
+
+*Uncertainty.* A change whose round was cut short is applied again to whatever the next round finds (point 6 of
+`membership.register`).
+
+*Birth is handed on.* If an acceptor says that it is unborn, and another one still holds the record of its own
+birth, that record is sent to the former: an epoch that was opened by a proposer which died can be completed by
+any other.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import inf
+
+from membership.errors import InvalidGroup, TooManyProposals
+from membership.register import (
+    NO_BALLOT,
+    AcceptorId,
+    Ballot,
+    BallotSource,
+    Change,
+    Fence,
+    Group,
+    Place,
+    Record,
+    derive,
+    majority,
+    seal,
+    successor,
+)
+from membership.register_config import RegisterConfig
+from membership.register_effects import (
+    Abandoned,
+    Committed,
+    Founded,
+    GroupChanged,
+    Leads,
+    Outbid,
+    QuorumLost,
+    QuorumRegained,
+    Refused,
+    RegisterEffect,
+    Report,
+    SendTo,
+)
+from membership.register_messages import Accept, Accepted, Birth, Born, Nack, Prepare, Promise, Unborn
+
+__all__ = ["Answer", "Phase", "Proposer"]
+
+
+class Phase(StrEnum):
+    """What a proposer is doing."""
+
+    IDLE = "idle"
+    FOUNDING = "founding"
+    PREPARING = "preparing"
+    ACCEPTING = "accepting"
+    HOLDING = "holding"
+    RESTING = "resting"
+
+
+class Step(StrEnum):
+    """What makes it do something else."""
+
+    FOUND = "found"
+    WANT = "want"
+    BORN = "born"
+    PROMISED = "promised"
+    CHOSEN = "chosen"
+    SEALED = "sealed"
+    OUTBID = "outbid"
+    MOVE = "move"
+    GIVE_UP = "give up"
+
+
+NEXT: dict[tuple[Phase, Step], Phase] = {
+    (Phase.IDLE, Step.FOUND): Phase.FOUNDING,
+    (Phase.IDLE, Step.WANT): Phase.PREPARING,
+    (Phase.FOUNDING, Step.BORN): Phase.IDLE,
+    (Phase.PREPARING, Step.PROMISED): Phase.ACCEPTING,
+    (Phase.HOLDING, Step.WANT): Phase.ACCEPTING,
+    (Phase.ACCEPTING, Step.CHOSEN): Phase.HOLDING,
+    (Phase.ACCEPTING, Step.SEALED): Phase.FOUNDING,
+    (Phase.PREPARING, Step.OUTBID): Phase.RESTING,
+    (Phase.ACCEPTING, Step.OUTBID): Phase.RESTING,
+    (Phase.RESTING, Step.WANT): Phase.PREPARING,
+    **{(phase, step): Phase.IDLE for phase in Phase for step in (Step.MOVE, Step.GIVE_UP)},
+}
+
+Answer = Promise | Accepted | Nack | Born | Unborn | Group
+"""What a proposer takes."""
+
+IN_A_ROUND = (Phase.FOUNDING, Phase.PREPARING, Phase.ACCEPTING)
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    number: int
+    change: Change
+
+
+@dataclass(slots=True)
+class _Round:
+    """One request to all members, and what they said to it."""
+
+    began_s: float = 0.0
+    resend_at: float = inf
+    interval_s: float = 0.0
+    votes: dict[AcceptorId, Promise | Accepted | Born] = field(default_factory=dict)
+    refusals: dict[AcceptorId, Ballot] = field(default_factory=dict)
+    unborn: dict[AcceptorId, None] = field(default_factory=dict)
+
+
+class Proposer:
+    """One node's access to one register.
+
+    Args:
+        group: who keeps the key, as far as is known; a later group is learnt from the members.
+        ballots: this life's ballots, shared by all proposers of the node.
+        config: times and bounds.
+        rng: for the rests.
+        absorbs: whether a payload is terminal.
+    """
+
+    def __init__(
+        self,
+        *,
+        group: Group,
+        ballots: BallotSource,
+        config: RegisterConfig,
+        rng: random.Random,
+        absorbs: Callable[[bytes], bool],
+    ) -> None:
+        self.group = group
+        self.phase = Phase.IDLE
+        self.leads = False
+        self.quorum_lost = False
+        self.record: Record | None = None  # what we last knew chosen
+        self.fence: Fence | None = None  # of that record
+        self._ballots = ballots
+        self._config = config
+        self._rng = rng
+        self._absorbs = absorbs
+        self._ballot = NO_BALLOT  # of the round under way; while HOLDING, the promise in hand
+        self._promise = NO_BALLOT  # what the accept under way asks to be promised
+        self._highest = NO_BALLOT  # seen anywhere
+        self._round = _Round()
+        self._proposed: Record | None = None
+        self._birth: Record | None = None  # of the present place, as long as it may be needed
+        self._queue: deque[_Proposal] = deque()
+        self._in_flight: list[tuple[_Proposal, Record]] = []
+        self._numbers = 0
+        self._outbids = 0
+        self._wants_lead = False
+        self._seal: tuple[Place, tuple[AcceptorId, ...]] | None = None
+        self._must_open = False  # we sealed: the next epoch must be brought to life
+        self._is_founder = False
+        self._told_place = group.place  # the place that the owner knows of
+        self._told_missing: tuple[AcceptorId, ...] = ()
+        self._rest_until = inf
+        self._batch_at = inf
+
+    # ------------------------------------------------------------------ what the owner calls
+
+    def found(self, record: Record, now: float) -> list[RegisterEffect]:
+        """Bring the register to life: give `record` to a majority of its members, then report `Founded`.
+
+        Only the founder of a key may do this, with one record for each generation; it may repeat it.
+
+        Raises:
+            InvalidGroup: the record is no first record of the group that this proposer was made for.
+        """
+        if record.epoch or record.sealed or record.members != self.group.members:
+            raise InvalidGroup(f"a register begins with an open record of epoch 0 of its group, not {record}")
+        self._move_to(Group(key=self.group.key, place=record.place, members=record.members))
+        self._is_founder = True
+        self._birth = record
+        self._go(Step.FOUND)
+        return self._begin_round(now)
+
+    def propose(self, change: Change, now: float) -> tuple[int, list[RegisterEffect]]:
+        """Change the register, or read it (by a change that returns the payload as it is).
+
+        Returns:
+            The proposal's number, which `Committed`, `Refused` or `Abandoned` will bear, and effects.
+
+        Raises:
+            TooManyProposals: the queue is full.
+        """
+        if len(self._queue) + len(self._in_flight) >= self._config.proposals_max:
+            raise TooManyProposals(f"{self._config.proposals_max} changes are waiting for {self.group.key}")
+        self._numbers += 1
+        self._queue.append(_Proposal(self._numbers, change))
+        return self._numbers, self._go_on(now)
+
+    def lead(self, now: float, *, above: Ballot = NO_BALLOT) -> list[RegisterEffect]:
+        """Become the distinguished proposer: outbid everybody, read the register, and report `Leads`.
+
+        Args:
+            now: in seconds.
+            above: a ballot known to be in use.
+        """
+        self._highest = max(self._highest, above)
+        self._wants_lead = True
+        return self._go_on(now)
+
+    def resign(self) -> list[RegisterEffect]:
+        """Stop being, or becoming, the distinguished proposer; changes that wait are abandoned."""
+        if not self._wants_lead:
+            return []
+        return self._give_up()
+
+    def seal(self, members: Sequence[AcceptorId], now: float) -> list[RegisterEffect]:
+        """End the present epoch in favour of `members`, and open the next; `GroupChanged` tells the end of it.
+
+        Nothing happens if the epoch is over when the request gets its turn.
+        """
+        self._seal = self.group.place, tuple(members)
+        return self._go_on(now)
+
+    def learn(self, group: Group, now: float) -> list[RegisterEffect]:
+        """Take note of who keeps the key; an earlier group than the one we know changes nothing."""
+        return self._on_group(group, now)
+
+    # ------------------------------------------------------------------ what the shell calls
+
+    def receive(self, message: Answer, now: float) -> list[RegisterEffect]:
+        """Take an answer.
+
+        Args:
+            message: what an acceptor says; who it is stands in it.
+            now: in seconds.
+        """
+        if isinstance(message, Group):
+            return self._on_group(message, now)
+        if message.place != self.group.place or message.acceptor not in self.group.members:
+            return []
+        match message:
+            case Promise():
+                return self._on_promise(message, now)
+            case Accepted():
+                return self._on_accepted(message, now)
+            case Nack():
+                return self._on_nack(message, now)
+            case Born():
+                return self._on_born(message, now)
+            case Unborn():
+                return self._on_unborn(message)
+
+    def tick(self, now: float) -> list[RegisterEffect]:
+        """Do what is due at `now` (seconds): send again, go on after a rest, begin a batch."""
+        if self.phase in IN_A_ROUND and self._round.resend_at <= now:
+            return self._insist(now)
+        if (self.phase is Phase.RESTING and self._rest_until <= now) or self._batch_at <= now:
+            return self._go_on(now)
+        return []
+
+    def next_deadline(self) -> float:
+        """When to be ticked again (seconds); infinity if there is nothing to wait for."""
+        if self.phase in IN_A_ROUND:
+            return self._round.resend_at
+        if self.phase is Phase.RESTING:
+            return self._rest_until
+        return self._batch_at
+
+    # ------------------------------------------------------------------ beginning rounds
+
+    def _go(self, step: Step) -> None:
+        self.phase = NEXT[self.phase, step]
+
+    @property
+    def _has_work(self) -> bool:
+        wants_lead = self._wants_lead and not self.leads
+        return bool(self._queue or self._must_open or wants_lead or self._seal_is_due)
+
+    @property
+    def _seal_is_due(self) -> bool:
+        return self._seal is not None and self._seal[0] == self.group.place
+
+    def _go_on(self, now: float) -> list[RegisterEffect]:
+        """Begin what is to be done next, unless something is under way."""
+        if not self._has_work:
+            self._batch_at = inf
+            if self.phase is Phase.RESTING:
+                self._go(Step.GIVE_UP)
+            return []
+        match self.phase:
+            case Phase.IDLE:
+                return self._prepare(now)
+            case Phase.RESTING if self._rest_until <= now:
+                return self._prepare(now)
+            case Phase.HOLDING:
+                if self.leads and self._batch_at == inf and len(self._queue) < self._config.batch_max:
+                    self._batch_at = now + self._config.batch_s
+                if self.leads and now < self._batch_at and not self._seal_is_due:
+                    return []
+                assert self.record is not None
+                return self._accept(self.record, Step.WANT, now)
+        return []
+
+    def _prepare(self, now: float) -> list[RegisterEffect]:
+        self._go(Step.WANT)
+        self._ballot = self._ballots.above(self._highest)
+        return self._begin_round(now)
+
+    def _accept(self, base: Record, step: Step, now: float) -> list[RegisterEffect]:
+        """Propose what the waiting changes make of `base`."""
+        self._go(step)
+        self._batch_at = inf
+        out: list[RegisterEffect] = []
+        record = base
+        while self._queue and not base.sealed and len(self._in_flight) < self._config.batch_max:
+            proposal = self._queue.popleft()
+            changed = derive(record, proposal.change, self._absorbs)
+            if len(changed.payload) > self._config.payload_bytes_max:
+                out.append(self._refuse(proposal, len(changed.payload)))
+                continue
+            record = changed
+            self._in_flight.append((proposal, record))
+        if self._seal is not None:
+            if self._seal_is_due:
+                record = seal(record, self._seal[1])
+            self._seal = None
+        self._proposed = record
+        self._highest = max(self._highest, self._ballot)
+        self._promise = self._ballots.above(self._highest)
+        return out + self._begin_round(now)
+
+    def _refuse(self, proposal: _Proposal, payload_bytes: int) -> Report:
+        return Report(
+            Refused(
+                key=self.group.key,
+                proposal=proposal.number,
+                payload_bytes=payload_bytes,
+                payload_bytes_max=self._config.payload_bytes_max,
+            )
+        )
+
+    def _begin_round(self, now: float) -> list[RegisterEffect]:
+        interval_s = self._config.retransmit_s
+        self._round = _Round(began_s=now, resend_at=now + interval_s, interval_s=interval_s)
+        return self._ask(self.group.members)
+
+    def _ask(self, members: Iterable[AcceptorId]) -> list[RegisterEffect]:
+        """Send the request of this round."""
+        return [SendTo(member.node, self._request(member)) for member in members]
+
+    def _request(self, to: AcceptorId) -> Prepare | Accept | Birth:
+        key = self.group.key
+        if self.phase is Phase.PREPARING:
+            return Prepare(key=key, place=self.group.place, ballot=self._ballot, to=to)
+        if self.phase is Phase.ACCEPTING:
+            assert self._proposed is not None
+            return Accept(key=key, ballot=self._ballot, promise=self._promise, record=self._proposed, to=to)
+        assert self._birth is not None
+        return Birth(key=key, record=self._birth, to=to)
+
+    # ------------------------------------------------------------------ answers
+
+    def _on_promise(self, message: Promise, now: float) -> list[RegisterEffect]:
+        if self.phase is not Phase.PREPARING or message.ballot != self._ballot:
+            return []
+        if message.record.members != self.group.members:
+            return []  # two founders: that acceptor votes in the other one's group
+        votes = self._round.votes
+        votes[message.acceptor] = message
+        self._highest = max(self._highest, message.accepted)
+        if message.accepted == NO_BALLOT:
+            self._birth = message.record
+        promises = [vote for vote in votes.values() if isinstance(vote, Promise)]
+        if len(promises) < self._needed:
+            return self._hand_on_birth()
+        best = max(promises, key=lambda promise: promise.accepted)
+        return self._accept(best.record, Step.PROMISED, now)
+
+    def _on_accepted(self, message: Accepted, now: float) -> list[RegisterEffect]:
+        if self.phase is not Phase.ACCEPTING or message.ballot != self._ballot:
+            return []
+        self._round.votes[message.acceptor] = message
+        if len(self._round.votes) < self._needed:
+            return []
+        return self._on_chosen(now)
+
+    def _on_chosen(self, now: float) -> list[RegisterEffect]:
+        record = self._proposed
+        assert record is not None
+        self.record = record
+        self.fence = Fence(record.place, self._ballot)
+        self._outbids = 0
+        out = self._tell_chosen(record, self.fence)
+        self._in_flight.clear()
+        if record.sealed:
+            self._go(Step.SEALED)
+            self._birth = successor(record)
+            self.group = Group(key=self.group.key, place=self._birth.place, members=self._birth.members)
+            self._must_open = True
+            return out + self._begin_round(now)
+        self._go(Step.CHOSEN)
+        self._ballot = self._promise
+        self._birth = None
+        self._must_open = False
+        return out + self._go_on(now)
+
+    def _tell_chosen(self, record: Record, fence: Fence) -> list[RegisterEffect]:
+        key = self.group.key
+        out: list[RegisterEffect] = []
+        if self.quorum_lost:
+            out.append(self._regain())
+        if self._told_place != record.place:
+            out.append(Report(GroupChanged(group=self.group)))
+            self._told_place = record.place
+            self.leads = False  # under a new fence, so it is told again
+        if self._wants_lead and not self.leads:
+            self.leads = True
+            out.append(Report(Leads(key=key, record=record, fence=fence)))
+        out += [
+            Report(Committed(key=key, proposal=proposal.number, record=after, fence=fence))
+            for proposal, after in self._in_flight
+        ]
+        return out
+
+    def _on_born(self, message: Born, now: float) -> list[RegisterEffect]:
+        if self.phase is Phase.PREPARING:
+            # It was unborn when we asked it, and has been helped.
+            self._round.unborn.pop(message.acceptor, None)
+            return self._ask([message.acceptor])
+        if self.phase is not Phase.FOUNDING:
+            return []
+        self._round.votes[message.acceptor] = message
+        if len(self._round.votes) < self._needed:
+            return []
+        self._go(Step.BORN)
+        out: list[RegisterEffect] = []
+        if self.quorum_lost:
+            out.append(self._regain())
+        if self._is_founder:
+            self._is_founder = False
+            self._told_place = self.group.place
+            out.append(Report(Founded(group=self.group)))
+        elif self.record is not None:
+            # Whoever comes to the old members shall find the new ones.
+            gone = [member for member in self.record.members if member not in self.group.members]
+            out += [SendTo(member.node, self.group) for member in gone]
+        return out + self._go_on(now)
+
+    def _on_unborn(self, message: Unborn) -> list[RegisterEffect]:
+        if self.phase is not Phase.PREPARING:
+            return []
+        self._round.unborn[message.acceptor] = None
+        return self._hand_on_birth()
+
+    def _hand_on_birth(self) -> list[RegisterEffect]:
+        birth = self._birth
+        if birth is None:
+            return []
+        unborn = list(self._round.unborn)
+        self._round.unborn.clear()
+        return [SendTo(one.node, Birth(key=self.group.key, record=birth, to=one)) for one in unborn]
+
+    def _on_nack(self, message: Nack, now: float) -> list[RegisterEffect]:
+        self._highest = max(self._highest, message.promised)
+        if self.phase not in (Phase.PREPARING, Phase.ACCEPTING) or message.ballot != self._ballot:
+            return []
+        self._round.refusals[message.acceptor] = message.promised
+        if len(self.group.members) - len(self._round.refusals) >= self._needed:
+            return []
+        return self._be_outbid(now)
+
+    def _on_group(self, message: Group, now: float) -> list[RegisterEffect]:
+        if message.place < self.group.place:
+            return []
+        if message.place == self.group.place and (
+            not self._is_founder or message.members == self.group.members
+        ):
+            return []
+        out: list[RegisterEffect] = []
+        if self._is_founder:
+            self._is_founder = False
+            out.append(Report(GroupChanged(group=message)))
+        if self.leads:
+            out.append(Report(Outbid(key=self.group.key, by=None)))
+            out += self._give_up()
+        self._move_to(message)
+        return out + self._go_on(now)
+
+    # ------------------------------------------------------------------ misfortune
+
+    def _insist(self, now: float) -> list[RegisterEffect]:
+        """A round has got no majority for a while: send again, or see that it can't succeed."""
+        current = self._round
+        if current.refusals:
+            return self._be_outbid(now)
+        current.interval_s = min(2 * current.interval_s, self._config.retransmit_max_s)
+        current.resend_at = now + current.interval_s
+        missing = tuple(member for member in self.group.members if member not in current.votes)
+        out: list[RegisterEffect] = []
+        if now - current.began_s >= self._config.quorum_patience_s and missing != self._told_missing:
+            self.quorum_lost = True
+            self._told_missing = missing
+            lost = QuorumLost(key=self.group.key, group=self.group, missing=missing, needed=self._needed)
+            out.append(Report(lost))
+        return out + self._ask(missing)
+
+    def _regain(self) -> Report:
+        self.quorum_lost = False
+        self._told_missing = ()
+        return Report(QuorumRegained(key=self.group.key))
+
+    def _be_outbid(self, now: float) -> list[RegisterEffect]:
+        self._outbids += 1
+        if self.leads or self._outbids > self._config.outbids_max:
+            told: list[RegisterEffect] = []
+            if self._wants_lead:
+                told.append(Report(Outbid(key=self.group.key, by=self._highest)))
+            return told + self._give_up()
+        self._take_back()
+        self._go(Step.OUTBID)
+        longest_s = min(self._config.rest_s * 2.0 ** (self._outbids - 1), self._config.rest_max_s)
+        self._rest_until = now + longest_s * self._rng.random()
+        return []
+
+    def _give_up(self) -> list[RegisterEffect]:
+        """Lead no more, and abandon every change."""
+        uncertain = tuple(proposal.number for proposal, _ in self._in_flight)
+        waiting = tuple(proposal.number for proposal in self._queue)
+        self._queue.clear()
+        self._in_flight.clear()
+        self._wants_lead = self.leads = self._must_open = False
+        self._seal = None
+        self._outbids = 0
+        self._batch_at = inf
+        self._go(Step.GIVE_UP)
+        if not uncertain and not waiting:
+            return []
+        proposals = uncertain + waiting
+        return [Report(Abandoned(key=self.group.key, proposals=proposals, uncertain=uncertain))]
+
+    def _move_to(self, group: Group) -> None:
+        """Begin anew at a later group, with what is still to be done."""
+        self._take_back()
+        self._go(Step.MOVE)
+        if group.place != self.group.place:
+            self._must_open = False
+        self.group = group
+        self._birth = None
+        self._batch_at = inf
+
+    def _take_back(self) -> None:
+        """Put the changes of a round that was cut short back to where they came from."""
+        self._queue.extendleft(proposal for proposal, _ in reversed(self._in_flight))
+        self._in_flight.clear()
+
+    @property
+    def _needed(self) -> int:
+        return majority(self.group.members)

@@ -1,0 +1,162 @@
+"""What the machines of a register want done, and what they report.
+
+**The contract of the shell.** Effects are performed in the order in which they are returned.
+
+* `Save` is done when the state would survive a loss of power: written *and* synced. Everything after it in the
+  same list may be a promise that rests on it. Several lists may share one sync, as long as within each list
+  nothing behind a `Save` happens before that sync has returned.
+* A `Save` that fails (no space, I/O error) ends the life of the whole machine: the shell performs none of the
+  effects behind it, drops the machine, and lets the acceptor answer nothing more. It must not try the sync
+  again: after a failed one the system may have forgotten which pages were dirty, and report success for nothing
+  (Rebello et al., "Can Applications Recover from fsync Failures?", 2020). A new life reads the disk, writes what
+  it read to a new file, syncs that, and only then speaks. A state that cannot be read back is a lost disk:
+  the acceptor comes back under a new disk id.
+* `SendTo` is lost or late or doubled without harm. One to our own node must reach our own machine.
+* `Report` is for the owner of the key; it is never lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from membership.register import AcceptorId, Ballot, Fence, Group, Record
+from membership.register_messages import RegisterMessage
+from membership.view import NodeId
+
+__all__ = [
+    "Abandoned",
+    "Committed",
+    "Founded",
+    "GroupChanged",
+    "Leads",
+    "Outbid",
+    "QuorumLost",
+    "QuorumRegained",
+    "Refused",
+    "RegisterEffect",
+    "RegisterEvent",
+    "Report",
+    "Save",
+    "SendTo",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SendTo:
+    """Send a message to a node, once, without waiting."""
+
+    to: NodeId
+    message: RegisterMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Make an acceptor's state of a key durable before anything that comes after; None: remove it."""
+
+    key: str
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Founded:
+    """A majority holds the founder's record: the register exists, and `group` is its handle."""
+
+    group: Group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A change is chosen. `record` is the register right after it (and before the next of the same batch).
+
+    Where `record.terminal` was reached before it, the change had no effect.
+    """
+
+    key: str
+    proposal: int
+    record: Record
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A change had no effect and never will: its payload is too large."""
+
+    key: str
+    proposal: int
+    payload_bytes: int
+    payload_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abandoned:
+    """The proposer has given these changes up. Those in `uncertain` may have taken effect, or still may."""
+
+    key: str
+    proposals: tuple[int, ...]
+    uncertain: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leads:
+    """We are the distinguished proposer from here on, and have read the register."""
+
+    key: str
+    record: Record
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outbid:
+    """Somebody else took the register over; we lead it no more.
+
+    `by` is the ballot that outbids us, None if we heard of it by the later group's name alone.
+    """
+
+    key: str
+    by: Ballot | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupChanged:
+    """A later epoch has begun: a record of it is chosen."""
+
+    group: Group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuorumLost:
+    """A round gets no majority. It goes on trying; nothing is decided meanwhile.
+
+    Attributes:
+        key, group: which.
+        missing: the members that do not answer.
+        needed: how many must.
+    """
+
+    key: str
+    group: Group
+    missing: tuple[AcceptorId, ...]
+    needed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuorumRegained:
+    """A majority has answered again."""
+
+    key: str
+
+
+RegisterEvent = (
+    Founded | Committed | Refused | Abandoned | Leads | Outbid | GroupChanged | QuorumLost | QuorumRegained
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell the owner of a key what happened."""
+
+    event: RegisterEvent
+
+
+RegisterEffect = SendTo | Save | Report
+"""Everything the machines of a register return."""

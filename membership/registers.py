@@ -1,0 +1,220 @@
+"""All registers of one node: its acceptor and its proposers, behind one `receive` and one `tick`.
+
+Theory of operation
+-------------------
+Requests go to the acceptor, answers to the proposer of their key, and the name of a group to both. What they
+want to send to their own node is handed over here, at once and behind the effects that came before it: so a
+proposer may count its own acceptor's vote although nothing is on disk yet, since whatever follows from that
+vote stands behind its `Save` in the same list (see the contract in `membership.register_effects`).
+
+Proposers are made when a key is first used and stay until `close`; one that has nothing to do costs nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
+
+from membership.acceptor import Acceptor
+from membership.errors import UnknownRegister
+from membership.proposer import Proposer
+from membership.register import (
+    NO_BALLOT,
+    AcceptorId,
+    Ballot,
+    BallotSource,
+    Change,
+    Group,
+    Place,
+    Record,
+)
+from membership.register_config import RegisterConfig
+from membership.register_effects import RegisterEffect, SendTo
+from membership.register_messages import Accept, Birth, Prepare, RegisterMessage
+from membership.view import NodeId
+
+__all__ = ["Registers"]
+
+
+class Registers:
+    """One life of one node's registers.
+
+    Args:
+        me: our acceptor's id.
+        life: a number that no other start of this node has or had (`Member.session`).
+        config: times and bounds.
+        rng: the only source of randomness.
+        absorbs: whether a payload of this key is terminal.
+        saved: what the disk holds, by key.
+
+    Raises:
+        DamagedVote: the disk does not hold what was saved; start with a new disk id.
+    """
+
+    acceptor_type: type[Acceptor] = Acceptor
+    proposer_type: type[Proposer] = Proposer
+
+    def __init__(
+        self,
+        *,
+        me: AcceptorId,
+        life: int,
+        config: RegisterConfig,
+        rng: random.Random,
+        absorbs: Callable[[str, bytes], bool] = lambda _key, _payload: False,
+        saved: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self.me = me
+        self.acceptor = self.acceptor_type(me, config, saved)
+        self.proposers: dict[str, Proposer] = {}
+        self._config = config
+        self._rng = rng
+        self._absorbs = absorbs
+        self._ballots = BallotSource(me.node, life)
+        self._due: dict[str, float] = {}  # of the proposers that wait for something
+
+    # ------------------------------------------------------------------ what the owner calls
+
+    def group(self, key: str) -> Group | None:
+        """Return the latest group of a key that this node knows of, None if it knows nothing of it."""
+        known = self.acceptor.group(key)
+        proposer = self.proposers.get(key)
+        if proposer is not None and (known is None or known.place < proposer.group.place):
+            return proposer.group
+        return known
+
+    def found(self, key: str, record: Record, now: float) -> list[RegisterEffect]:
+        """Bring a register to life; see `Proposer.found`."""
+        group = Group(key=key, place=record.place, members=record.members)
+        proposer = self.proposers.get(key)
+        if proposer is None or proposer.group.members != record.members:
+            proposer = self._open(group)
+        return self._complete(key, proposer.found(record, now), now)
+
+    def propose(self, key: str, change: Change, now: float) -> tuple[int, list[RegisterEffect]]:
+        """Change or read a register; see `Proposer.propose`.
+
+        Raises:
+            UnknownRegister: nobody has told this node who keeps the key.
+            TooManyProposals: the queue is full.
+        """
+        number, effects = self._proposer(key).propose(change, now)
+        return number, self._complete(key, effects, now)
+
+    def lead(self, key: str, now: float, *, above: Ballot = NO_BALLOT) -> list[RegisterEffect]:
+        """Become the distinguished proposer of a key; see `Proposer.lead`.
+
+        Raises:
+            UnknownRegister: nobody has told this node who keeps the key.
+        """
+        return self._complete(key, self._proposer(key).lead(now, above=above), now)
+
+    def resign(self, key: str, now: float) -> list[RegisterEffect]:
+        """Stop leading a key; see `Proposer.resign`."""
+        proposer = self.proposers.get(key)
+        return [] if proposer is None else self._complete(key, proposer.resign(), now)
+
+    def seal(self, key: str, members: Sequence[AcceptorId], now: float) -> list[RegisterEffect]:
+        """Hand a key to other members; see `Proposer.seal`.
+
+        Raises:
+            UnknownRegister: nobody has told this node who keeps the key.
+        """
+        return self._complete(key, self._proposer(key).seal(members, now), now)
+
+    def learn(self, group: Group, now: float) -> list[RegisterEffect]:
+        """Take note of who keeps a key (from a handle, from gossip); old news changes nothing."""
+        proposer = self.proposers.get(group.key)
+        if proposer is None:
+            self._open(group)
+            return self._complete(group.key, self.acceptor.receive(group, self.me.node, now), now)
+        return self._complete(group.key, self._hear_of(group, now), now)
+
+    def close(self, key: str) -> None:
+        """Drop the proposer of a key; what it had not finished stays uncertain."""
+        self.proposers.pop(key, None)
+        self._due.pop(key, None)
+
+    # ------------------------------------------------------------------ what the shell calls
+
+    def receive(self, message: RegisterMessage, sender: NodeId, now: float) -> list[RegisterEffect]:
+        """Take a message.
+
+        Args:
+            message: what was said.
+            sender: who said it, as the connection has authenticated it.
+            now: in seconds.
+        """
+        return self._complete(message.key, self._take(message, sender, now), now)
+
+    def tick(self, now: float) -> list[RegisterEffect]:
+        """Do what is due at `now` (seconds)."""
+        out: list[RegisterEffect] = []
+        for key in [key for key, due in self._due.items() if due <= now]:
+            out += self._complete(key, self.proposers[key].tick(now), now)
+        return out
+
+    def next_deadline(self) -> float:
+        """When to be ticked again (seconds)."""
+        return min(self._due.values(), default=inf)
+
+    # ------------------------------------------------------------------ helpers
+
+    def _take(self, message: RegisterMessage, sender: NodeId, now: float) -> list[RegisterEffect]:
+        match message:
+            case Prepare() | Accept() | Birth():
+                return self.acceptor.receive(message, sender, now)
+            case Group():
+                return self._hear_of(message, now)
+            case _:
+                proposer = self.proposers.get(message.key)
+                if proposer is None or message.acceptor.node != sender:
+                    return []
+                return proposer.receive(message, now)
+
+    def _hear_of(self, group: Group, now: float) -> list[RegisterEffect]:
+        out = self.acceptor.receive(group, self.me.node, now)
+        proposer = self.proposers.get(group.key)
+        return out if proposer is None else out + proposer.receive(group, now)
+
+    def _complete(self, key: str, effects: Iterable[RegisterEffect], now: float) -> list[RegisterEffect]:
+        """Hand over what is for ourselves, in order, and note when the key is due next."""
+        out: list[RegisterEffect] = []
+        waiting = deque(effects)
+        while waiting:
+            effect = waiting.popleft()
+            if isinstance(effect, SendTo) and effect.to == self.me.node:
+                waiting.extend(self._take(effect.message, self.me.node, now))
+            else:
+                out.append(effect)
+        proposer = self.proposers.get(key)
+        if proposer is not None:
+            due = proposer.next_deadline()
+            if due < inf:
+                self._due[key] = due
+            else:
+                self._due.pop(key, None)
+        return out
+
+    def _proposer(self, key: str) -> Proposer:
+        proposer = self.proposers.get(key)
+        if proposer is None:
+            group = self.acceptor.group(key)
+            if group is None:
+                raise UnknownRegister(f"nobody has told this node who keeps {key}")
+            proposer = self._open(group)
+        return proposer
+
+    def _open(self, group: Group) -> Proposer:
+        key = group.key
+        proposer = self.proposer_type(
+            group=group,
+            ballots=self._ballots,
+            config=self._config,
+            rng=self._rng,
+            absorbs=lambda payload: self._absorbs(key, payload),
+        )
+        self.proposers[key] = proposer
+        return proposer

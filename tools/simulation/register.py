@@ -1,0 +1,427 @@
+"""Registers in the deterministic world: clients that append and look, a surgeon that replaces members, a founder.
+
+What is checked, while it happens: each register's history is linearizable (``register_history`` says how that is
+decided exactly); a closed log stays closed; an epoch has one group only; and after healing nobody is reported
+missing who is there.
+
+And in the end: within ``HEALING_LIMIT_S`` after the last fault, a client on every running node has appended to
+and looked at every register, and every group is whole again. Where a majority of a group's disks is lost for
+ever, that must have been reported as ``QuorumLost``; the founder then starts another generation, and the same
+must be true of that one.
+
+Nobody here knows the truth but the one who judges: clients find registers by the founder's handle and by
+gossip, and the surgeon works from a list of the living that is wrong as often as the seed likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+from membership.errors import UnknownRegister
+from membership.register import AcceptorId, Change, Group, Place, Record, majority, next_group
+from membership.register_config import LOCAL_REGISTER
+from membership.register_effects import (
+    Abandoned,
+    Committed,
+    Founded,
+    GroupChanged,
+    QuorumLost,
+    RegisterEvent,
+)
+from membership.registers import Registers
+from membership.view import NodeId
+from tools.simulation.chance import child_random
+from tools.simulation.faults import Nemesis, SwarmConfig, draw_swarm_config
+from tools.simulation.kinds import Fault
+from tools.simulation.network import Network
+from tools.simulation.node import Node
+from tools.simulation.register_history import CLOSING, LogHistory, NotLinearizable
+from tools.simulation.register_host import RegisterProcess, disk_of, log_of, payload_of
+from tools.simulation.trace import Trace
+from tools.simulation.world import ObjectCodec, Violation, World
+
+__all__ = ["RegisterScenario", "register_maker"]
+
+PHASE_S = (8.0, 25.0)
+HEALING_LIMIT_S = 40.0
+SETTLED_AFTER_S = 5.0  # so long after healing, a report of missing members must be true
+MENU = (
+    *(Fault.DROP, Fault.DUPLICATE, Fault.REORDER, Fault.DELAY),
+    *(Fault.CLOG, Fault.CUT, Fault.PARTITION, Fault.REPLAY),
+    *(Fault.CRASH, Fault.WIPE, Fault.TORN, Fault.PAUSE, Fault.SKEW, Fault.STEP),
+)
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """One operation of a client: an append of a token, or a look (None)."""
+
+    name: str
+    key: str
+    token: str | None
+    began: float
+    acknowledged_before: dict[int, int]  # by generation
+    done: bool = False
+
+
+@dataclass(slots=True)
+class Register:
+    """What the world knows about one key."""
+
+    key: str
+    handle: Group | None = None  # the founder's
+    latest: Group | None = None  # as gossip has it
+    founding: Record | None = None
+    begun: set[str] = field(default_factory=set)
+    histories: dict[int, LogHistory] = field(default_factory=dict)
+    groups: dict[Place, tuple[AcceptorId, ...]] = field(default_factory=dict)
+    lost: QuorumLost | None = None  # the last report after healing
+
+    def history(self, generation: int) -> LogHistory:
+        """The history of one generation."""
+        return self.histories.setdefault(generation, LogHistory(begun=self.begun))
+
+
+class RegisterScenario:
+    """One seed of registers.
+
+    Args:
+        seed: decides everything.
+        trace: where to record.
+        machine: what to run; plants are subclasses.
+        menu: the faults that may be drawn.
+    """
+
+    healing_limit_s = HEALING_LIMIT_S
+    settling_s = 0.0
+
+    def __init__(
+        self,
+        seed: int,
+        trace: Trace,
+        *,
+        machine: type[Registers] = Registers,
+        menu: Iterable[Fault] = MENU,
+    ) -> None:
+        draw = child_random(seed, "scenario")
+        self.count = draw.randint(3, 7)
+        self.size = draw.choice([size for size in (1, 3, 3, 5) if size <= self.count])
+        self.keys = draw.randint(1, 2)
+        self.clients = draw.randint(2, 6)
+        self.think_s = draw.choice([0.02, 0.1, 0.5])
+        self.surgery_s = draw.choice([0.5, 2.0, 8.0])
+        self.whim = draw.choice([0.0, 0.3])  # how often the surgeon replaces members that are well
+        self.lies = draw.choice([0.0, 0.1, 0.3])  # how often a living node is held for dead
+        self.closing = draw.choice([0.0, 0.0, 0.01])  # how often an append closes the log
+        self.impatience = draw.choice(
+            [0.0, 0.0, 0.2]
+        )  # how often a lost quorum is believed to be lost for ever
+        self.config: SwarmConfig = draw_swarm_config(seed, tuple(menu), PHASE_S)
+        self.max_down = draw.choice([max(1, (self.count - 1) // 2), self.count - 1, self.count])
+        self.world = World(
+            seed,
+            Network(child_random(seed, "network"), self.config.conditions),
+            trace=trace,
+            codec=ObjectCodec(),
+        )
+        self.registers = [Register(f"k{number}") for number in range(self.keys)]
+        self._machine = machine
+        self._draw = child_random(seed, "clients")
+        self._surgery = child_random(seed, "surgeon")
+        self._pending: dict[tuple[str, int, str, int], Operation] = {}
+        self._tokens = 0
+        self._healed_at: float | None = None
+        self._final: list[Operation] = []
+
+    @property
+    def title(self) -> str:
+        """One line: what this seed drew."""
+        return (
+            f"{self.count} nodes, groups of {self.size}, {self.keys} keys, {self.clients} clients, "
+            f"{self.config.describe()}"
+        )
+
+    # ------------------------------------------------------------------ the beginning
+
+    def begin(self) -> Nemesis:
+        """Boot all nodes, found the registers, let the clients loose."""
+        world = self.world
+
+        def program(node: Node, _now: float) -> RegisterProcess:
+            return RegisterProcess(
+                node,
+                config=LOCAL_REGISTER,
+                rng=child_random(world.seed, "registers", node.name, node.boots),
+                machine=self._machine,
+                report=self._heard,
+            )
+
+        for index in range(self.count):
+            world.boot(world.add_node(f"n{index}", f"10.0.0.{index}:7000", program))
+        for register in self.registers:
+            self._found(register, generation=0)
+        for client in range(self.clients):
+            self._later(self._draw, self.think_s, lambda client=client: self._client(f"c{client}", None))
+        self._later(self._surgery, self.surgery_s, self._operate)
+        self._later(self._draw, 1.0, self._gossip)
+        return Nemesis(world, self.config, max_down=self.max_down)
+
+    def _later(self, draw: Random, mean_s: float, action: Callable[[], None]) -> None:
+        self.world.at(self.world.now + draw.expovariate(1.0 / mean_s), action)
+
+    # ------------------------------------------------------------------ founder, gossip
+
+    def _found(self, register: Register, generation: int) -> None:
+        """Write the first record of a generation; again and again until that has succeeded."""
+        record = register.founding
+        if record is None or record.generation != generation:
+            living = self._living()
+            if not living:
+                self._later(self._draw, 0.5, lambda: self._found(register, generation))
+                return
+            size = min(self.size, len(living) - 1 + len(living) % 2)
+            members = tuple(self._draw.sample(living, size))
+            record = register.founding = Record(generation=generation, epoch=0, members=members)
+        node = self._some_node()
+        if node is not None:
+            process = _process(node)
+            now = node.clock.read(self.world.now)
+            self.world.inject(node, process.registers.found(register.key, record, now))
+
+        def again() -> None:
+            if register.founding is record:
+                self._found(register, generation)
+
+        self.world.at(self.world.now + 1.0, again)
+
+    def _gossip(self) -> None:
+        for register in self.registers:
+            node = self._some_node()
+            if node is not None and register.latest is not None:
+                now = node.clock.read(self.world.now)
+                self.world.inject(node, _process(node).registers.learn(register.latest, now))
+        self._later(self._draw, 0.5 if self._healed_at is None else 0.1, self._gossip)
+
+    # ------------------------------------------------------------------ clients
+
+    def _client(self, name: str, last: Operation | None) -> None:
+        """Begin an operation, or try the last one again on another node."""
+        if self._healed_at is not None:
+            return
+        if last is not None and not last.done and self.world.now - last.began < 3.0:
+            if self._draw.random() < 0.2:
+                self._try(last, self._some_node())
+        else:
+            last = self._begin(name, self._draw.choice(self.registers))
+            self._try(last, self._some_node())
+        self._later(self._draw, self.think_s, lambda: self._client(name, last))
+
+    def _begin(self, name: str, register: Register) -> Operation:
+        token = None
+        if self._draw.random() < 0.6:
+            self._tokens += 1
+            closing = self._draw.random() < self.closing
+            token = f"{CLOSING if closing else ''}{name}.{self._tokens}"
+            register.begun.add(token)
+        before = {generation: h.acknowledged for generation, h in register.histories.items()}
+        return Operation(name, register.key, token, self.world.now, before)
+
+    def _try(self, operation: Operation, node: Node | None) -> None:
+        if node is None:
+            return
+        registers = _process(node).registers
+        now = node.clock.read(self.world.now)
+        handle = self._register(operation.key).handle
+        if handle is not None:
+            self.world.inject(node, registers.learn(handle, now))
+        if not node.running:
+            return
+        try:
+            number, effects = registers.propose(operation.key, _change(operation.token), now)
+        except UnknownRegister:
+            return
+        self._pending[node.name, node.boots, operation.key, number] = operation
+        self.world.trace.note(self.world.now, "try", f"{operation.name} {operation.token} on {node.name}")
+        self.world.inject(node, effects)
+
+    # ------------------------------------------------------------------ the surgeon
+
+    def _operate(self) -> None:
+        for register in self.registers:
+            node = self._some_node()
+            if node is None:
+                continue
+            registers = _process(node).registers
+            group = registers.group(register.key)
+            if group is None or register.key not in registers.proposers:
+                continue
+            alive = self._believed_alive()
+            wanted = next_group(group.members, alive, self.size)
+            if wanted is None and self._healed_at is None and self._surgery.random() < self.whim:
+                wanted = tuple(alive[: self.size]) if len(alive) >= self.size else None
+            if wanted is not None:
+                self.world.trace.note(self.world.now, "seal", f"{register.key} by {node.name} to {wanted}")
+                now = node.clock.read(self.world.now)
+                self.world.inject(node, registers.seal(register.key, wanted, now))
+        self._later(self._surgery, self.surgery_s if self._healed_at is None else 0.5, self._operate)
+
+    def _living(self) -> list[AcceptorId]:
+        return [_acceptor(node) for node in self.world.nodes if node.running]
+
+    def _believed_alive(self) -> list[AcceptorId]:
+        """The living, as the surgeon sees them: in any order, and not all of them."""
+        living = self._living()
+        self._surgery.shuffle(living)
+        if self._healed_at is not None:
+            return living
+        return [acceptor for acceptor in living if self._surgery.random() >= self.lies]
+
+    # ------------------------------------------------------------------ what nodes report
+
+    def _heard(self, node: Node, event: RegisterEvent) -> None:
+        self.world.trace.note(self.world.now, "report", f"{node.name}: {event}")
+        match event:
+            case Committed():
+                self._committed(node, event)
+            case Founded(group=group):
+                register = self._register(group.key)
+                if register.founding is not None and register.founding.generation == group.place.generation:
+                    register.founding = None
+                if register.handle is None or register.handle.place < group.place:
+                    register.handle = group
+                self._group_seen(group)
+            case GroupChanged(group=group):
+                self._group_seen(group)
+            case QuorumLost():
+                self._quorum_lost(event)
+            case Abandoned():
+                pass
+            case _:
+                pass
+
+    def _committed(self, node: Node, event: Committed) -> None:
+        operation = self._pending.pop((node.name, node.boots, event.key, event.proposal), None)
+        if operation is None:
+            return
+        register = self._register(event.key)
+        record = event.record
+        history = register.history(record.generation)
+        try:
+            history.end(
+                f"{operation.name} on {node.name} at {record.place}",
+                operation.token,
+                log_of(record.payload),
+                operation.acknowledged_before.get(record.generation, 0),
+            )
+        except NotLinearizable as broken:
+            raise Violation(f"{event.key} is not linearizable: {broken}") from None
+        operation.done = True
+        self._group_seen(Group(key=event.key, place=record.place, members=record.members))
+
+    def _group_seen(self, group: Group) -> None:
+        register = self._register(group.key)
+        if register.groups.setdefault(group.place, group.members) != group.members:
+            raise Violation(f"{group.key} has two groups at {group.place}")
+        if register.latest is None or register.latest.place < group.place:
+            register.latest = group
+
+    def _quorum_lost(self, event: QuorumLost) -> None:
+        register = self._register(event.key)
+        register.lost = event
+        if self._healed_at is None:
+            if self._draw.random() < self.impatience and event.group.place.generation < 3:
+                self._found(register, generation=event.group.place.generation + 1)
+            return
+        if self.world.now < self._healed_at + SETTLED_AFTER_S:
+            return
+        for acceptor in event.missing:
+            node = self._node(acceptor)
+            if node is None or not node.running or _acceptor(node) != acceptor:
+                continue
+            group = _process(node).registers.acceptor.group(event.key)
+            if group is not None and group.place == event.group.place:
+                raise Violation(f"{event} names {acceptor} missing, which is there")
+
+    # ------------------------------------------------------------------ the end
+
+    def unfinished(self) -> str | None:
+        """What is not yet as it must be in the end, or None."""
+        if self._healed_at is None:
+            self._healed_at = self.world.now
+            self._finish()
+        waiting = [operation for operation in self._final if not operation.done]
+        for register in self.registers:
+            self._perhaps_give_up(register)
+        if waiting:
+            first = waiting[0]
+            return f"{len(waiting)} operations wait, such as {first.name} on {first.key}"
+        return None
+
+    def _finish(self) -> None:
+        """A last append and a last look on every node; tried again until they succeed."""
+        for node in self.world.nodes:
+            for register in self.registers:
+                if node.running:
+                    self._insist(node, self._begin(f"last-{node.name}", register))
+
+    def _insist(self, node: Node, operation: Operation) -> None:
+        if operation not in self._final:
+            self._final.append(operation)
+        if not operation.done:
+            self._try(operation, node)
+            self.world.at(self.world.now + 2.0, lambda: self._insist(node, operation))
+
+    def _perhaps_give_up(self, register: Register) -> None:
+        """The founder starts another generation if it has been told that a majority is lost, and it is."""
+        lost = register.lost
+        if lost is None or register.founding is not None:
+            return
+        handle = register.handle
+        if handle is not None and lost.group.place.generation < handle.place.generation:
+            return
+        living = self._living()
+        gone = [acceptor for acceptor in lost.missing if acceptor not in living]
+        if len(lost.group.members) - len(gone) < majority(lost.group.members):
+            self._found(register, generation=lost.group.place.generation + 1)
+
+    # ------------------------------------------------------------------ helpers
+
+    def _register(self, key: str) -> Register:
+        return next(register for register in self.registers if register.key == key)
+
+    def _some_node(self) -> Node | None:
+        running = [node for node in self.world.nodes if node.running]
+        return self._draw.choice(running) if running else None
+
+    def _node(self, acceptor: AcceptorId) -> Node | None:
+        return next((node for node in self.world.nodes if node.name == acceptor.node), None)
+
+
+def _process(node: Node) -> RegisterProcess:
+    assert isinstance(node.process, RegisterProcess)
+    return node.process
+
+
+def _acceptor(node: Node) -> AcceptorId:
+    return AcceptorId(NodeId(node.name), disk_of(node) or "none")
+
+
+def _change(token: str | None) -> Change:
+    def change(record: Record) -> bytes:
+        log = log_of(record.payload)
+        if token is None or token in log:
+            return record.payload
+        return payload_of((*log, token))
+
+    return change
+
+
+def register_maker(*, machine: type[Registers] = Registers) -> Callable[[int, Trace], RegisterScenario]:
+    """What ``run_scenario`` needs to make a register seed with these settings."""
+
+    def make(seed: int, trace: Trace) -> RegisterScenario:
+        return RegisterScenario(seed, trace, machine=machine)
+
+    return make

@@ -1,0 +1,119 @@
+"""A peer that keeps registers and nothing else, as a process of the simulated world.
+
+The disk of a node holds its disk id, and a vote for each key. A boot on an empty disk makes a new disk id, so
+that the node comes back as another acceptor. ``perform`` keeps the contract of
+``membership.register_effects``: a ``Save`` is written and synced before anything behind it happens, and the
+world may crash the node between any two effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from membership.register import AcceptorId
+from membership.register_config import RegisterConfig
+from membership.register_effects import RegisterEffect, RegisterEvent, Report, Save, SendTo
+from membership.registers import Registers
+from membership.view import NodeId
+from tools.simulation.node import Node
+from tools.simulation.register_history import CLOSING
+
+__all__ = ["RegisterProcess", "closes", "disk_of", "log_of", "payload_of"]
+
+VOTE = "vote "
+
+
+def payload_of(log: tuple[str, ...]) -> bytes:
+    """The payload that holds a log."""
+    return " ".join(log).encode()
+
+
+def log_of(payload: bytes) -> tuple[str, ...]:
+    """The log that a payload holds."""
+    return tuple(payload.decode().split())
+
+
+def closes(payload: bytes) -> bool:
+    """Whether a log is closed."""
+    log = log_of(payload)
+    return bool(log) and log[-1].startswith(CLOSING)
+
+
+def disk_of(node: Node) -> str | None:
+    """The id of a node's disk; None while it has none."""
+    disk = node.disk.durable.get("disk")
+    return disk if isinstance(disk, str) else None
+
+
+class RegisterProcess:
+    """One life of a peer's registers."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        config: RegisterConfig,
+        rng: Random,
+        machine: type[Registers],
+        report: Callable[[Node, RegisterEvent], None],
+    ) -> None:
+        self._node = node
+        self._report = report
+        disk = disk_of(node) or self._new_disk()
+        saved = {
+            name.removeprefix(VOTE): state
+            for name, state in node.disk.durable.items()
+            if name.startswith(VOTE) and isinstance(state, bytes)
+        }
+        self.registers = machine(
+            me=AcceptorId(NodeId(node.name), disk),
+            life=node.boots,
+            config=config,
+            rng=rng,
+            absorbs=lambda _key, payload: closes(payload),
+            saved=saved,
+        )
+
+    def _new_disk(self) -> str:
+        disk = f"d{self._node.boots}"
+        self._node.disk.write("disk", disk)
+        self._node.disk.sync()
+        return disk
+
+    def start(self, now: float) -> list[RegisterEffect]:
+        """See ``Process``."""
+        return self.registers.tick(now)
+
+    def receive(self, message: object, sender: str, now: float) -> list[RegisterEffect]:
+        """See ``Process``."""
+        return self.registers.receive(message, NodeId(sender), now)  # type: ignore[arg-type]  # as decoded
+
+    def tick(self, now: float) -> list[RegisterEffect]:
+        """See ``Process``."""
+        return self.registers.tick(now)
+
+    def next_deadline(self) -> float:
+        """See ``Process``."""
+        return self.registers.next_deadline()
+
+    def lagged(self, lag_s: float, now: float) -> None:
+        """See ``Process``; registers do not mind."""
+
+    def perform(self, effect: object) -> None:
+        """Send, write and sync, or tell."""
+        match effect:
+            case SendTo(to, message):
+                self._node.send_to(address_of(to), message)
+            case Save(key, state):
+                self._node.disk.write(VOTE + key, state)
+                self._node.disk.sync()
+            case Report(event):
+                self._report(self._node, event)
+            case _:
+                raise AssertionError(f"registers returned {effect!r}")
+
+
+def address_of(node: NodeId) -> str:
+    """Where a node of this world listens; none ever moves."""
+    return f"10.0.0.{node.removeprefix('n')}:7000"
