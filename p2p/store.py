@@ -1,0 +1,531 @@
+"""Outputs on disk: what a peer holds of the jobs of the ring.
+
+Theory
+------
+A *segment* is one file: a header that lists what it holds, then the bytes, as they came in one transfer::
+
+    magic "RSEG", version, length of the header, xxh3-128 of the header | header (msgpack) | body
+
+The header names job, stage and, for each entry, task, attempt and partition (`WHOLE` for a part, a spec or a
+block of a file) with its range in the body, and the digest of the body.  So the directory alone tells what
+lies here: an index in memory is read from the headers at start, and nothing else has to be kept in step.
+
+A segment is written under a name that ends in ``.tmp`` and renamed when its digest has been checked; only
+then is it in the index, and only then may it be acknowledged.  It is not synced: a process may be killed at
+any moment without loss, and after a power failure what is torn is found by its digests and made again from
+another copy.  A segment never changes; it goes when its job is dropped, its time is over or it is damaged.
+
+Disk space has two marks.  Below the *low* mark of free space the store takes nothing more from others,
+until free space is above the *high* mark; the peer says so in its meta and leaves the candidates for copies.
+
+⚙ This module reads and writes files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+
+import msgpack
+import xxhash
+
+__all__ = ["WHOLE", "DamagedSegment", "Entry", "Incoming", "Located", "Source", "Store", "StoreFull"]
+
+WHOLE: Final = -1
+"""The partition of an entry that is a whole output."""
+
+SPEC_STAGE: Final = -1
+FILE_STAGE: Final = -2
+
+MAX_HEADER_BYTES: Final = 8 << 20
+MAX_ENTRIES: Final = 1 << 18
+COPY_BYTES: Final = 1 << 20
+LOW_FREE_BYTES: Final = 256 << 20
+HIGH_FREE_BYTES: Final = 512 << 20
+
+_MAGIC: Final = b"RSEG"
+_VERSION: Final = 1
+_HEAD = struct.Struct("<4sBxxxI16s")
+_JOB = re.compile(r"[0-9a-f]{8,64}|files")
+
+
+class DamagedSegment(Exception):
+    """A segment is not what was written; another copy has to serve."""
+
+
+class StoreFull(Exception):
+    """There is less free space than the store may use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One output, or one partition of a map task's output, within a body.
+
+    Attributes:
+        offset, length: its bytes in the body.
+        keys, values, is_sorted: of a run, as in `mapreduce.shuffle.RunRange`.
+    """
+
+    task: int
+    attempt: int
+    partition: int
+    offset: int
+    length: int
+    keys: int = 0
+    values: int = 0
+    is_sorted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where an entry's bytes are to be taken from; `entry.offset` is not yet that in a body."""
+
+    entry: Entry
+    path: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Where an entry lies in a file of the store."""
+
+    path: str
+    offset: int
+    length: int
+    entry: Entry
+
+
+def describe(job: str, stage: int, sources: Sequence[Source]) -> tuple[bytes, int]:
+    """Make the header of a segment that holds these sources one behind the other.
+
+    Returns:
+        The header's bytes and the length of the body.
+
+    Raises:
+        OSError: a source cannot be read.
+    """
+    digest = xxhash.xxh3_128()
+    rows: list[tuple[int, ...]] = []
+    size = 0
+    for source in sources:
+        entry = source.entry
+        place = (entry.task, entry.attempt, entry.partition, size, entry.length)
+        rows.append((*place, entry.keys, entry.values, int(entry.is_sorted)))
+        size += entry.length
+    for chunk in read_sources(sources, COPY_BYTES):
+        digest.update(chunk)
+    header: bytes = msgpack.packb([job, stage, size, digest.digest(), rows])
+    return header, size
+
+
+def read_sources(sources: Sequence[Source], chunk_bytes: int) -> Iterator[bytes]:
+    """Read sources one behind the other, in chunks that end where a source's file ends.
+
+    Raises:
+        OSError: a file cannot be read, or is shorter than it was.
+    """
+    open_path, file = "", None
+    try:
+        for source in sources:
+            if source.path != open_path:
+                if file is not None:
+                    file.close()
+                file = open(source.path, "rb")  # noqa: SIM115 - closed below
+                open_path = source.path
+            assert file is not None
+            left = source.entry.length
+            file.seek(source.offset)
+            while left:
+                chunk = file.read(min(left, chunk_bytes))
+                if not chunk:
+                    raise OSError(errno.EIO, "it is shorter than it was", source.path)
+                left -= len(chunk)
+                yield chunk
+    finally:
+        if file is not None:
+            file.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    job: str
+    stage: int
+    size: int
+    digest: bytes
+    entries: tuple[Entry, ...]
+
+
+def _parse(header: bytes) -> _Header:
+    """Read a header that may come from anywhere; everything about it is checked."""
+    try:
+        job, stage, size, digest, rows = msgpack.unpackb(header)
+        if not (isinstance(job, str) and _JOB.fullmatch(job) and type(stage) is int and type(size) is int):
+            raise ValueError("its first fields")
+        if not (isinstance(digest, bytes) and len(digest) == 16 and 0 < len(rows) <= MAX_ENTRIES):
+            raise ValueError("its digest or its number of entries")
+        entries = []
+        for row in rows:
+            if len(row) != 8 or any(type(number) is not int for number in row):
+                raise ValueError("an entry")
+            task, attempt, partition, offset, length, keys, values, is_sorted = row
+            if not (0 <= offset <= offset + length <= size and task >= 0 and partition >= WHOLE):
+                raise ValueError("an entry's range")
+            entries.append(
+                Entry(
+                    task=task,
+                    attempt=attempt,
+                    partition=partition,
+                    offset=offset,
+                    length=length,
+                    keys=keys,
+                    values=values,
+                    is_sorted=bool(is_sorted),
+                )
+            )
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise DamagedSegment(f"a segment's header is malformed: {error}") from error
+    return _Header(job=job, stage=stage, size=size, digest=digest, entries=tuple(entries))
+
+
+class Incoming:
+    """A segment on its way into the store."""
+
+    def __init__(self, store: Store, header: bytes, path: str) -> None:
+        self._store = store
+        self._header_bytes = header
+        self._header = _parse(header)
+        self._path = path
+        self._file: BinaryIO | None = open(f"{path}.tmp", "wb", buffering=0)  # noqa: SIM115 - see abort
+        self._digest = xxhash.xxh3_128()
+        self.received = 0
+        try:
+            _write(self._file, _HEAD.pack(_MAGIC, _VERSION, len(header), _checksum(header)) + header)
+        except OSError:
+            self.abort()
+            raise
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return self._header.size
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes of the body.
+
+        Raises:
+            OSError: the disk is full or broken.
+            DamagedSegment: there are more bytes than announced.
+        """
+        assert self._file is not None
+        if self.received + len(data) > self._header.size:
+            raise DamagedSegment("more bytes than announced")
+        self._digest.update(data)
+        _write(self._file, data)
+        self.received += len(data)
+
+    def finish(self) -> None:
+        """Check the body, make the segment visible.
+
+        Raises:
+            DamagedSegment: the bytes are not those that were announced; nothing is left of them.
+        """
+        assert self._file is not None
+        if self.received != self._header.size or self._digest.digest() != self._header.digest:
+            self.abort()
+            raise DamagedSegment("the body's digest is not the announced one")
+        self._file.close()
+        self._file = None
+        os.rename(f"{self._path}.tmp", self._path)
+        self._store._admit(self._header, self._path, _HEAD.size + len(self._header_bytes))
+
+    def abort(self) -> None:
+        """Remove what has come so far; harmless after `finish`."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self._path}.tmp")
+
+
+class Store:
+    """The segments of one peer.
+
+    Args:
+        directory: their place; made if need be.
+        low_free_bytes: with less free space than this nothing is taken from others.
+        high_free_bytes: with more than this it is taken again.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        low_free_bytes: int = LOW_FREE_BYTES,
+        high_free_bytes: int = HIGH_FREE_BYTES,
+    ) -> None:
+        assert low_free_bytes <= high_free_bytes
+        self._directory = directory
+        self._low, self._high = low_free_bytes, high_free_bytes
+        self._is_full = False
+        self._number = 0
+        # {job: {stage: {attempt: {partition: where}}}} and the segments of each stage with their sizes.
+        self._index: dict[str, dict[int, dict[int, dict[int, Located]]]] = {}
+        self._files: dict[str, dict[int, set[str]]] = {}
+        self.bytes_held = 0
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self.damaged = 0
+        self._scan()
+
+    # -- what lies here --------------------------------------------------------------------------------
+
+    def find(self, job: str, stage: int, attempt: int, partition: int = WHOLE) -> Located | None:
+        """Return where an output lies, None if it is not here."""
+        return self._index.get(job, {}).get(stage, {}).get(attempt, {}).get(partition)
+
+    def held(self, job: str) -> Iterator[tuple[int, int, int, tuple[int, ...]]]:
+        """Yield (stage, task, attempt, partitions) of all that lies here of a job."""
+        for stage, attempts in self._index.get(job, {}).items():
+            for attempt, partitions in attempts.items():
+                task = next(iter(partitions.values())).entry.task
+                yield stage, task, attempt, tuple(sorted(partitions))
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The jobs of which anything lies here."""
+        return tuple(self._index)
+
+    def read(self, located: Located) -> bytes:
+        """Return an entry's bytes.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with open(located.path, "rb") as file:
+            file.seek(located.offset)
+            return file.read(located.length)
+
+    # -- coming and going ------------------------------------------------------------------------------
+
+    def receive(self, header: bytes, *, own: bool = False) -> Incoming:
+        """Begin to take a segment.
+
+        Args:
+            header: as `describe` made it; it may come from anywhere.
+            own: it is this peer's own output, for which the space marks do not count.
+
+        Raises:
+            DamagedSegment: the header is malformed.
+            StoreFull: the disk is too full for other peers' outputs.
+            OSError: the disk is full or broken.
+        """
+        if len(header) > MAX_HEADER_BYTES:
+            raise DamagedSegment("the header is too long")
+        parsed = _parse(header)
+        if not own and self.is_full(parsed.size):
+            raise StoreFull("the disk is nearly full")
+        directory = os.path.join(self._directory, parsed.job)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._number += 1
+        name = f"{parsed.stage}.{os.getpid()}.{self._number}.{parsed.digest.hex()[:12]}.seg"
+        return Incoming(self, header, os.path.join(directory, name))
+
+    def take(self, job: str, stage: int, sources: Sequence[Source]) -> None:
+        """Copy outputs of this peer's own into the store.
+
+        Raises:
+            OSError: a source cannot be read, or the disk is full.
+            DamagedSegment: a source changed while it was read.
+        """
+        header, _ = describe(job, stage, sources)
+        incoming = self.receive(header, own=True)
+        try:
+            for chunk in read_sources(sources, COPY_BYTES):
+                incoming.write(chunk)
+            incoming.finish()
+        finally:
+            incoming.abort()
+
+    def put(self, job: str, stage: int, task: int, attempt: int, data: bytes) -> None:
+        """Store a few bytes as a whole output.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        digest = xxhash.xxh3_128_digest(data)
+        rows = [(task, attempt, WHOLE, 0, len(data), 0, 0, 0)]
+        incoming = self.receive(msgpack.packb([job, stage, len(data), digest, rows]), own=True)
+        try:
+            incoming.write(data)
+            incoming.finish()
+        finally:
+            incoming.abort()
+
+    def sources(
+        self, job: str, stage: int, attempts: Iterable[int], partitions: Iterable[int]
+    ) -> list[Source] | None:
+        """Return where outputs lie, to be sent on; None if an attempt is not here at all.
+
+        Args:
+            partitions: those wanted; empty: all there is.
+        """
+        wanted = tuple(partitions)
+        found: list[Source] = []
+        for attempt in attempts:
+            here = self._index.get(job, {}).get(stage, {}).get(attempt)
+            if here is None:
+                return None
+            for partition in wanted or sorted(here):
+                located = here.get(partition)
+                if located is not None:
+                    found.append(Source(entry=located.entry, path=located.path, offset=located.offset))
+        return found
+
+    def drop(self, job: str, stages: Iterable[int]) -> None:
+        """Remove what lies here of some stages."""
+        for stage in tuple(stages):
+            for path in sorted(self._files.get(job, {}).pop(stage, ())):
+                self._unlink(path)
+            self._index.get(job, {}).pop(stage, None)
+        if not self._files.get(job):
+            self._files.pop(job, None)
+            self._index.pop(job, None)
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(self._directory, job))
+
+    def drop_job(self, job: str, keep_stages: Iterable[int] = ()) -> None:
+        """Remove what lies here of a job but for some stages."""
+        keep = set(keep_stages)
+        self.drop(job, [stage for stage in self._files.get(job, {}) if stage not in keep])
+
+    # -- damage ----------------------------------------------------------------------------------------
+
+    def verify(self, path: str) -> bool:
+        """Check a segment's every byte; one that is damaged is removed, with all entries it held."""
+        try:
+            with open(path, "rb") as file:
+                header, _ = _read_header(file)
+                digest = xxhash.xxh3_128()
+                left = header.size
+                while left and (chunk := file.read(min(left, COPY_BYTES))):
+                    digest.update(chunk)
+                    left -= len(chunk)
+            if left or digest.digest() != header.digest:
+                raise DamagedSegment(path)
+        except (DamagedSegment, OSError):
+            self.remove_segment(path)
+            return False
+        return True
+
+    def remove_segment(self, path: str) -> list[tuple[str, int, int, int]]:
+        """Remove a segment that is damaged.
+
+        Returns:
+            (job, stage, task, attempt) of all that is not here any more.
+        """
+        gone: list[tuple[str, int, int, int]] = []
+        for job, stages in list(self._files.items()):
+            for stage, paths in stages.items():
+                if path in paths:
+                    paths.discard(path)
+                    gone += self._forget(job, stage, path)
+        self.damaged += 1
+        self._unlink(path)
+        return gone
+
+    def segments(self) -> list[str]:
+        """Return the paths of all segments, for scrubbing."""
+        return sorted(path for stages in self._files.values() for paths in stages.values() for path in paths)
+
+    def is_full(self, more_bytes: int = 0) -> bool:
+        """Tell whether other peers' outputs are refused for lack of space."""
+        try:
+            free = shutil.disk_usage(self._directory).free - more_bytes
+        except OSError:
+            return True
+        self._is_full = free < (self._high if self._is_full else self._low)
+        return self._is_full
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _scan(self) -> None:
+        for job in sorted(os.listdir(self._directory)):
+            directory = os.path.join(self._directory, job)
+            if not _JOB.fullmatch(job) or not os.path.isdir(directory):
+                continue
+            for name in sorted(os.listdir(directory)):
+                path = os.path.join(directory, name)
+                if not name.endswith(".seg"):
+                    self._unlink(path)  # it was being written when its writer died
+                    continue
+                try:
+                    with open(path, "rb") as file:
+                        header, body_at = _read_header(file)
+                        if os.fstat(file.fileno()).st_size != body_at + header.size or header.job != job:
+                            raise DamagedSegment(path)
+                except (DamagedSegment, OSError):
+                    self.damaged += 1
+                    self._unlink(path)
+                    continue
+                self._admit(header, path, body_at)
+
+    def _admit(self, header: _Header, path: str, body_at: int) -> None:
+        self.bytes_held += header.size
+        self._files.setdefault(header.job, {}).setdefault(header.stage, set()).add(path)
+        attempts = self._index.setdefault(header.job, {}).setdefault(header.stage, {})
+        for entry in header.entries:
+            # A second copy of the same output is as good as the first, which may be in use.
+            attempts.setdefault(entry.attempt, {}).setdefault(
+                entry.partition,
+                Located(path=path, offset=body_at + entry.offset, length=entry.length, entry=entry),
+            )
+
+    def _forget(self, job: str, stage: int, path: str) -> list[tuple[str, int, int, int]]:
+        gone: list[tuple[str, int, int, int]] = []
+        attempts = self._index.get(job, {}).get(stage, {})
+        for attempt, partitions in list(attempts.items()):
+            lost = [partition for partition, located in partitions.items() if located.path == path]
+            if lost:
+                gone.append((job, stage, partitions[lost[0]].entry.task, attempt))
+            for partition in lost:
+                del partitions[partition]
+            if not partitions:
+                del attempts[attempt]
+        return gone
+
+    def _unlink(self, path: str) -> None:
+        try:
+            size = os.path.getsize(path)
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        self.bytes_held = max(0, self.bytes_held - size)
+
+
+def _read_header(file: BinaryIO) -> tuple[_Header, int]:
+    head = file.read(_HEAD.size)
+    if len(head) != _HEAD.size:
+        raise DamagedSegment("too short")
+    magic, version, length, checksum = _HEAD.unpack(head)
+    if magic != _MAGIC or version != _VERSION or length > MAX_HEADER_BYTES:
+        raise DamagedSegment("not a segment of this version")
+    header = file.read(length)
+    if _checksum(header) != checksum:
+        raise DamagedSegment("its header is damaged")
+    return _parse(header), _HEAD.size + length
+
+
+def _checksum(header: bytes) -> bytes:
+    return xxhash.xxh3_128_digest(header)
+
+
+def _write(file: BinaryIO, data: bytes | memoryview) -> None:
+    view: Any = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
