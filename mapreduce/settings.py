@@ -4,12 +4,14 @@ The order is  flag, then environment (`RINGREDUCE_SPLIT_SIZE` for `--split-size`
 in the current directory, then the default.  In the file each command has a table of its own name, and
 the few settings that all commands share may stand above the tables:
 
-    peer = "10.0.0.7:7700"
+    peers = "10.0.0.7:7700"
 
     [run]
     workers = 4
     split-size = "64MiB"
     param = { rounds = 20 }
+
+`peers` is every command's --peer: a file cannot hold both a setting and a table called peer.
 
 A name that no option has is an error: a misspelt setting that is silently dropped is found hours later.
 
@@ -30,7 +32,8 @@ ENVIRONMENT_PREFIX = "RINGREDUCE_"
 SETTINGS_FILE = "ringreduce.toml"
 
 # What may stand above the tables of the settings file; a command without such an option ignores it.
-SHARED = frozenset({"data", "peer", "quiet", "temp_dir", "traceback"})
+SHARED = frozenset({"cluster", "data", "keys", "peers", "quiet", "temp_dir", "traceback"})
+_OPTION_OF = {"peers": "peer"}
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -93,8 +96,12 @@ def from_file(command: str, options: Collection[str], path: str = SETTINGS_FILE)
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     shared = {key: value for key, value in document.items() if not isinstance(value, dict)}
     own = document.get(command, {})
+    if not isinstance(own, dict):
+        raise UsageError(f"{path}: {command!r} names the table [{command}]; it cannot be a setting as well")
+    shared = _renamed(shared, path, SHARED, "above the tables")
+    shared = {_OPTION_OF.get(key, key): value for key, value in shared.items()}
     found = {
-        **{k: v for k, v in _renamed(shared, path, SHARED, "above the tables").items() if k in options},
+        **{key: value for key, value in shared.items() if key in options},
         **_renamed(own, path, options, f"in [{command}]"),
     }
     return {key: _as_pairs(value) if isinstance(value, dict) else value for key, value in found.items()}

@@ -72,7 +72,7 @@ def test_a_table_of_params_becomes_pairs(tmp_path: Path) -> None:
 
 
 def test_shared_settings_reach_only_commands_that_have_the_option(tmp_path: Path) -> None:
-    assert settings(tmp_path, 'peer = "a:1"\nquiet = true\n') == {"quiet": True}
+    assert settings(tmp_path, 'peers = "a:1"\nquiet = true\n') == {"quiet": True}
 
 
 def test_a_commands_table_wins_over_what_stands_above(tmp_path: Path) -> None:
@@ -88,3 +88,12 @@ def test_a_misspelt_setting_is_an_error_with_a_suggestion(tmp_path: Path, text: 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"ringreduce\.toml is not valid TOML: .*line 1"):
         settings(tmp_path, "[run\n")
+
+
+def test_the_peers_of_all_commands_and_the_table_of_the_peer_command_stand_in_one_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ringreduce.toml"
+    path.write_text('peers = "10.0.0.7:7700"\ncluster = "blue"\n[peer]\nslots = 3\n')
+    assert from_file("members", {"peer"}, str(path)) == {"peer": "10.0.0.7:7700"}
+    assert from_file("peer", {"slots", "cluster"}, str(path)) == {"slots": 3, "cluster": "blue"}

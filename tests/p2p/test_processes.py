@@ -75,7 +75,7 @@ def test_settings_come_from_the_flag_then_the_environment_then_the_file(
     local: LocalPeers, ringreduce: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "ringreduce.toml").write_text('peer = "127.0.0.1:1"\n')
+    (tmp_path / "ringreduce.toml").write_text('peers = "127.0.0.1:1"\n')
     assert "127.0.0.1:1:" in ringreduce("members").stderr
     assert "127.0.0.1:2:" in ringreduce("members", RINGREDUCE_PEER="127.0.0.1:2").stderr
     assert (
