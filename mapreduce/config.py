@@ -93,7 +93,7 @@ class JobsConfig:
             ),
             (
                 self.slow_factor > 1.0,
-                f"slow_factor ({self.slow_factor}) must be above 1: half of all attempts are below the median",
+                f"slow_factor ({self.slow_factor}) must be above 1: half of all attempts are below it",
             ),
         ):
             if not holds:

@@ -27,7 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapreduce.messages import HeldGroup, Message, Piece
-from mapreduce.record import Change, EventRecord, JobStatus, StageKind
+from mapreduce.record import EventRecord, JobStatus, Proposal, StageKind
 from mapreduce.spec import InputSplit, PackedColumn
 from membership.view import NodeId
 
@@ -69,14 +69,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Propose:
-    """Apply changes to the job's record, all or none.
+    """Apply a proposal to the job's record: `mapreduce.record.apply`.
 
-    A leader has one proposal under way at a time. The shell retries within its ballot; when another ballot
-    has overtaken it, it drops the leader without an answer.
+    A leader has one proposal under way at a time. The register retries it for as long as it takes; when
+    another proposer has outbid it, the shell drops the leader without an answer.
     """
 
     job: str
-    changes: tuple[Change, ...]
+    proposal: Proposal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

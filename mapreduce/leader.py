@@ -33,8 +33,8 @@ class Leader:
     Args:
         me: this peer.
         plan: the job's.
-        record: as read from the register under `ballot`.
-        ballot: of this leadership; above every earlier one, below 2**39.
+        record: as read from the register.
+        token: names this leadership among all others of the job: made of the register's fence.
         members: the job's group, of the current epoch.
         view: membership's.
         config: see there.
@@ -47,7 +47,7 @@ class Leader:
         me: NodeId,
         plan: JobPlan,
         record: JobRecord,
-        ballot: int,
+        token: str,
         members: tuple[NodeId, ...],
         view: View,
         config: JobsConfig,

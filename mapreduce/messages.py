@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-Every message names its job and a *ballot*: the number of a leadership, which grows with (epoch, round, rank)
-of the job's register.  A worker remembers the highest ballot it has seen of a job and drops orders of lower
+Every message names its job and a *ballot*: the number of a leadership, which the record gives (see
+`mapreduce.record`).  A worker remembers the highest ballot it has seen of a job and drops orders of lower
 ones, so a deposed leader moves nobody.  A leader drops what was said to another leadership.
 
 Any message may be lost, doubled or late.  So none of them is a mere difference to the one before:
@@ -129,7 +129,7 @@ class Offer:
         version: of the places, grows under one ballot.
         kind, tasks, partitions, borders: as in `mapreduce.record.StageRecord`.
         nodes: the names behind the indexes below.
-        places: of a map stage with a shuffle: for each partition, else for each task, who shall hold it.
+        places: rows of who shall hold the outputs, see `mapreduce.placement`.
         homes: for each task the node that should run it, because the data lies there; empty where the
             ring says it (a stage that reads the job's inputs).
         reads: of a reduce stage: the winning attempt of each map task; 0 for one without output.

@@ -3,35 +3,46 @@
 Theory of operation
 -------------------
 The record lives, encoded, as the payload of the job's register (`membership.register`).  A leader never
-writes it: it proposes *changes*, and whoever holds the register's distinguished ballot computes
-`apply(record, changes)` on the newest chosen record.  So a change may meet a record that the leader has not
-seen, and may be applied twice when the answer to a proposal was lost.  `apply` is total, pure, and built so
-that neither hurts:
+writes it: it makes *proposals*, lists of changes that happen together, and whoever proposes to the register
+computes `apply(record, proposal)` on the newest chosen record.  So a proposal may meet a record that the
+leader has not seen, and may be applied twice when its outcome was not known.  `apply` is total and pure.
+
+==============  =====================================================  =================================
+a proposal      is applied                                             is the identity
+==============  =====================================================  =================================
+number 1        as a takeover: the leader and its token are named,     with the token that leads already
+                and the leadership gets the next ballot
+number n > 1    in the leadership that the record names                of another token; below or at the
+                                                                       last number applied
+any             while the job is RUNNING                               on COMMITTED, FAILED, CANCELLED
+==============  =====================================================  =================================
 
 ==============  =====================================================  =================================
 change          does                                                   does nothing
 ==============  =====================================================  =================================
-Lead            names the leader; counts a change of leaders           at a ballot not above the last
-OpenStage       makes a stage the current one                          if it is open, not the next one,
-                                                                       or an earlier one is not complete
+OpenStage       makes a stage the current one                          unless it is the next one, and all
+                                                                       before it are complete
 CommitTasks     writes winners, merges their counters and totals       for a task that has its winner, or
                                                                        a stage that is not open
 Lost            takes back winners whose every copy is gone            for another attempt than the winner
 Redo            takes back a whole stage whose outputs were dropped    unless it was dropped
 Place           moves a stage's places                                 if the stage is not open
 DropStages      forgets winners that nobody reads any more             for stages not complete, or current
-AddEvents       appends to the bounded event log                       for numbers not above the last
+AddEvents       appends to the bounded event log                       -
 Finish          ends the job well                                      unless every stage is complete
 Fail, Cancel    end the job                                            -
 ==============  =====================================================  =================================
 
-A record that is COMMITTED, FAILED or CANCELLED absorbs every change.
-
 Why this is safe
 ----------------
+*Ballots.*  A leadership's ballot is given by the record itself when its takeover is chosen.  So ballots are
+unique and grow, across epochs and generations of the register too, and whoever holds a lower one is known to
+be deposed: by workers, which drop its orders, and here, where a proposal of another token is the identity.
+The register's own fence alone would do; this one costs a comparison and holds whatever the register does.
+
 *One winner.*  `CommitTasks` writes a winner only where there is none, so of all attempts of a task, under
 whatever leaders, one counts; the others' outputs are never named by the record and so never read.  A winner
-is taken back only by its own attempt number (`Lost`): a late, repeated `Lost` cannot hit its successor.
+is taken back only by its own attempt number (`Lost`): it cannot hit its successor.
 
 *Exact counters.*  Counters and totals are merged where a winner is written and nowhere else.  A task that is
 run again because all copies of its output are gone is marked in `again`; its next winner merges nothing,
@@ -68,11 +79,11 @@ __all__ = [
     "Finish",
     "JobRecord",
     "JobStatus",
-    "Lead",
     "Lost",
     "LostTask",
     "OpenStage",
     "Place",
+    "Proposal",
     "Redo",
     "StageKind",
     "StageRecord",
@@ -80,6 +91,7 @@ __all__ = [
     "Winner",
     "apply",
     "born",
+    "changed",
 ]
 
 MAX_EVENTS = 512
@@ -137,6 +149,7 @@ class Winner:
         digest: of a part's bytes; empty for map outputs, whose runs carry their own.
         size_bytes: of the output.
         records: pairs in the output.
+        bad_records: records that were left out.
         is_empty: there is no output at all, and so nothing to hold or to read.
         cuts: of a part that a later step reads: where its splits begin and end, in bytes.
         places: of a part: who held a copy when it was committed, as indexes into `JobRecord.nodes`.
@@ -147,6 +160,7 @@ class Winner:
     digest: bytes = b""
     size_bytes: int = 0
     records: int = 0
+    bad_records: int = 0
     is_empty: bool = False
     cuts: tuple[int, ...] = ()
     places: tuple[int, ...] = ()
@@ -160,8 +174,8 @@ class StageRecord:
         kind: what its tasks do.
         tasks: how many there are.
         partitions: reduce tasks of the step.
-        places: who shall hold the outputs, as indexes into `JobRecord.nodes`: of a map stage with a shuffle
-            for each partition, else for each task; the first is the one that reduces, or computes.
+        places: rows of who shall hold the outputs, as indexes into `JobRecord.nodes`; see
+            `mapreduce.placement` for which row an output belongs to.
         winners: by task; empty once `is_dropped`.
         again: tasks, ascending, whose counters were merged by an earlier winner that is lost.
         borders: between the partitions of a `TotalOrder`; None for every other partitioner.
@@ -215,14 +229,12 @@ class EventRecord:
     """One line of a job's log.
 
     Attributes:
-        number: grows along the log, also from leader to leader.
         at_s: wall clock of the peer that saw it.
         kind: one word: "leader", "stage", "lost", "replanned", "again", "copied", "failed", …
         node: the peer it is about, "" for none.
         text: one line.
     """
 
-    number: int
     at_s: float
     kind: str
     node: NodeId = NOBODY
@@ -236,7 +248,8 @@ class JobRecord:
     Attributes:
         job: its id.
         spec_digest: of the encoded `mapreduce.spec.JobSpec`.
-        leader, ballot: who led last, and its ballot.
+        leader, token, ballot: who led last; the name of its leadership; its number, from 1.
+        applied: number of the last proposal of that leadership.
         stage: index of the current stage in `mapreduce.stages.stages_of(plan)`.
         stages: those opened so far, by index.
         nodes: every node the record names; others refer to it by index.
@@ -247,7 +260,9 @@ class JobRecord:
     spec_digest: str
     status: JobStatus = JobStatus.RUNNING
     leader: NodeId = NOBODY
+    token: str = ""
     ballot: int = 0
+    applied: int = 0
     stage: int = -1
     stages: tuple[StageRecord, ...] = ()
     nodes: tuple[NodeId, ...] = ()
@@ -270,14 +285,6 @@ class JobRecord:
 
 
 # -- changes --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lead:
-    """A leader with a higher ballot takes over."""
-
-    leader: NodeId
-    ballot: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,9 +406,22 @@ class Cancel:
     at_s: float
 
 
-Change = (
-    Lead | OpenStage | CommitTasks | Lost | Redo | Place | DropStages | AddEvents | Finish | Fail | Cancel
-)
+Change = OpenStage | CommitTasks | Lost | Redo | Place | DropStages | AddEvents | Finish | Fail | Cancel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """Changes that happen together.
+
+    Attributes:
+        leader, token: whose; a token names one leadership and is never used again.
+        number: counts the proposals of a leadership; the first is its takeover.
+    """
+
+    leader: NodeId
+    token: str
+    number: int
+    changes: tuple[Change, ...]
 
 
 def born(job: str, spec_digest: str, at_s: float) -> JobRecord:
@@ -409,19 +429,39 @@ def born(job: str, spec_digest: str, at_s: float) -> JobRecord:
     return JobRecord(job=job, spec_digest=spec_digest, born_at_s=at_s)
 
 
-def apply(record: JobRecord, changes: Iterable[Change]) -> JobRecord:
-    """Return the record after some changes, in order; see the table at the top of this module."""
+def apply(record: JobRecord, proposal: Proposal) -> JobRecord:
+    """Return the record after a proposal; see the tables at the top of this module."""
+    if record.status.is_final:
+        return record
+    if proposal.number == 1:
+        if proposal.token == record.token:
+            return record
+        record = _taken_over(record, proposal)
+    elif proposal.token != record.token or proposal.number <= record.applied:
+        return record
+    return changed(replace(record, applied=proposal.number), proposal.changes)
+
+
+def changed(record: JobRecord, changes: Iterable[Change]) -> JobRecord:
+    """Return the record after some changes, in order; for planning ahead: only `apply` makes them count."""
     for change in changes:
         if record.status.is_final:
             return record
-        record = _applied(record, change)
+        record = _changed(record, change)
     return record
 
 
-def _applied(record: JobRecord, change: Change) -> JobRecord:
+def _taken_over(record: JobRecord, proposal: Proposal) -> JobRecord:
+    totals = record.totals
+    if record.leader:
+        totals = replace(totals, leader_changes=totals.leader_changes + 1)
+    return replace(
+        record, leader=proposal.leader, token=proposal.token, ballot=record.ballot + 1, totals=totals
+    )
+
+
+def _changed(record: JobRecord, change: Change) -> JobRecord:
     match change:
-        case Lead():
-            return _lead(record, change)
         case OpenStage():
             return _open(record, change)
         case CommitTasks():
@@ -446,15 +486,6 @@ def _applied(record: JobRecord, change: Change) -> JobRecord:
             return replace(record, status=JobStatus.CANCELLED, failure=failure, ended_at_s=change.at_s)
         case _:
             assert_never(change)
-
-
-def _lead(record: JobRecord, change: Lead) -> JobRecord:
-    if change.ballot <= record.ballot:
-        return record
-    totals = record.totals
-    if record.leader:
-        totals = replace(totals, leader_changes=totals.leader_changes + 1)
-    return replace(record, leader=change.leader, ballot=change.ballot, totals=totals)
 
 
 def _open(record: JobRecord, change: OpenStage) -> JobRecord:
@@ -497,6 +528,7 @@ def _commit(record: JobRecord, change: CommitTasks) -> JobRecord:
             digest=commit.digest,
             size_bytes=commit.size_bytes,
             records=commit.records,
+            bad_records=commit.bad_records,
             is_empty=commit.is_empty,
             cuts=commit.cuts,
             places=tuple([index_of[node] for node in commit.places]),
@@ -613,9 +645,7 @@ def _drop(record: JobRecord, change: DropStages) -> JobRecord:
 
 
 def _log(record: JobRecord, change: AddEvents) -> JobRecord:
-    last = record.events[-1].number if record.events else -1
-    fresh = tuple(event for event in change.events if event.number > last)
-    return replace(record, events=(*record.events, *fresh)[-MAX_EVENTS:])
+    return replace(record, events=(*record.events, *change.events)[-MAX_EVENTS:])
 
 
 def _named(

@@ -35,7 +35,7 @@ __all__ = [
 
 MAX_SPEC_BYTES = 128 << 20
 # A record travels in one message of the register.
-MAX_RECORD_BYTES = 960 << 10
+MAX_RECORD_BYTES = 512 << 10
 
 _WORD = r"[\x21-\x7e]*"
 _JOB = Bounds(text_chars=32, pattern=r"[0-9a-f]{32}")
@@ -179,6 +179,7 @@ def _record_schema() -> Schema:
             "JobRecord.job": _JOB,
             "JobRecord.spec_digest": _DIGEST,
             "JobRecord.leader": _NODE,
+            "JobRecord.token": Bounds(text_chars=255),
             "JobRecord.stage": _MAYBE_STAGE,
             "JobRecord.stages": Bounds(items=3 * MAX_STEPS),
             "JobRecord.nodes": Bounds(items=MAX_NODES, text_chars=64, pattern=_WORD),
