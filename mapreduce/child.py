@@ -22,13 +22,23 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
 from mapreduce.attempt import Attempt, SharedRuns
 from mapreduce.errors import BadKey, EnvironmentFailed, JobError, TaskFailed
 from mapreduce.job import Job
-from mapreduce.orders import Order, Report, StepSetup, TaskError, TaskProgress, pack_report
+from mapreduce.orders import (
+    Order,
+    Report,
+    StepSetup,
+    TaskError,
+    TaskProgress,
+    crash_path,
+    pack_report,
+)
 
 _LENGTH = struct.Struct("<I")
 _OURS = os.path.dirname(os.path.abspath(__file__))
@@ -64,14 +74,16 @@ def _serve(channel: socket.socket) -> None:
     job: Job | JobError | None = None
     setup: StepSetup | None = None
     shared: SharedRuns | None = None
-    with channel.makefile("rb", buffering=1 << 16) as stream:
+    with channel.makefile("rb", buffering=1 << 16) as stream, ExitStack() as crash:
         while head := stream.read(_LENGTH.size):
             message = pickle.loads(stream.read(_LENGTH.unpack(head)[0]))
             if isinstance(message, StepSetup):
                 setup = message
                 if shared is not None:
                     shared.close()
+                crash.close()
                 shared = SharedRuns(setup.work_dir, setup.step)
+                crash.enter_context(_tell_crashes(setup.work_dir))
             elif isinstance(message, bytes):
                 job = _load(message)
             else:
@@ -79,6 +91,17 @@ def _serve(channel: socket.socket) -> None:
                 assert setup is not None
                 assert shared is not None
                 send(channel, pack_report(_run(channel, job, setup, shared, message)))
+
+
+@contextmanager
+def _tell_crashes(work_dir: str) -> Iterator[None]:
+    """Have a segmentation fault leave the stack of Python behind, for the parent to read."""
+    import faulthandler
+
+    with open(crash_path(work_dir, os.getpid()), "w") as file:
+        faulthandler.enable(file, all_threads=False)
+        yield
+        faulthandler.disable()
 
 
 def _load(packed: bytes) -> Job | JobError:

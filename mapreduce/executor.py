@@ -31,6 +31,7 @@ from mapreduce.orders import (
     StepSetup,
     TaskDone,
     TaskError,
+    crash_path,
     unpack_report,
 )
 
@@ -43,6 +44,7 @@ KEPT_OUTPUT_BYTES = 16 << 10
 SHOWN_OUTPUT_BYTES = 256 << 10
 MAX_MESSAGE_BYTES = 1 << 30
 CLOSE_GRACE_S = 0.5
+MAX_LINE_CHARS = 200
 # However short its tasks, a child is not handed more than this at a time.
 MAX_WINDOW = 64
 WINDOW_S = 0.05
@@ -198,7 +200,7 @@ class Executor:
         try:
             process = subprocess.Popen(
                 # -P: a file of the user's called socket.py must not become the standard library's.
-                [sys.executable, "-P", "-X", "faulthandler", "-c", boot],
+                [sys.executable, "-P", "-c", boot],
                 stdin=subprocess.DEVNULL,
                 stdout=output_write,
                 stderr=output_write,
@@ -328,13 +330,24 @@ class Executor:
         child.orders.clear()
         self._end(child)
         output = bytes(child.printed[-4096:]).decode(errors="replace").strip()
+        lines = [line[:MAX_LINE_CHARS] for line in output.splitlines()[-20:]]
         died = ChildDied(
             order=orders[0] if orders else None,
             unbegun=tuple(orders[1:]),
             reason=child.killed_for or how_it_ended(child.process.returncode),
-            output="\n".join(output.splitlines()[-20:]),
+            output="\n".join([*lines, *self._last_frames(child)]),
         )
         yield child, died
+
+    def _last_frames(self, child: Child) -> list[str]:
+        """Return where user code was when the process crashed, if Python could tell."""
+        assert self._setup is not None
+        try:
+            with open(crash_path(self._setup.work_dir, child.process.pid), errors="replace") as file:
+                lines = file.read(64 << 10).splitlines()
+        except FileNotFoundError:
+            return []
+        return [line for line in lines if _PACKAGE_ROOT not in line and 'File "<string>"' not in line]
 
     def _drain_reports(self, child: Child) -> Iterator[tuple[Child, Event]]:
         """Take the reports a child sent before it died: what is done is done."""

@@ -90,6 +90,11 @@ def task_name(kind: str, task: int) -> str:
     return f"{kind}-{task:05d}"
 
 
+def crash_path(work_dir: str, pid: int) -> str:
+    """Return the file in which a child that crashes leaves its stack."""
+    return f"{work_dir}/crash.{pid}"
+
+
 @dataclass(slots=True, kw_only=True)
 class TaskDone:
     """An attempt succeeded; its files are complete.
