@@ -97,7 +97,9 @@ def test_importing_readers_and_inputs_loads_no_library_that_only_some_jobs_need(
         "print(*{'csv', 'json', 'gzip', 'bz2', 'lzma', 'msgpack', 'fsspec', 'zstandard', 'glob', 'struct'}"
         " & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-S", "-c", code]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
 
