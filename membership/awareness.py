@@ -4,19 +4,21 @@ Lifeguard (Dadgar, Phillips, Currey, 2017), section IV-A, "Local Health Aware Pr
 come from an accuser that is itself too slow to hear the answer. Each peer keeps a score from 0 (well) to
 `score_max` and multiplies its probe period and its timeouts by 1 + score.
 
-=======================================================  ======
-what happened                                            score
-=======================================================  ======
-a probe was answered                                     - 1
-a probe failed, and every relay said "nack"              + 0
-a probe failed, and so many relays said nothing at all   + each
-a probe failed, and there was no relay to ask            + 1
-we were accused and had to refute                        + 1
-we woke up late                                          + 1
-=======================================================  ======
+====================================================================  =====
+what happened                                                         score
+====================================================================  =====
+a probe was answered                                                  - 1
+a probe of a suspect failed                                           + 0
+a probe failed; every relay said "nack", or is accused itself by now  + 0
+a probe failed; a relay that nobody accuses said nothing at all       + 1
+a probe failed; there was no relay to ask                             + 1
+we were accused and had to refute                                     + 1
+we woke up late                                                       + 1
+====================================================================  =====
 
-The second row is memberlist's rather than the paper's: relays that tell us in time that they don't hear the
-target either show that our own ears are fine.
+The paper counts every failed probe and every missing nack. That a target is dead does not make us ill (as in
+memberlist, which takes the nacks as the sign), and silent relays may be as dead as the target is: where half
+of a cluster dies at once, the survivors would think themselves deaf, and wait when they should hurry.
 """
 
 from __future__ import annotations

@@ -132,6 +132,11 @@ class Beliefs:
         """Return the last record of a node, even a forgotten one's."""
         return self.members.get(node) or self.tombstones.get(node)
 
+    def is_alive(self, node: NodeId) -> bool:
+        """Return whether a node is here and nobody accuses it."""
+        member = self.members.get(node)
+        return member is not None and member.status is Status.ALIVE
+
     def rumour_about(self, member: Member) -> Rumour:
         """Return what we would tell about a member, with its accusers."""
         suspicion = self.suspicions.get(member.id)
@@ -201,8 +206,8 @@ class Beliefs:
         """Our own probe of a node failed: suspect it, or confirm the suspicion."""
         member = self.members.get(node)
         if member is not None and member.status is Status.ALIVE:
-            self._write(member, Cause.PROBE_FAILED, (self._me,), now)
-            self._believe(member, replace(member, status=Status.SUSPECT), (self._me,), now, out)
+            suspect = replace(member, status=Status.SUSPECT)
+            self._believe(member, suspect, (self._me,), now, out, cause=Cause.PROBE_FAILED)
         elif member is not None and member.status is Status.SUSPECT:
             self._confirm(member, (self._me,), now)
 
@@ -211,9 +216,8 @@ class Beliefs:
         for node, suspicion in self.suspicions.pop_due(now):
             member = self.members.get(node)
             if member is not None:
-                self._write(member, Cause.TIMED_OUT, (self._me,), now)
                 dead = replace(member, status=Status.DEAD)
-                self._believe(member, dead, suspicion.accusers, now, out)
+                self._believe(member, dead, suspicion.accusers, now, out, cause=Cause.TIMED_OUT)
 
     def reap_due(self, now: float) -> None:
         """Forget those who are dead or departed long enough, but for a tombstone."""
@@ -238,7 +242,13 @@ class Beliefs:
             self._confirm(known, accusers, now)
 
     def _believe(
-        self, before: Member | None, new: Member, accusers: tuple[NodeId, ...], now: float, out: list[Effect]
+        self,
+        before: Member | None,
+        new: Member,
+        accusers: tuple[NodeId, ...],
+        now: float,
+        out: list[Effect],
+        cause: Cause | None = None,
     ) -> None:
         node = new.id
         self.members.put(new)
@@ -257,21 +267,22 @@ class Beliefs:
             self._suspect(node, accusers, now)
         for event in events_of(before, new, accusers):
             by = accusers if new.status is Status.SUSPECT or new.status is Status.DEAD else (node,)
-            self._write(new, _CAUSES[type(event)], by, now)
+            self._write(new, cause or _CAUSES[type(event)], by, now)
             out.append(Announce(event))
         bounded = self._bounded(accusers) if new.status is not Status.ALIVE else ()
         self.queue.put(Rumour(member=new, accusers=bounded))
 
     def _suspect(self, node: NodeId, accusers: tuple[NodeId, ...], now: float) -> None:
         members = len(self.roster) + 1
-        min_s = self._awareness.scale(self._config.suspicion_min_s(members))
+        min_s = self._config.suspicion_min_s(members)
         suspicion = Suspicion(
             accusers=self._bounded(accusers),
             started_s=now,
             # Neither the suspect nor the first accuser confirms: in a small cluster few are left.
             expected=max(0, min(self._config.suspicion_confirmations, members - 2)),
             min_s=min_s,
-            max_s=min_s * self._config.suspicion_max_mult,
+            # Our own ill health gives the suspect more time only as long as nobody confirms.
+            max_s=self._awareness.scale(min_s * self._config.suspicion_max_mult),
         )
         self.suspicions.put(node, suspicion)
 

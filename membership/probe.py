@@ -14,6 +14,7 @@ nobody.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -30,6 +31,7 @@ class Probe:
         number: acks and nacks bear it.
         target: who is probed.
         incarnation: the target's when the probe began; a target that has raised it meanwhile is not accused.
+        accused: whether the target was a suspect already.
         direct_until_s: when others are asked; infinity once they are, or the answer is here.
         silent_relays: those asked who have sent neither ack nor nack.
         relays: how many were asked.
@@ -39,6 +41,7 @@ class Probe:
     number: int
     target: NodeId
     incarnation: int
+    accused: bool
     direct_until_s: float
     relays: int = 0
     silent_relays: list[NodeId] = field(default_factory=list)
@@ -49,10 +52,13 @@ class Probe:
         self.answered = True
         self.direct_until_s = inf
 
-    @property
-    def ill_health(self) -> int:
-        """How much the failed probe says about ourselves; see `membership.awareness`."""
-        return len(self.silent_relays) if self.relays else 1
+    def ill_health(self, is_alive: Callable[[NodeId], bool]) -> int:
+        """Return how much the failed probe says about ourselves; see `membership.awareness`.
+
+        That a suspect stays silent is no news, and neither is a relay that is accused itself by now: where
+        many die at once, the survivors are well.
+        """
+        return int(not self.accused and (not self.relays or any(map(is_alive, self.silent_relays))))
 
 
 @dataclass(frozen=True, slots=True)

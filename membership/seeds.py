@@ -49,6 +49,12 @@ class Seeds:
             if seed.number == number:
                 seed.node = node
 
+    def heard_from(self, address: str, node: NodeId) -> None:
+        """Note that `node` speaks from this address, if it is a seed's."""
+        for seed in self._seeds:
+            if seed.address == address:
+                seed.node = node
+
     def silent(self, is_here: Callable[[NodeId], bool]) -> list[Seed]:
         """Return the seeds where nobody is known to be, given who is here."""
         return [seed for seed in self._seeds if seed.node is None or not is_here(seed.node)]

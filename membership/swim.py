@@ -391,7 +391,7 @@ class Swim:
             # With a new incarnation it has objected meanwhile, so it was there.
             if member is not None and member.incarnation == ended.incarnation:
                 self._beliefs.accuse(ended.target, now, out)
-            self._awareness.worsen(ended.ill_health)
+            self._awareness.worsen(ended.ill_health(self._beliefs.is_alive))
         self._probe = None
         target = self._beliefs.roster.next(self._rng)
         member = None if target is None else self._beliefs.members.get(target)
@@ -403,6 +403,7 @@ class Swim:
             number=self._next_number(),
             target=member.id,
             incarnation=member.incarnation,
+            accused=member.status is Status.SUSPECT,
             direct_until_s=now + self._awareness.scale(self._config.probe_timeout_s),
         )
         out.append(self._ping(member, self._probe.number))
@@ -412,9 +413,12 @@ class Swim:
         target = self._beliefs.members.get(probe.target)
         if target is None:
             return
-        relays = self._beliefs.roster.sample(self._config.indirect_probes, self._rng, without=target.id)
+        k = self._config.indirect_probes
+        # Twice as many are drawn as needed, as a suspect makes a poor relay.
+        drawn = self._beliefs.roster.sample(2 * k, self._rng, without=target.id)
+        relays = [node for node in drawn if self._beliefs.is_alive(node)][:k]
         probe.relays = len(relays)
-        probe.silent_relays = relays
+        probe.silent_relays = relays.copy()
         for relay in relays:
             request = PingRequest(
                 number=probe.number,
@@ -424,7 +428,7 @@ class Swim:
                 rumours=self._take(),
             )
             out.append(self._send(relay, request))
-        if len(relays) < self._config.indirect_probes:
+        if len(relays) < k:
             out.append(self._ping(target, probe.number))
 
     def _ping(self, member: Member, number: int) -> Send:
@@ -552,7 +556,7 @@ class Swim:
         if self._leaving or record == me:
             return
         if record.incarnation < me.incarnation:
-            # Old news of us still go about, or somebody missed the new ones: as long as that is so, we repeat.
+            # Old news of us go about, or somebody missed the new ones: as long as that is so, we repeat.
             if me.id not in self._beliefs.queue:
                 self._beliefs.queue.put(Rumour(member=me))
             return
@@ -595,6 +599,7 @@ class Swim:
     def _on_sync_request(self, request: SyncRequest, sender: NodeId, now: float, out: list[Effect]) -> None:
         if request.me.id != sender:
             return  # nobody introduces another one this way
+        self._seeds.heard_from(request.me.address, sender)
         holder = self._beliefs.members.get(sender)
         doubtful = must_be_challenged(request.me, holder) and supersedes(request.me, holder)
         self._hear(request.me, (), sender, now, out)

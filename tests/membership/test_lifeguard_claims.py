@@ -40,7 +40,7 @@ def test_lha_probe_a_member_whose_probes_all_fail_slows_down_its_probing() -> No
     probes = {
         message.number for _, who, _, message in cluster.log if who == node(0) and isinstance(message, Ping)
     }
-    assert cluster[0].health == LAN.awareness_max
+    assert cluster[0].health >= 5  # once for each of the others
     assert len(probes) < 20  # sixty without awareness
 
 
