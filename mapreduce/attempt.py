@@ -49,7 +49,8 @@ from mapreduce.shuffle import (
     split_by_hash,
 )
 
-BATCH_BYTES = 1 << 20
+# Small enough that a batch's lines are still in the cache when they are mapped.
+BATCH_BYTES = 256 << 10
 # A batch mapper repays its overhead over more records.
 LARGE_BATCH_BYTES = 8 << 20
 PROGRESS_INTERVAL_S = 0.2

@@ -151,7 +151,8 @@ class Job:
         steps: instead of the above: {name: Step}; exactly one step is read by no other and is the end.
         name: names the job (and its step) in messages.
         params: defaults of the parameters that user code finds in `task.params`.
-        side_files: files that travel with the job: {name: path}, or paths known by their last component.
+        side_files: files that travel with the job: {name: path}, or paths known by their last component, or
+            one path.
         max_attempts: how often a task is tried before the job fails.
         task_timeout_s: an attempt that runs longer is ended and counts as failed; None for no limit.
 
@@ -182,7 +183,7 @@ class Job:
         steps: Mapping[str, Step] | None = None,
         name: str | None = None,
         params: Mapping[str, Any] | None = None,
-        side_files: Mapping[str, str] | Sequence[str] = (),
+        side_files: Mapping[str, str] | Sequence[str] | str = (),
         max_attempts: int = 3,
         task_timeout_s: float | None = None,
     ) -> None:
@@ -198,13 +199,18 @@ class Job:
             reader=reader,
             on_bad_record=on_bad_record,
         )
+        if isinstance(side_files, str):
+            side_files = (side_files,)
+        for what, given in (("steps", steps), ("params", params)):
+            if given is not None and not isinstance(given, Mapping):
+                raise JobDefinitionError(f"{what}={given!r}: expected a dict")
         if steps is None:
             steps = {name or "main": only}
         elif only != Step():
             raise JobDefinitionError("a job has either functions of its own or steps=, not both")
         if not isinstance(side_files, Mapping):
             side_files = {path.rsplit("/", 1)[-1]: path for path in map(str, side_files)}
-        if max_attempts < 1:
+        if not _is_number(max_attempts) or max_attempts < 1:
             raise JobDefinitionError(f"max_attempts={max_attempts}: a task needs at least one attempt")
         if task_timeout_s is not None and task_timeout_s <= 0:
             raise JobDefinitionError(f"task_timeout_s={task_timeout_s}: a task needs some time")
@@ -277,6 +283,10 @@ class Job:
         run_as_script(self)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _united(what: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     for key in ours:
         if key in theirs and ours[key] != theirs[key]:
@@ -294,18 +304,25 @@ def _check_step(name: str, step: Step) -> None:
         raise JobDefinitionError(f"{where}: expected a Step, got {type(step).__name__}")
     if step.mapper is None and step.reducer is None:
         raise JobDefinitionError(f"{where} has neither a mapper nor a reducer")
-    for role in ("mapper", "reducer", "combiner", "setup", "teardown"):
+    for role in ("mapper", "reducer", "combiner", "partitioner", "sort_values", "setup", "teardown"):
         function = getattr(step, role)
-        if function is not None and not callable(function):
+        if not (function is None or isinstance(function, (bool, TotalOrder)) or callable(function)):
             raise JobDefinitionError(f"{where}: the {role} is {function!r}, not a function")
+    if isinstance(step.after, str) or not all(isinstance(before, str) for before in step.after):
+        raise JobDefinitionError(f"{where}: after={step.after!r}; write the names of steps as a tuple")
+    if step.reader is not None and (isinstance(step.reader, type) or not hasattr(step.reader, "batches")):
+        raise JobDefinitionError(
+            f"{where}: the reader is {step.reader!r}; it must be a reader such as Text(), or a function "
+            "marked with @reader"
+        )
     if step.map_only and (step.combiner or step.partitioner or step.sort_values or step.partitions):
         raise JobDefinitionError(
             f"{where} has no reducer, so nothing is shuffled: combiner, partitioner, partitions and "
             "sort_values have no effect; add reducer=identity to shuffle without reducing"
         )
-    if step.partitions is not None and not 1 <= step.partitions <= 100_000:
+    if step.partitions is not None and not (_is_number(step.partitions) and 1 <= step.partitions <= 100_000):
         raise JobDefinitionError(f"{where}: partitions={step.partitions} is not between 1 and 100,000")
-    if step.on_bad_record != "fail" and not re.fullmatch(r"skip:\d{1,12}", step.on_bad_record):
+    if step.on_bad_record != "fail" and not re.fullmatch(r"skip:\d{1,12}", str(step.on_bad_record)):
         raise JobDefinitionError(
             f"{where}: on_bad_record={step.on_bad_record!r} is neither 'fail' nor 'skip:N'"
         )
@@ -316,11 +333,12 @@ def _check_step(name: str, step: Step) -> None:
         ("reducer", 2, "(key, values)"),
         ("combiner", 2, "(key, values)"),
         ("partitioner", 2, "(key, partitions)"),
+        ("sort_values", 1, "(value)"),
         ("setup", 0, "()"),
         ("teardown", 0, "()"),
     ):
         function = getattr(step, role)
-        if function is not None and not isinstance(function, TotalOrder):
+        if not (function is None or isinstance(function, (bool, TotalOrder))):
             _check_arity(where, role, function, count, shape)
 
 
@@ -335,9 +353,12 @@ def _check_mapper(where: str, step: Step) -> None:
                 "write a mapper that makes (key, value) of a record"
             )
         return
-    if batch_kind(step.mapper):
-        if batch_kind(step.mapper) != "records" and pairs:
-            raise JobDefinitionError(f"{where}: a step that reads pairs takes @batch mappers of lists only")
+    if kind := batch_kind(step.mapper):
+        fed = ("records",) if pairs else getattr(step.reader, "batch_kinds", BATCH_KINDS)
+        if kind not in fed:
+            raise JobDefinitionError(
+                f"{where}: what it reads cannot be had as {kind}; use @batch for a list of records"
+            )
         _check_arity(where, "batch mapper", step.mapper, 1, "(records)")
     elif pairs:
         _check_arity(where, "mapper", step.mapper, 2, "(key, value)")
