@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from random import Random
 
 from tools.simulation.chance import child_random
-from tools.simulation.kinds import Fault
+from tools.simulation.kinds import COMMANDS, Fault
 from tools.simulation.network import Conditions
 from tools.simulation.node import Node, NodeState
 from tools.simulation.world import World
@@ -32,7 +32,7 @@ RATES = frozenset({Fault.DROP, Fault.DUPLICATE, Fault.REORDER, Fault.DELAY})
 
 MOVED_PORT = 20_000  # a restart elsewhere takes the next port above it
 
-Action = Callable[[Node], bool]
+Action = Callable[[Node, Random], bool]
 """Something that only the scenario knows how to do to a node; says whether it was done."""
 
 
@@ -133,7 +133,7 @@ class Nemesis:
         self._healed = True
         world = self._world
         world.network.heal()
-        for node in world.nodes:
+        for place, node in enumerate(world.nodes):
             node.torn_after = node.when_torn = None
             if node.clock.rate != 1.0:
                 node.clock.turn_to_rate(1.0, world.now)
@@ -142,7 +142,8 @@ class Nemesis:
             if node.state is NodeState.PAUSED:
                 world.resume(node)
             if node.state is NodeState.DOWN and not node.gone:
-                world.boot(node)
+                # Not all in one instant: stamps of the wall clock would be equal.
+                world.at(world.now + 0.01 * place, lambda node=node: self._boot(node))  # type: ignore[misc]
 
     def _schedule(self, fault: Fault, interval_s: float, random: Random, end: float) -> None:
         time = self._world.now + random.expovariate(1 / interval_s)
@@ -174,8 +175,8 @@ class Nemesis:
         if not running:
             return False
         node = random.choice(running)
-        if fault in self._actions:
-            return self._room_for_one_more_down() and self._actions[fault](node)
+        if fault in COMMANDS:
+            return fault in self._actions and self._actions[fault](node, random)
         if fault is Fault.SKEW:
             node.clock.turn_to_rate(random.uniform(0.8, 1.25), self._world.now)
             self._world.rearm(node)

@@ -8,7 +8,7 @@ Checked in every step, on the node that took it:
   also when it was dead already (``Dead@1``, ``Dead@10``, ``Alive@2`` resurrects nobody);
 * one record: all views that know (id, incarnation, session) know the same address and the rest;
 * a running process never sees itself as anything but alive, unless it is leaving;
-* nobody is refused as a double: in this world every id has one process at most;
+* nobody is refused as a double who is none;
 * views hold only ids that exist, and the queue of rumours no more than one for each.
 """
 
@@ -31,16 +31,16 @@ class Invariants:
         self._names = names
         self._issued: dict[NodeId, int] = {}
         self._records: dict[tuple[NodeId, int, int], Member] = {}
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[int, _Seen] = {}
 
     def check(self, node: Node, process: SwimProcess) -> None:
         """Raise ``Violation`` where the node that just took a step broke one."""
         swim = process.swim
         if process.heard is not None and not swim.stopped:
             self._check_heard(node, swim, *process.heard)
-        seen = self._seen.get(node.name)
+        seen = self._seen.get(node.index)
         if seen is None or seen.boot != node.boots:
-            seen = self._seen[node.name] = _Seen(node.boots)
+            seen = self._seen[node.index] = _Seen(node.boots)
         if swim.version == seen.version:
             return
         seen.version = swim.version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Fault"]
+__all__ = ["COMMANDS", "Fault"]
 
 
 class Fault(StrEnum):
@@ -26,3 +26,9 @@ class Fault(StrEnum):
     STEP = "clock step"
     MOVE = "restart elsewhere"
     LEAVE = "leave"
+    CHANGE = "record changed"
+    DOUBLE = "second process"
+
+
+COMMANDS = frozenset({Fault.LEAVE, Fault.CHANGE, Fault.DOUBLE})
+"""What only the scenario knows how to do: no accidents, but orders given in the midst of them."""

@@ -26,10 +26,12 @@ from tools.simulation.swim_process import SwimProcess, WireCodec
 from tools.simulation.trace import Trace
 from tools.simulation.world import ObjectCodec, Violation, World
 
-__all__ = ["MembershipScenario", "healing_limit_s", "membership_maker"]
+__all__ = ["MENU", "MembershipScenario", "healing_limit_s", "membership_maker"]
 
 WALL_CLOCK_AT_START_MS = 1_700_000_000_000
 PHASE_IN_PERIODS = (25.0, 80.0)  # how long the faults last, in probe periods
+DOUBLES_MAX = 2
+MENU = tuple(fault for fault in Fault if fault is not Fault.DOUBLE)
 MAX_STEPS = 60_000  # ten times what the busiest seed of a thousand needs: beyond it there is a storm
 
 
@@ -66,7 +68,7 @@ class MembershipScenario:
         nodes: int | None = None,
         codec: bool = True,
         machine: type[Swim] = Swim,
-        menu: Iterable[Fault] = tuple(Fault),
+        menu: Iterable[Fault] = MENU,
     ) -> None:
         draw = child_random(seed, "scenario")
         self.count = draw.randint(3, 9) if nodes is None else nodes
@@ -89,6 +91,7 @@ class MembershipScenario:
         self.healing_limit_s = healing_limit_s(self.profile, self.count)
         self.settling_s = 2 * self.profile.probe_period_s
         self._machine = machine
+        self._doubles = 0
         self._arrivals = child_random(seed, "arrivals")
         self._departures = child_random(seed, "departures")
         self._names = frozenset(f"n{index}" for index in range(self.count))
@@ -102,20 +105,16 @@ class MembershipScenario:
     def begin(self) -> Nemesis:
         """Boot the nodes over the first two periods."""
         world = self.world
-        seeds = tuple(f"10.0.0.{index}:7000" for index in range(self.anchors))
-
-        def program(node: Node, _now: float) -> SwimProcess:
-            return SwimProcess(node, self._new_machine(node, seeds), self._conflict)
 
         for index in range(self.count):
-            node = world.add_node(f"n{index}", f"10.0.0.{index}:7000", program)
+            node = world.add_node(f"n{index}", f"10.0.0.{index}:7000", self._program)
             boot_at = self._arrivals.uniform(0.0, 2 * self.profile.probe_period_s)
             world.at(boot_at, lambda node=node: world.boot(node))  # type: ignore[misc]
         world.run(2 * self.profile.probe_period_s)
         return Nemesis(
             world,
             self.config,
-            actions={Fault.LEAVE: self._leave},
+            actions={Fault.LEAVE: self._leave, Fault.CHANGE: self._change, Fault.DOUBLE: self._double},
             max_down=self.count - 1,
             anchors=[f"n{index}" for index in range(self.anchors)],
         )
@@ -123,6 +122,10 @@ class MembershipScenario:
     def unfinished(self) -> str | None:
         """What keeps the views from being equal to the truth, or None."""
         running = [(node, _swim_of(node)) for node in self.world.nodes if node.process is not None]
+        names = [node.name for node, _ in running]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            return f"two processes call themselves {twice[0]}"
         for node, _ in running:
             assert isinstance(node.process, SwimProcess)
             if node.process.leaving:
@@ -139,7 +142,10 @@ class MembershipScenario:
             return "equal views with different digests"
         return None
 
-    def _new_machine(self, node: Node, seeds: tuple[str, ...]) -> Swim:
+    def _program(self, node: Node, _now: float) -> SwimProcess:
+        return SwimProcess(node, self._new_machine(node), self._conflict)
+
+    def _new_machine(self, node: Node) -> Swim:
         stored = node.disk.read("identity")
         incarnation, session = stored if isinstance(stored, tuple) else (0, 0)
         return self._machine(
@@ -151,19 +157,48 @@ class MembershipScenario:
                 pid=100 * node.boots + node.index,
             ),
             config=self.profile,
-            rng=child_random(self.world.seed, "swim", node.name, node.boots),
-            seeds=seeds,
+            rng=child_random(self.world.seed, "swim", node.index, node.boots),
+            seeds=tuple(f"10.0.0.{index}:7000" for index in range(self.anchors)),
         )
 
-    def _leave(self, node: Node) -> bool:
+    def _leave(self, node: Node, _random: Random) -> bool:
         process = node.process
         assert isinstance(process, SwimProcess)
-        if process.leaving:
+        down = sum(not other.running for other in self.world.nodes)
+        if process.swim.stopped or process.leaving or down >= self.count - 1:
             return False
         process.leaving = True
         self.world.trace.note(self.world.now, "leave", node.name)
         self.world.inject(node, process.swim.leave(node.clock.read(self.world.now)))
         return True
+
+    def _change(self, node: Node, random: Random) -> bool:
+        """The peer's operator gives it another weight and another flag."""
+        process = node.process
+        assert isinstance(process, SwimProcess)
+        if process.swim.stopped or process.leaving:
+            return False
+        now = node.clock.read(self.world.now)
+        meta = (("changed", str(random.randint(0, 9))),)
+        self.world.inject(node, process.swim.update_self(now, weight=random.randint(1, 9), meta=meta))
+        return True
+
+    def _double(self, node: Node, random: Random) -> bool:
+        """Somebody starts a second process with the id, from a copy of the node's disk or an empty one."""
+        if node.index < self.anchors:
+            return False  # if it took over, elsewhere, nobody who starts anew would find it
+        if self._doubles == DOUBLES_MAX or any(other is not node for other in self._named(node.name)):
+            return False
+        self._doubles += 1
+        double = self.world.add_node(node.name, f"10.0.1.{self._doubles}:7000", self._program)
+        if random.random() < 0.5:
+            double.disk.durable.update(node.disk.durable)
+        self.world.boot(double)
+        return True
+
+    def _named(self, name: str) -> list[Node]:
+        """The nodes with one id that run or will run again."""
+        return [node for node in self.world.nodes if node.name == name and not node.gone]
 
     def _depart(self, node: Node, process: SwimProcess) -> None:
         """The goodbye has spread: the process ends; half of them come back later."""
@@ -181,9 +216,14 @@ class MembershipScenario:
         self.world.at(self.world.now + self._departures.uniform(0.1, 10.0), come_back)
 
     def _conflict(self, node: Node, conflict: ConflictingIdentity) -> None:
-        raise Violation(
-            f"{node.name} was refused as a double of {brief(conflict.holder)}, but nobody else has its id"
-        )
+        """Refused: its process ends for good, and there must be another one that keeps the id."""
+        if len(self._named(node.name)) < 2:
+            raise Violation(
+                f"{node.name} was refused as a double of {brief(conflict.holder)}, but nobody else has its id"
+            )
+        self.world.trace.note(self.world.now, "refused", f"{node.name} at {node.address}")
+        self.world.crash(node)
+        self.world.remove_node(node)
 
     def _check(self, node: Node) -> None:
         process = node.process
@@ -212,11 +252,15 @@ def _swim_of(node: Node) -> Swim:
 
 
 def membership_maker(
-    *, nodes: int | None = None, codec: bool = True, machine: type[Swim] = Swim
+    *,
+    nodes: int | None = None,
+    codec: bool = True,
+    machine: type[Swim] = Swim,
+    menu: Iterable[Fault] = MENU,
 ) -> Callable[[int, Trace], MembershipScenario]:
     """What ``run_scenario`` needs to make a membership seed with these settings."""
 
     def make(seed: int, trace: Trace) -> MembershipScenario:
-        return MembershipScenario(seed, trace, nodes=nodes, codec=codec, machine=machine)
+        return MembershipScenario(seed, trace, nodes=nodes, codec=codec, machine=machine, menu=menu)
 
     return make

@@ -102,6 +102,7 @@ class World:
         self.now = 0.0
         self.steps = 0
         self.nodes: list[Node] = []
+        self._created = 0
         self.network = network
         self.trace = trace or Trace()
         self.checks: list[Callable[[Node], None]] = []
@@ -119,7 +120,8 @@ class World:
 
     def add_node(self, name: str, address: str, program: Program) -> Node:
         """A new node, down; ``boot`` starts it."""
-        node = Node(len(self.nodes), name, address, program, self._transmit)
+        node = Node(self._created, name, address, program, self._transmit)
+        self._created += 1
         self.nodes.append(node)
         self._at_address[address] = node
         return node
@@ -155,6 +157,12 @@ class World:
         del self._at_address[node.address]
         node.address = address
         self._at_address[address] = node
+
+    def remove_node(self, node: Node) -> None:
+        """Take a node that is down out of the world for ever."""
+        assert node.state is NodeState.DOWN, node
+        self.nodes.remove(node)
+        del self._at_address[node.address]
 
     def pause(self, node: Node) -> None:
         """Take the processor away, as SIGSTOP does; the clock goes on and the socket fills."""
