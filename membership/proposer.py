@@ -36,9 +36,9 @@ after `outbids_max` in a row.
 *Uncertainty.* A change whose round was cut short is applied again to whatever the next round finds (point 6 of
 `membership.register`).
 
-*Birth is handed on.* If an acceptor says that it is unborn, and another one still holds the record of its own
-birth, that record is sent to the former: an epoch that was opened by a proposer which died can be completed by
-any other.
+*The unborn are helped.* An acceptor that says it is unborn is sent what another one accepted: that one's birth,
+or the accept that it took, just as if it had been on its way all the time. So an epoch that was opened by a
+proposer which died is completed by any other.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class _Round:
     interval_s: float = 0.0
     votes: dict[AcceptorId, Promise | Accepted | Born] = field(default_factory=dict)
     refusals: dict[AcceptorId, Ballot] = field(default_factory=dict)
-    unborn: dict[AcceptorId, None] = field(default_factory=dict)
+    unborn: dict[AcceptorId, bool] = field(default_factory=dict)  # whether it was sent help
 
 
 class Proposer:
@@ -403,15 +403,19 @@ class Proposer:
         votes = self._round.votes
         votes[message.acceptor] = message
         self._highest = max(self._highest, message.accepted)
-        if message.accepted == NO_BALLOT:
-            self._birth = message.record
-        promises = [vote for vote in votes.values() if isinstance(vote, Promise)]
-        if len(promises) < self._needed:
-            return self._hand_on_birth()
-        best = max(promises, key=lambda promise: promise.accepted)
+        if len(votes) < self._needed:
+            return self._help_the_unborn()
+        best = self._best_promise()
+        assert best is not None
         return self._accept(best.record, Step.PROMISED, now)
 
+    def _best_promise(self) -> Promise | None:
+        promises = [vote for vote in self._round.votes.values() if isinstance(vote, Promise)]
+        return max(promises, key=lambda promise: promise.accepted, default=None)
+
     def _on_accepted(self, message: Accepted, now: float) -> list[RegisterEffect]:
+        if self.phase is Phase.PREPARING:
+            return self._ask_the_newborn(message.acceptor)
         if self.phase is not Phase.ACCEPTING or message.ballot != self._ballot:
             return []
         self._round.votes[message.acceptor] = message
@@ -459,9 +463,7 @@ class Proposer:
 
     def _on_born(self, message: Born, now: float) -> list[RegisterEffect]:
         if self.phase is Phase.PREPARING:
-            # It was unborn when we asked it, and has been helped.
-            self._round.unborn.pop(message.acceptor, None)
-            return self._ask([message.acceptor])
+            return self._ask_the_newborn(message.acceptor)
         if self.phase is not Phase.FOUNDING:
             return []
         self._round.votes[message.acceptor] = message
@@ -484,16 +486,30 @@ class Proposer:
     def _on_unborn(self, message: Unborn) -> list[RegisterEffect]:
         if self.phase is not Phase.PREPARING:
             return []
-        self._round.unborn[message.acceptor] = None
-        return self._hand_on_birth()
+        self._round.unborn[message.acceptor] = False
+        return self._help_the_unborn()
 
-    def _hand_on_birth(self) -> list[RegisterEffect]:
-        birth = self._birth
-        if birth is None:
+    def _help_the_unborn(self) -> list[RegisterEffect]:
+        best = self._best_promise()
+        if best is None:
             return []
-        unborn = list(self._round.unborn)
-        self._round.unborn.clear()
-        return [SendTo(one.node, Birth(key=self.group.key, record=birth, to=one)) for one in unborn]
+        key, accepted, record = self.group.key, best.accepted, best.record
+        out: list[RegisterEffect] = []
+        for one, is_helped in self._round.unborn.items():
+            if is_helped:
+                continue
+            self._round.unborn[one] = True
+            help_: Birth | Accept
+            if accepted == NO_BALLOT:
+                help_ = Birth(key=key, record=record, to=one)
+            else:
+                help_ = Accept(key=key, ballot=accepted, promise=accepted, record=record, to=one)
+            out.append(SendTo(one.node, help_))
+        return out
+
+    def _ask_the_newborn(self, acceptor: AcceptorId) -> list[RegisterEffect]:
+        """Who was unborn when we asked for its promise, and was helped, is asked again."""
+        return self._ask([acceptor]) if self._round.unborn.pop(acceptor, False) else []
 
     def _on_nack(self, message: Nack, now: float) -> list[RegisterEffect]:
         self._highest = max(self._highest, message.promised)

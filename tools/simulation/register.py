@@ -46,6 +46,7 @@ __all__ = ["RegisterScenario", "register_maker"]
 
 PHASE_S = (8.0, 25.0)
 HEALING_LIMIT_S = 40.0
+ALL_UP_AFTER_S = 1.0
 SETTLED_AFTER_S = 5.0  # so long after healing, a report of missing members must be true
 MENU = (
     *(Fault.DROP, Fault.DUPLICATE, Fault.REORDER, Fault.DELAY),
@@ -350,6 +351,9 @@ class RegisterScenario:
         """What is not yet as it must be in the end, or None."""
         if self._healed_at is None:
             self._healed_at = self.world.now
+        if not self._final:
+            if self.world.now < self._healed_at + ALL_UP_AFTER_S:
+                return "not all nodes have started again"
             self._finish()
         waiting = [operation for operation in self._final if not operation.done]
         for register in self.registers:
@@ -376,7 +380,10 @@ class RegisterScenario:
     def _perhaps_give_up(self, register: Register) -> None:
         """The founder starts another generation if it has been told that a majority is lost, and it is."""
         lost = register.lost
-        if lost is None or register.founding is not None:
+        if lost is None:
+            return
+        founding = register.founding
+        if founding is not None and lost.group.place.generation < founding.generation:
             return
         handle = register.handle
         if handle is not None and lost.group.place.generation < handle.place.generation:
