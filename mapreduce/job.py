@@ -236,11 +236,13 @@ class Job:
     def then(self, other: Job) -> Job:
         """Return a job in which `other` reads this job's output.
 
-        Steps of `other` whose names are taken get a number behind them; its parameters and side files
+        `other` is a job that reads pairs, `Job(..., reader=Pairs())`: the same job can read the files that
+        this one has written.  Steps of `other` whose names are taken get a number behind them; its parameters and side files
         are added to this job's.
 
         Raises:
-            JobDefinitionError: both jobs give one parameter or side file different values.
+            JobDefinitionError: both jobs give one parameter or side file different values, or `other` reads
+                something else than pairs.
         """
         renamed: dict[str, str] = {}
         taken = set(self.steps)
@@ -252,7 +254,15 @@ class Job:
             renamed[name] = fresh
         steps = dict(self.steps)
         for name, step in other.steps.items():
-            after = tuple(renamed[before] for before in step.after) or (self.last_step,)
+            after = tuple(renamed[before] for before in step.after)
+            if not after:
+                if not getattr(step.reader, "gives_pairs", False):
+                    raise JobDefinitionError(
+                        f"step {name!r} reads single records, so it cannot follow another job; "
+                        "give it reader=Pairs() and a mapper of (key, value)"
+                    )
+                step = replace(step, reader=None)
+                after = (self.last_step,)
             steps[renamed[name]] = replace(step, after=after)
         return Job(
             steps=steps,
@@ -344,13 +354,12 @@ def _check_step(name: str, step: Step) -> None:
 
 def _check_mapper(where: str, step: Step) -> None:
     pairs = bool(step.after) or getattr(step.reader, "gives_pairs", False)
-    if step.mapper is None:
-        return
-    if step.mapper is identity:
+    if step.mapper is None or step.mapper is identity:
         if not pairs:
+            mapper = "without a mapper it" if step.mapper is None else "identity"
             raise JobDefinitionError(
-                f"{where}: identity passes pairs on, but its reader gives single records; "
-                "write a mapper that makes (key, value) of a record"
+                f"{where}: {mapper} passes pairs on, but its reader gives single records; write a mapper that "
+                "makes (key, value) of a record, or read pairs with reader=Pairs()"
             )
         return
     if kind := batch_kind(step.mapper):
