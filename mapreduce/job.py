@@ -237,8 +237,8 @@ class Job:
         """Return a job in which `other` reads this job's output.
 
         `other` is a job that reads pairs, `Job(..., reader=Pairs())`: the same job can read the files that
-        this one has written.  Steps of `other` whose names are taken get a number behind them; its parameters and side files
-        are added to this job's.
+        this one has written.  Steps of `other` whose names are taken get a number behind them; its
+        parameters and side files are added to this job's.
 
         Raises:
             JobDefinitionError: both jobs give one parameter or side file different values, or `other` reads
@@ -358,8 +358,8 @@ def _check_mapper(where: str, step: Step) -> None:
         if not pairs:
             mapper = "without a mapper it" if step.mapper is None else "identity"
             raise JobDefinitionError(
-                f"{where}: {mapper} passes pairs on, but its reader gives single records; write a mapper that "
-                "makes (key, value) of a record, or read pairs with reader=Pairs()"
+                f"{where}: {mapper} passes pairs on, but its reader gives single records; write a mapper "
+                "that makes (key, value) of a record, or read pairs with reader=Pairs()"
             )
         return
     if kind := batch_kind(step.mapper):
