@@ -38,7 +38,7 @@ from typing import Final
 import msgpack
 
 from membership.view import NodeId
-from p2p.store import DamagedSegment, Incoming, Source, Store, StoreFull, describe, read_sources
+from p2p.store import Covers, DamagedSegment, Incoming, Source, Store, StoreFull, describe, read_sources
 
 __all__ = ["Bulk", "BulkEvent", "Received", "SendFailed", "Sent", "Stored"]
 
@@ -164,11 +164,13 @@ class Bulk:
         tag: object,
         now: float,
         *,
+        covers: Covers | None = None,
         is_repair: bool = False,
     ) -> list[BulkEvent]:
         """Begin to bring outputs to a peer; to this one they are copied at once.
 
         Args:
+            covers: what the sources are all of; without it they are whole outputs.
             tag: comes back in the event that says how it ended.
             is_repair: throttled, after everything else.
 
@@ -176,13 +178,13 @@ class Bulk:
             How it ended, where that is known at once.
         """
         size = sum(source.entry.length for source in sources)
-        if not sources:
+        if not sources and covers is None:
             return [Sent(tag=tag, size_bytes=0)]
         try:
             if to == self._me:
-                self._store.take(job, stage, sources)
+                self._store.take(job, stage, sources, covers)
                 return [Sent(tag=tag, size_bytes=0)]
-            header, size = describe(job, stage, sources)
+            header, size = describe(job, stage, sources, covers)
         except (OSError, DamagedSegment) as error:
             return [SendFailed(tag=tag, reason=f"it cannot be read here: {error}")]
         self._number += 1

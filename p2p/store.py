@@ -10,6 +10,10 @@ The header names job, stage and, for each entry, task, attempt and partition (`W
 block of a file) with its range in the body, and the digest of the body.  So the directory alone tells what
 lies here: an index in memory is read from the headers at start, and nothing else has to be kept in step.
 
+It also names what the segment *covers*: attempts, and of these which partitions (none: all there is).  An
+attempt that had no pairs for a partition has no entry for it, and yet whoever holds the segment knows that
+there is nothing to be had.
+
 A segment is written under a name that ends in ``.tmp`` and renamed when its digest has been checked; only
 then is it in the index, and only then may it be acknowledged.  It is not synced: a process may be killed at
 any moment without loss, and after a power failure what is torn is found by its digests and made again from
@@ -36,7 +40,19 @@ from typing import Any, BinaryIO, Final
 import msgpack
 import xxhash
 
-__all__ = ["WHOLE", "DamagedSegment", "Entry", "Incoming", "Located", "Source", "Store", "StoreFull"]
+__all__ = [
+    "FILE_STAGE",
+    "SPEC_STAGE",
+    "WHOLE",
+    "Covers",
+    "DamagedSegment",
+    "Entry",
+    "Incoming",
+    "Located",
+    "Source",
+    "Store",
+    "StoreFull",
+]
 
 WHOLE: Final = -1
 """The partition of an entry that is a whole output."""
@@ -51,7 +67,7 @@ LOW_FREE_BYTES: Final = 256 << 20
 HIGH_FREE_BYTES: Final = 512 << 20
 
 _MAGIC: Final = b"RSEG"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _HEAD = struct.Struct("<4sBxxxI16s")
 _JOB = re.compile(r"[0-9a-f]{8,64}|files")
 
@@ -102,8 +118,25 @@ class Located:
     entry: Entry
 
 
-def describe(job: str, stage: int, sources: Sequence[Source]) -> tuple[bytes, int]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Covers:
+    """What a segment speaks of: these attempts, and of them those partitions; none: the whole output.
+
+    `tasks` and `attempts` belong together.
+    """
+
+    partitions: tuple[int, ...]
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+
+
+def describe(
+    job: str, stage: int, sources: Sequence[Source], covers: Covers | None = None
+) -> tuple[bytes, int]:
     """Make the header of a segment that holds these sources one behind the other.
+
+    Args:
+        covers: what they are all of; without it the sources are whole outputs.
 
     Returns:
         The header's bytes and the length of the body.
@@ -121,8 +154,20 @@ def describe(job: str, stage: int, sources: Sequence[Source]) -> tuple[bytes, in
         size += entry.length
     for chunk in read_sources(sources, COPY_BYTES):
         digest.update(chunk)
-    header: bytes = msgpack.packb([job, stage, size, digest.digest(), rows])
-    return header, size
+    if covers is None:
+        outputs = dict.fromkeys((source.entry.task, source.entry.attempt) for source in sources)
+        covers = Covers(
+            partitions=(), tasks=tuple(t for t, _ in outputs), attempts=tuple(a for _, a in outputs)
+        )
+    return _packed(job, stage, size, digest.digest(), rows, covers), size
+
+
+def _packed(
+    job: str, stage: int, size: int, digest: bytes, rows: Sequence[tuple[int, ...]], covers: Covers
+) -> bytes:
+    spoken_of = [covers.partitions, covers.tasks, covers.attempts]
+    header: bytes = msgpack.packb([job, stage, size, digest, rows, spoken_of])
+    return header
 
 
 def read_sources(sources: Sequence[Source], chunk_bytes: int) -> Iterator[bytes]:
@@ -160,16 +205,21 @@ class _Header:
     size: int
     digest: bytes
     entries: tuple[Entry, ...]
+    covers: Covers
 
 
 def _parse(header: bytes) -> _Header:
     """Read a header that may come from anywhere; everything about it is checked."""
     try:
-        job, stage, size, digest, rows = msgpack.unpackb(header)
+        job, stage, size, digest, rows, (partitions, tasks, attempts) = msgpack.unpackb(header)
         if not (isinstance(job, str) and _JOB.fullmatch(job) and type(stage) is int and type(size) is int):
             raise ValueError("its first fields")
-        if not (isinstance(digest, bytes) and len(digest) == 16 and 0 < len(rows) <= MAX_ENTRIES):
+        if not (isinstance(digest, bytes) and len(digest) == 16 and len(rows) <= MAX_ENTRIES):
             raise ValueError("its digest or its number of entries")
+        if not 0 < len(attempts) == len(tasks) <= MAX_ENTRIES:
+            raise ValueError("what it covers")
+        if any(type(number) is not int or number < 0 for number in (*partitions, *tasks, *attempts)):
+            raise ValueError("what it covers")
         entries = []
         for row in rows:
             if len(row) != 8 or any(type(number) is not int for number in row):
@@ -191,7 +241,8 @@ def _parse(header: bytes) -> _Header:
             )
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise DamagedSegment(f"a segment's header is malformed: {error}") from error
-    return _Header(job=job, stage=stage, size=size, digest=digest, entries=tuple(entries))
+    covers = Covers(partitions=tuple(partitions), tasks=tuple(tasks), attempts=tuple(attempts))
+    return _Header(job=job, stage=stage, size=size, digest=digest, entries=tuple(entries), covers=covers)
 
 
 class Incoming:
@@ -277,7 +328,9 @@ class Store:
         self._number = 0
         # {job: {stage: {attempt: {partition: where}}}} and the segments of each stage with their sizes.
         self._index: dict[str, dict[int, dict[int, dict[int, Located]]]] = {}
-        self._files: dict[str, dict[int, set[str]]] = {}
+        self._files: dict[str, dict[int, dict[str, Covers]]] = {}
+        # {job: {stage: {attempt: the sets of partitions that are spoken for, None: all}}}
+        self._covered: dict[str, dict[int, dict[int, list[frozenset[int] | None]]]] = {}
         self.bytes_held = 0
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self.damaged = 0
@@ -289,17 +342,21 @@ class Store:
         """Return where an output lies, None if it is not here."""
         return self._index.get(job, {}).get(stage, {}).get(attempt, {}).get(partition)
 
-    def held(self, job: str) -> Iterator[tuple[int, int, int, tuple[int, ...]]]:
-        """Yield (stage, task, attempt, partitions) of all that lies here of a job."""
-        for stage, attempts in self._index.get(job, {}).items():
-            for attempt, partitions in attempts.items():
-                task = next(iter(partitions.values())).entry.task
-                yield stage, task, attempt, tuple(sorted(partitions))
+    def holds(self, job: str, stage: int, attempt: int, partition: int = WHOLE) -> bool:
+        """Tell whether an output lies here, be it that there are no pairs in it."""
+        covered = self._covered.get(job, {}).get(stage, {}).get(attempt, ())
+        return any(partitions is None or partition in partitions for partitions in covered)
+
+    def held(self, job: str) -> Iterator[tuple[int, Covers]]:
+        """Yield (stage, what is covered) of all that lies here of a job."""
+        for stage, segments in self._files.get(job, {}).items():
+            for covers in segments.values():
+                yield stage, covers
 
     @property
     def jobs(self) -> tuple[str, ...]:
         """The jobs of which anything lies here."""
-        return tuple(self._index)
+        return tuple(self._files)
 
     def read(self, located: Located) -> bytes:
         """Return an entry's bytes.
@@ -336,14 +393,14 @@ class Store:
         name = f"{parsed.stage}.{os.getpid()}.{self._number}.{parsed.digest.hex()[:12]}.seg"
         return Incoming(self, header, os.path.join(directory, name))
 
-    def take(self, job: str, stage: int, sources: Sequence[Source]) -> None:
+    def take(self, job: str, stage: int, sources: Sequence[Source], covers: Covers | None = None) -> None:
         """Copy outputs of this peer's own into the store.
 
         Raises:
             OSError: a source cannot be read, or the disk is full.
             DamagedSegment: a source changed while it was read.
         """
-        header, _ = describe(job, stage, sources)
+        header, _ = describe(job, stage, sources, covers)
         incoming = self.receive(header, own=True)
         try:
             for chunk in read_sources(sources, COPY_BYTES):
@@ -360,7 +417,8 @@ class Store:
         """
         digest = xxhash.xxh3_128_digest(data)
         rows = [(task, attempt, WHOLE, 0, len(data), 0, 0, 0)]
-        incoming = self.receive(msgpack.packb([job, stage, len(data), digest, rows]), own=True)
+        covers = Covers(partitions=(), tasks=(task,), attempts=(attempt,))
+        incoming = self.receive(_packed(job, stage, len(data), digest, rows, covers), own=True)
         try:
             incoming.write(data)
             incoming.finish()
@@ -393,9 +451,11 @@ class Store:
             for path in sorted(self._files.get(job, {}).pop(stage, ())):
                 self._unlink(path)
             self._index.get(job, {}).pop(stage, None)
+            self._covered.get(job, {}).pop(stage, None)
         if not self._files.get(job):
             self._files.pop(job, None)
             self._index.pop(job, None)
+            self._covered.pop(job, None)
             with contextlib.suppress(OSError):
                 os.rmdir(os.path.join(self._directory, job))
 
@@ -433,8 +493,8 @@ class Store:
         for job, stages in list(self._files.items()):
             for stage, paths in stages.items():
                 if path in paths:
-                    paths.discard(path)
-                    gone += self._forget(job, stage, path)
+                    covers = paths.pop(path)
+                    gone += self._forget(job, stage, path, covers)
         self.damaged += 1
         self._unlink(path)
         return gone
@@ -477,7 +537,14 @@ class Store:
 
     def _admit(self, header: _Header, path: str, body_at: int) -> None:
         self.bytes_held += header.size
-        self._files.setdefault(header.job, {}).setdefault(header.stage, set()).add(path)
+        self._files.setdefault(header.job, {}).setdefault(header.stage, {})[path] = header.covers
+        covered = self._covered.setdefault(header.job, {}).setdefault(header.stage, {})
+        partitions = frozenset(header.covers.partitions) or None
+        for attempt in header.covers.attempts:
+            covered.setdefault(attempt, []).append(partitions)
+        self._index_entries(header, path, body_at)
+
+    def _index_entries(self, header: _Header, path: str, body_at: int) -> None:
         attempts = self._index.setdefault(header.job, {}).setdefault(header.stage, {})
         for entry in header.entries:
             # A second copy of the same output is as good as the first, which may be in use.
@@ -486,18 +553,36 @@ class Store:
                 Located(path=path, offset=body_at + entry.offset, length=entry.length, entry=entry),
             )
 
-    def _forget(self, job: str, stage: int, path: str) -> list[tuple[str, int, int, int]]:
+    def _forget(self, job: str, stage: int, path: str, covers: Covers) -> list[tuple[str, int, int, int]]:
+        covered = self._covered[job][stage]
+        indexed = self._index.get(job, {}).get(stage, {})
+        spoken_for = frozenset(covers.partitions) or None
         gone: list[tuple[str, int, int, int]] = []
-        attempts = self._index.get(job, {}).get(stage, {})
-        for attempt, partitions in list(attempts.items()):
-            lost = [partition for partition, located in partitions.items() if located.path == path]
-            if lost:
-                gone.append((job, stage, partitions[lost[0]].entry.task, attempt))
-            for partition in lost:
-                del partitions[partition]
-            if not partitions:
-                del attempts[attempt]
+        for task, attempt in zip(covers.tasks, covers.attempts, strict=True):
+            gone.append((job, stage, task, attempt))
+            covered[attempt].remove(spoken_for)
+            if not covered[attempt]:
+                del covered[attempt]
+            entries = indexed.get(attempt, {})
+            for partition in [number for number, located in entries.items() if located.path == path]:
+                del entries[partition]
+            if not entries:
+                indexed.pop(attempt, None)
+        # Another copy of what is gone may lie here in another segment; it was not indexed while the first was.
+        lost = set(covers.attempts)
+        for other, spoken_of in list(self._files[job][stage].items()):
+            if not lost.isdisjoint(spoken_of.attempts):
+                self._index_again(other)
         return gone
+
+    def _index_again(self, path: str) -> None:
+        try:
+            with open(path, "rb") as file:
+                header, body_at = _read_header(file)
+        except (DamagedSegment, OSError):
+            self.remove_segment(path)
+            return
+        self._index_entries(header, path, body_at)
 
     def _unlink(self, path: str) -> None:
         try:

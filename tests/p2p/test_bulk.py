@@ -12,7 +12,7 @@ import pytest
 
 from membership.view import NodeId
 from p2p.bulk import ABANDON_AFTER_S, GIVE_UP_AFTER_S, WINDOW_BYTES, Bulk, SendFailed, Sent
-from p2p.store import WHOLE, Entry, Source, Store
+from p2p.store import WHOLE, Covers, Entry, Source, Store
 
 JOB = "ab" * 16
 A, B = NodeId("a"), NodeId("b")
@@ -218,7 +218,7 @@ def test_a_store_that_is_opened_again_holds_what_it_held(tmp_path: Path) -> None
     located = again.find(JOB, 1, 5, 2)
     assert located is not None
     assert again.read(located) == b"data"
-    assert list(again.held(JOB)) == [(1, 5, 5, (2,))]
+    assert list(again.held(JOB)) == [(1, Covers(partitions=(), tasks=(5,), attempts=(5,)))]
     assert not list((tmp_path / "store" / JOB).glob("*.tmp"))
 
 
@@ -243,3 +243,25 @@ def test_dropping_a_job_keeps_the_stages_that_are_to_stay(tmp_path: Path) -> Non
     store.drop_job(JOB)
     assert store.jobs == ()
     assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_what_has_no_pairs_is_held_and_what_never_came_is_not(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.take(JOB, 1, [], Covers(partitions=(2, 3), tasks=(5,), attempts=(50,)))
+    assert store.holds(JOB, 1, 50, 3)
+    assert store.find(JOB, 1, 50, 3) is None
+    assert not store.holds(JOB, 1, 50, 4)
+    assert not store.holds(JOB, 1, 51, 3)
+
+
+def test_a_damaged_segment_gives_way_to_another_copy_of_the_same_output(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for _ in range(2):
+        store.put(JOB, 1, 5, 50, b"the same bytes")
+    first = store.find(JOB, 1, 50)
+    assert first is not None
+    store.remove_segment(first.path)
+    second = store.find(JOB, 1, 50)
+    assert second is not None
+    assert store.holds(JOB, 1, 50)
+    assert store.read(second) == b"the same bytes"
