@@ -46,6 +46,7 @@ _PR_SET_PDEATHSIG = 1
 # The default thresholds make a collection of every 700th new container; grouping makes millions that
 # all stay alive.
 _GC_THRESHOLDS = (100_000, 20, 100)
+_sending = _thread.allocate_lock()
 
 
 def main(orders_fd: int, lifeline_fd: int, memory_limit_bytes: int) -> None:
@@ -67,7 +68,8 @@ def main(orders_fd: int, lifeline_fd: int, memory_limit_bytes: int) -> None:
 
 def send(channel: socket.socket, payload: bytes) -> None:
     """Send one length-prefixed message."""
-    channel.sendall(_LENGTH.pack(len(payload)) + payload)
+    with _sending:  # a thread of user code may tell its status at any time
+        channel.sendall(_LENGTH.pack(len(payload)) + payload)
 
 
 def _serve(channel: socket.socket) -> None:

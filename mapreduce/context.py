@@ -36,6 +36,10 @@ class TaskContext:
         self._lock: Callable[[str], AbstractContextManager[int]] | None = None
         self._status: Callable[[str], None] | None = None
 
+    def __reduce__(self) -> str:
+        # Functions of a script or a notebook travel with what they name; their `task` is the child's own.
+        return "task"
+
     def side_file(self, name: str) -> str:
         """Return the local path of a file that the job brought along under `name`.
 
