@@ -81,9 +81,19 @@ from membership.register_effects import (
     Report,
     SendTo,
 )
-from membership.register_messages import Accept, Accepted, Birth, Born, Nack, Prepare, Promise, Unborn
+from membership.register_messages import (
+    Accept,
+    Accepted,
+    Answer,
+    Birth,
+    Born,
+    Nack,
+    Prepare,
+    Promise,
+    Unborn,
+)
 
-__all__ = ["Answer", "Phase", "Proposer"]
+__all__ = ["Phase", "Proposer"]
 
 
 class Phase(StrEnum):
@@ -124,9 +134,6 @@ NEXT: dict[tuple[Phase, Step], Phase] = {
     (Phase.RESTING, Step.WANT): Phase.PREPARING,
     **{(phase, step): Phase.IDLE for phase in Phase for step in (Step.MOVE, Step.GIVE_UP)},
 }
-
-Answer = Promise | Accepted | Nack | Born | Unborn | Group
-"""What a proposer takes."""
 
 IN_A_ROUND = (Phase.FOUNDING, Phase.PREPARING, Phase.ACCEPTING)
 
@@ -262,7 +269,7 @@ class Proposer:
 
     # ------------------------------------------------------------------ what the shell calls
 
-    def receive(self, message: Answer, now: float) -> list[RegisterEffect]:
+    def receive(self, message: Answer | Group, now: float) -> list[RegisterEffect]:
         """Take an answer.
 
         Args:

@@ -39,9 +39,10 @@ class RegisterConfig:
         keys_max: registers that one acceptor keeps.
         heartbeat_s: a leader says so this often.
         silence_s: who has not heard the leader for so long does not hear it.
+        desertion_s: a silence so long needs no suspicion by membership: the peer may live and lead no more.
         stagger_s: the second in rank waits this much longer than the first before it stands, and so on.
         poll_timeout_s: how long others may take to say whether they hear the leader.
-        candidates_max: elections that one node takes part in.
+        ill_health: from this awareness score on, a node lets all others stand first.
     """
 
     retransmit_s: float
@@ -57,9 +58,10 @@ class RegisterConfig:
     keys_max: int = 100_000
     heartbeat_s: float
     silence_s: float
+    desertion_s: float
     stagger_s: float
     poll_timeout_s: float
-    candidates_max: int = 10_000
+    ill_health: int = 3
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -93,6 +95,10 @@ class RegisterConfig:
                 "lost heartbeat is no silence",
             ),
             (
+                self.silence_s <= self.desertion_s,
+                f"desertion_s ({self.desertion_s}) must not be shorter than silence_s ({self.silence_s})",
+            ),
+            (
                 self.poll_timeout_s <= self.stagger_s,
                 f"stagger_s ({self.stagger_s}) must not be shorter than poll_timeout_s "
                 f"({self.poll_timeout_s}): the first in rank must have asked before the second does",
@@ -108,6 +114,7 @@ LOCAL_REGISTER = RegisterConfig(
     rest_max_s=1.0,
     heartbeat_s=0.15,
     silence_s=0.6,
+    desertion_s=1.8,
     stagger_s=0.25,
     poll_timeout_s=0.15,
 )
@@ -121,6 +128,7 @@ LAN_REGISTER = RegisterConfig(
     rest_max_s=2.0,
     heartbeat_s=0.5,
     silence_s=2.0,
+    desertion_s=6.0,
     stagger_s=0.75,
     poll_timeout_s=0.5,
 )

@@ -28,6 +28,7 @@ __all__ = [
     "Committed",
     "Founded",
     "GroupChanged",
+    "LeaderHeard",
     "Leads",
     "Outbid",
     "QuorumLost",
@@ -106,6 +107,15 @@ class Leads:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderHeard:
+    """Another node leads the key, as far as we hear; told once for each leader of each group."""
+
+    key: str
+    leader: NodeId
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outbid:
     """Somebody else took the register over; we lead it no more.
 
@@ -147,7 +157,16 @@ class QuorumRegained:
 
 
 RegisterEvent = (
-    Founded | Committed | Refused | Abandoned | Leads | Outbid | GroupChanged | QuorumLost | QuorumRegained
+    Founded
+    | Committed
+    | Refused
+    | Abandoned
+    | Leads
+    | LeaderHeard
+    | Outbid
+    | GroupChanged
+    | QuorumLost
+    | QuorumRegained
 )
 
 

@@ -1,4 +1,4 @@
-"""What proposers and acceptors say to each other about a register.
+"""What peers say to each other about a register: proposers to acceptors, and members about their leader.
 
 Frozen values as in `membership.messages`. The sender's node id comes from the connection. Requests name the
 acceptor that is meant, so that one with another disk does not answer for it; answers name the one that speaks.
@@ -11,6 +11,8 @@ message          answered with                                      purpose
 `Birth`          `Born`, or `Group`                                 begin your life in this epoch with this
 `Group`          nothing                                            that epoch is over: this is who keeps the
                                                                     key now (an answer, and news on its own)
+`Heartbeat`      nothing                                            I lead this key
+`AskHearing`     `Hearing`                                          I don't hear the leader: do you?
 ===============  =================================================  ==========================================
 """
 
@@ -18,13 +20,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from membership.register import AcceptorId, Ballot, Group, Place, Record
+from membership.register import AcceptorId, Ballot, Fence, Group, Place, Record
+from membership.view import NodeId
 
 __all__ = [
     "Accept",
     "Accepted",
+    "Answer",
+    "AskHearing",
     "Birth",
     "Born",
+    "ElectionMessage",
+    "Hearing",
+    "Heartbeat",
     "Nack",
     "Prepare",
     "Promise",
@@ -118,8 +126,41 @@ class Unborn:
     acceptor: AcceptorId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """I lead the key, with this fence, and my last round had a majority. Liveness only: it proves nothing."""
+
+    key: str
+    fence: Fence
+    members: tuple[AcceptorId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskHearing:
+    """I have not heard the leader of the key for a while: whom do you hear? `number` comes back."""
+
+    key: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hearing:
+    """The leader that I hear, and its fence; None where I hear nobody."""
+
+    key: str
+    number: int
+    leader: NodeId | None
+    fence: Fence | None
+
+
 Request = Prepare | Accept | Birth | Group
 """What an acceptor takes."""
 
-RegisterMessage = Prepare | Promise | Accept | Accepted | Nack | Birth | Born | Unborn | Group
-"""Everything about registers, but for elections."""
+Answer = Promise | Accepted | Nack | Born | Unborn
+"""What an acceptor says, besides the name of a later group."""
+
+ElectionMessage = Heartbeat | AskHearing | Hearing
+"""What members say about who leads."""
+
+RegisterMessage = Request | Answer | ElectionMessage
+"""Everything about registers."""

@@ -38,7 +38,7 @@ from tools.simulation.kinds import Fault
 from tools.simulation.network import Network
 from tools.simulation.node import Node
 from tools.simulation.register_history import CLOSING, LogHistory, NotLinearizable
-from tools.simulation.register_host import RegisterProcess, disk_of, log_of, payload_of
+from tools.simulation.register_host import RegisterProcess, disk_of, is_led, log_of, payload_of
 from tools.simulation.trace import Trace
 from tools.simulation.world import ObjectCodec, Violation, World
 
@@ -46,6 +46,7 @@ __all__ = ["RegisterScenario", "register_maker"]
 
 PHASE_S = (8.0, 25.0)
 HEALING_LIMIT_S = 40.0
+DESPERATE_AFTER = 6  # attempts; then a client that finds no leader proposes by itself, and so learns why
 ALL_UP_AFTER_S = 1.0
 SETTLED_AFTER_S = 5.0  # so long after healing, a report of missing members must be true
 MENU = (
@@ -64,7 +65,10 @@ class Operation:
     token: str | None
     began: float
     acknowledged_before: dict[int, int]  # by generation
+    at: Node | None = None  # the node to ask first; anyone where None
+    attempts: int = 0
     done: bool = False
+    then: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -127,10 +131,14 @@ class RegisterScenario:
             trace=trace,
             codec=ObjectCodec(),
         )
-        self.registers = [Register(f"k{number}") for number in range(self.keys)]
+        self.bypass = draw.choice([0.0, 0.0, 0.1])  # how often a client passes the leader over
+        self.sick = draw.choice([0.0, 0.2])  # how often a node is ill
+        kinds = [draw.choice(["job", "lock"]) for _ in range(self.keys)]
+        self.registers = [Register(f"{kind}{number}") for number, kind in enumerate(kinds)]
         self._machine = machine
         self._draw = child_random(seed, "clients")
         self._surgery = child_random(seed, "surgeon")
+        self._views = child_random(seed, "views")
         self._pending: dict[tuple[str, int, str, int], Operation] = {}
         self._tokens = 0
         self._healed_at: float | None = None
@@ -150,9 +158,10 @@ class RegisterScenario:
         """Boot all nodes, found the registers, let the clients loose."""
         world = self.world
 
-        def program(node: Node, _now: float) -> RegisterProcess:
+        def program(node: Node, now: float) -> RegisterProcess:
             return RegisterProcess(
                 node,
+                now,
                 config=LOCAL_REGISTER,
                 rng=child_random(world.seed, "registers", node.name, node.boots),
                 machine=self._machine,
@@ -164,10 +173,14 @@ class RegisterScenario:
         for register in self.registers:
             self._found(register, generation=0)
         for client in range(self.clients):
-            self._later(self._draw, self.think_s, lambda client=client: self._client(f"c{client}", None))
+            self._client_later(f"c{client}")
         self._later(self._surgery, self.surgery_s, self._operate)
+        self._later(self._views, 0.3, self._observe)
         self._later(self._draw, 1.0, self._gossip)
         return Nemesis(world, self.config, max_down=self.max_down)
+
+    def _client_later(self, name: str) -> None:
+        self._later(self._draw, self.think_s, lambda: self._client(name))
 
     def _later(self, draw: Random, mean_s: float, action: Callable[[], None]) -> None:
         self.world.at(self.world.now + draw.expovariate(1.0 / mean_s), action)
@@ -207,17 +220,42 @@ class RegisterScenario:
 
     # ------------------------------------------------------------------ clients
 
-    def _client(self, name: str, last: Operation | None) -> None:
-        """Begin an operation, or try the last one again on another node."""
+    def _client(self, name: str) -> None:
+        """Begin an operation; the next follows when it is done, or has taken too long."""
         if self._healed_at is not None:
             return
-        if last is not None and not last.done and self.world.now - last.began < 3.0:
-            if self._draw.random() < 0.2:
-                self._try(last, self._some_node())
-        else:
-            last = self._begin(name, self._draw.choice(self.registers))
-            self._try(last, self._some_node())
-        self._later(self._draw, self.think_s, lambda: self._client(name, last))
+        operation = self._begin(name, self._draw.choice(self.registers))
+        operation.then = lambda: self._client_later(name)
+        self._attempt(operation)
+
+    def _attempt(self, operation: Operation) -> None:
+        """Try an operation somewhere, and elsewhere if nothing comes of it."""
+        if operation.done:
+            return
+        if self.world.now - operation.began > 4.0 and operation not in self._final:
+            operation.then()  # its outcome stays unknown
+            return
+        node = operation.at or self._some_node()
+        if node is not None and node.running:
+            operation.attempts += 1
+            desperate = operation.attempts > DESPERATE_AFTER
+            self._try(operation, node if desperate else self._leaders_node(node, operation.key))
+        retry_s = self._draw.uniform(0.3, 1.5)
+        self.world.at(self.world.now + retry_s, lambda: self._attempt(operation))
+
+    def _leaders_node(self, asked: Node, key: str) -> Node | None:
+        """Where a client goes that has asked a node: to the leader, if the key has one and the node knows."""
+        if not is_led(key) or self._draw.random() < self.bypass:
+            return asked
+        leader = _process(asked).registers.leader(key)
+        group = _process(asked).registers.group(key)
+        if leader is None and group is not None:
+            leader = self._draw.choice(group.members).node
+        node = next((node for node in self.world.nodes if node.name == leader), None)
+        if node is None or not node.running:
+            return None
+        proposer = _process(node).registers.proposers.get(key)
+        return node if proposer is not None and proposer.leads else None
 
     def _begin(self, name: str, register: Register) -> Operation:
         token = None
@@ -230,7 +268,7 @@ class RegisterScenario:
         return Operation(name, register.key, token, self.world.now, before)
 
     def _try(self, operation: Operation, node: Node | None) -> None:
-        if node is None:
+        if node is None or not node.running:
             return
         registers = _process(node).registers
         now = node.clock.read(self.world.now)
@@ -251,7 +289,8 @@ class RegisterScenario:
 
     def _operate(self) -> None:
         for register in self.registers:
-            node = self._some_node()
+            asked = self._some_node()
+            node = None if asked is None else self._leaders_node(asked, register.key)
             if node is None:
                 continue
             registers = _process(node).registers
@@ -278,6 +317,26 @@ class RegisterScenario:
         if self._healed_at is not None:
             return living
         return [acceptor for acceptor in living if self._surgery.random() >= self.lies]
+
+    # ------------------------------------------------------------------ membership, as bad as can be
+
+    def _observe(self) -> None:
+        """Tell each node whom it suspects: those that are down, and some that are not; sometimes, that it is ill."""
+        calm = self._healed_at is not None
+        down = [node.name for node in self.world.nodes if not node.running]
+        for node in self.world.nodes:
+            if not node.running:
+                continue
+            suspected = {
+                NodeId(other.name)
+                for other in self.world.nodes
+                if other.name in down or (not calm and self._views.random() < self.lies)
+            }
+            ill = not calm and self._views.random() < self.sick
+            now = node.clock.read(self.world.now)
+            effects = _process(node).registers.observe(suspected, 8 if ill else 0, now)
+            self.world.inject(node, effects)
+        self._later(self._views, 0.3, self._observe)
 
     # ------------------------------------------------------------------ what nodes report
 
@@ -318,7 +377,9 @@ class RegisterScenario:
             )
         except NotLinearizable as broken:
             raise Violation(f"{event.key} is not linearizable: {broken}") from None
-        operation.done = True
+        if not operation.done:
+            operation.done = True
+            operation.then()
         self._group_seen(Group(key=event.key, place=record.place, members=record.members))
 
     def _group_seen(self, group: Group) -> None:
@@ -358,6 +419,9 @@ class RegisterScenario:
         waiting = [operation for operation in self._final if not operation.done]
         for register in self.registers:
             self._perhaps_give_up(register)
+        for register in self.registers:
+            if problem := self._unhealed(register):
+                return problem
         if waiting:
             first = waiting[0]
             return f"{len(waiting)} operations wait, such as {first.name} on {first.key}"
@@ -368,14 +432,25 @@ class RegisterScenario:
         for node in self.world.nodes:
             for register in self.registers:
                 if node.running:
-                    self._insist(node, self._begin(f"last-{node.name}", register))
+                    operation = self._begin(f"last-{node.name}", register)
+                    operation.at = node
+                    self._final.append(operation)
+                    self._attempt(operation)
 
-    def _insist(self, node: Node, operation: Operation) -> None:
-        if operation not in self._final:
-            self._final.append(operation)
-        if not operation.done:
-            self._try(operation, node)
-            self.world.at(self.world.now + 2.0, lambda: self._insist(node, operation))
+    def _unhealed(self, register: Register) -> str | None:
+        """Why a register is not whole yet: members that are gone, or no leader that all members agree on."""
+        group = register.latest
+        living = self._living()
+        if group is None or next_group(group.members, living, self.size) is not None:
+            return f"{register.key} is kept by {group}"
+        if not is_led(register.key) or (register.history(group.place.generation).closed):
+            return None
+        leaders = {
+            _process(node).registers.leader(register.key)
+            for node in self.world.nodes
+            if node.running and _acceptor(node) in group.members
+        }
+        return None if len(leaders) == 1 and None not in leaders else f"{register.key} is led by {leaders}"
 
     def _perhaps_give_up(self, register: Register) -> None:
         """The founder starts another generation if it has been told that a majority is lost, and it is."""

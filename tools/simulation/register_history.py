@@ -50,6 +50,11 @@ class LogHistory:
     appends: int = 0
     looks: int = 0
 
+    @property
+    def closed(self) -> bool:
+        """Whether a closing token was shown to somebody."""
+        return bool(self.log) and self.log[-1].startswith(CLOSING)
+
     def end(self, who: str, token: str | None, shown: Sequence[str], acknowledged_before: int) -> None:
         """An operation was answered.
 
@@ -88,7 +93,7 @@ class LogHistory:
                 raise NotLinearizable(f"{who}; nobody has begun to append {token}")
             if token in log:
                 raise NotLinearizable(f"{who}; {token} stands in it twice")
-            if log and log[-1].startswith(CLOSING):
+            if self.closed:
                 raise NotLinearizable(f"{who}; the log had been closed by {log[-1]}")
             log.append(token)
 

@@ -19,7 +19,7 @@ from membership.view import NodeId
 from tools.simulation.node import Node
 from tools.simulation.register_history import CLOSING
 
-__all__ = ["RegisterProcess", "closes", "disk_of", "log_of", "payload_of"]
+__all__ = ["RegisterProcess", "closes", "disk_of", "is_led", "log_of", "payload_of"]
 
 VOTE = "vote "
 
@@ -40,6 +40,11 @@ def closes(payload: bytes) -> bool:
     return bool(log) and log[-1].startswith(CLOSING)
 
 
+def is_led(key: str) -> bool:
+    """Whether a key of this world has a leader: jobs do, locks do not."""
+    return key.startswith("job")
+
+
 def disk_of(node: Node) -> str | None:
     """The id of a node's disk; None while it has none."""
     disk = node.disk.durable.get("disk")
@@ -52,6 +57,7 @@ class RegisterProcess:
     def __init__(
         self,
         node: Node,
+        now: float,
         *,
         config: RegisterConfig,
         rng: Random,
@@ -72,6 +78,8 @@ class RegisterProcess:
             config=config,
             rng=rng,
             absorbs=lambda _key, payload: closes(payload),
+            is_led=is_led,
+            now=now,
             saved=saved,
         )
 
