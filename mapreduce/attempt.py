@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice, repeat, starmap
 from typing import Any, BinaryIO
@@ -57,6 +57,7 @@ PROGRESS_INTERVAL_S = 0.2
 CHUNK_PAIRS = 4096
 MAX_SPILL_BYTES = 512 << 20
 
+_DictItems: Any = type({}.items())
 _PLAIN_KEYS = frozenset({str, bytes, int, bool, type(None)})
 
 
@@ -101,8 +102,9 @@ class SharedRuns:
     attempt that fails half-way leaves bytes behind that nothing refers to.
     """
 
-    def __init__(self, directory: str, step: str) -> None:
-        self.path = os.path.join(directory, f"{step}.{os.getpid()}.runs")
+    def __init__(self, directory: str, step: str, number: int = 0) -> None:
+        # A process that comes back to a step must not write over what it left there.
+        self.path = os.path.join(directory, f"{step}.{os.getpid()}.{number}.runs")
         self.file: BinaryIO = open(self.path, "wb", buffering=1 << 20)  # noqa: SIM115 - closed by close()
 
     def close(self) -> None:
@@ -188,9 +190,8 @@ class Attempt:
     # -- map -------------------------------------------------------------------------------------------
 
     def _map(self, order: MapOrder) -> None:
-        pairs = self._pairs(order.split)
         if self._step.map_only:
-            self._write_part(self._output(pairs), order.out_path)
+            self._write_part(self._output(chain.from_iterable(self._streams(order.split))), order.out_path)
             return
         output = MapOutput(
             partitions=self._setup.partitions,
@@ -204,7 +205,12 @@ class Attempt:
             spill_bytes=min(MAX_SPILL_BYTES, self._setup.memory_bytes // 4),
             memory_is_short=lambda: resident_bytes() > self._setup.memory_bytes * 6 // 10,
         )
-        output.add(pairs, self._check_pair)
+        for pairs in self._streams(order.split):
+            if isinstance(pairs, _DictItems):
+                mapping: Mapping[Any, Any] = pairs.mapping
+                output.add_items(list(mapping), list(mapping.values()))
+            else:
+                output.add(iter(pairs), self._check_pair)
         self._batch = self._inside = None
         if output.is_small:
             path, file = self._shared.path, self._shared.file
@@ -221,20 +227,23 @@ class Attempt:
         self._done.spilled_bytes = output.spilled_bytes
         self._done.ranges = [(index, run) for index, run in enumerate(ranges) if run is not None]
 
-    def _pairs(self, split: Split) -> Iterator[Pair]:
-        """Map the records of a split, batch by batch."""
+    def _streams(self, split: Split) -> Iterator[Iterable[Pair]]:
+        """Map the records of a split; gives one stream of all pairs, or one a batch of a batch mapper.
+
+        A dict's items come as they are: its keys need not be compared with each other again.
+        """
         mapper = self._step.mapper
         batches = self._batches(split)
         if mapper is None or mapper is identity:
-            return chain.from_iterable(batch.records for batch in batches)
+            return iter((chain.from_iterable(batch.records for batch in batches),))
         call = _iterable_results(mapper)
         kind = batch_kind(mapper)
         if kind is not None:
-            return chain.from_iterable(call(_batch_argument(batch, kind)) for batch in batches)
+            return (_items(call(_batch_argument(batch, kind))) for batch in batches)
         spread = bool(self._step.after) or getattr(self._step.reader, "gives_pairs", False)
         if self._step.skip_limit:
-            return chain.from_iterable(self._mapped_leniently(batches, call, spread))
-        return chain.from_iterable(chain.from_iterable(self._mapped(batches, call, spread)))
+            return iter((chain.from_iterable(self._mapped_leniently(batches, call, spread)),))
+        return iter((chain.from_iterable(chain.from_iterable(self._mapped(batches, call, spread))),))
 
     def _mapped(
         self, batches: Iterator[Batch], call: Callable[..., Iterable[Pair]], spread: bool
@@ -296,13 +305,14 @@ class Attempt:
                 "it must yield pairs, (key, value)"
             )
 
-    def _combine(self, keys: list[Any], inside: Iterator[Any], columns: list[list[Any]]) -> Iterator[Pair]:
+    def _combine(self, keys: list[Any], columns: Sequence[Iterable[Any]]) -> list[list[Pair]]:
         assert self._step.combiner is not None
         call = _iterable_results(self._step.combiner)
         mapping = self._batch, self._inside  # a round may end in the middle of a batch
-        self._batch, self._keys, self._inside = None, keys, inside
-        yield from chain.from_iterable(map(call, inside, map(iter, columns)))
+        self._batch, self._keys, self._inside = None, keys, iter(keys)
+        given = list(map(list, map(call, self._inside, map(iter, columns))))
         self._batch, self._inside = mapping
+        return given
 
     def _splitter(self) -> Splitter:
         if self._setup.borders is not None:
@@ -314,7 +324,8 @@ class Attempt:
 
     def _sample(self, order: SampleOrder) -> None:
         keys: list[Any] = []
-        for pair in islice(self._pairs(order.split), order.keys):
+        pairs = chain.from_iterable(self._streams(order.split))
+        for pair in islice(pairs, order.keys):
             self._check_pair(pair)
             keys.append(normal_key(pair[0]))
         self._done.sample = pack_column(keys)
@@ -403,7 +414,7 @@ class Attempt:
         context.input_path = order.split.name if not isinstance(order, ReduceOrder) else ""
         context.step = setup.step
         context.task_id = task_name(task_kind(order), order.task)
-        context.attempt = order.attempt
+        context.attempt = order.number or order.attempt
         context._side_files = setup.side_files
         context._lock = lambda name: file_lock(setup.work_dir, name)
         context._status = lambda text: self._tell(
@@ -444,6 +455,11 @@ def _iterable_results(function: Callable[..., Any]) -> Callable[..., Iterable[Pa
         return () if result is None else result
 
     return call
+
+
+def _items(pairs: Any) -> Iterable[Pair]:
+    """Let a batch mapper return a dict where it means its items."""
+    return pairs.items() if isinstance(pairs, dict) else pairs
 
 
 def _batch_argument(batch: Batch, kind: str) -> Any:

@@ -23,9 +23,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from math import copysign
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgpack
 from xxhash import xxh3_64_intdigest
@@ -307,13 +307,22 @@ def _is_safe(key: Any) -> bool:
 _NOTHING: Any = object()
 
 
+class Rows(NamedTuple):
+    """Keys and what stands beside each: a list of its values, or with `is_single` its one value."""
+
+    keys: list[Any]
+    rows: list[Any]
+    is_single: bool
+
+
 class Groups:
     """Values grouped under their keys, in the order they came.
 
     Grows by `add_pairs` and `add_column`; read by `take`, which empties it.
 
-    It begins in the cheapest of three forms and changes to the next when it must:
+    It begins in the cheapest form and changes to the next when it must:
 
+        unique      one dict's items, which a batch mapper gave: nothing has to be grouped
         counts      the same object is every value (a mapper that yields (word, 1)): a number a key
         lists       any values; keys of kinds that equal nothing but themselves
         tokens      any keys
@@ -323,6 +332,7 @@ class Groups:
     """
 
     def __init__(self) -> None:
+        self._unique: tuple[list[Any], list[Any]] | None = None
         self._counts: _Counts | None = _Counts()
         self._constant: Any = _NOTHING
         self._by_key: _ByKey | None = _ByKey()
@@ -330,6 +340,8 @@ class Groups:
         self._pack = msgpack.Packer(default=_mark, unicode_errors="surrogatepass").pack
 
     def __len__(self) -> int:
+        if self._unique is not None:
+            return len(self._unique[0])
         if self._counts is not None:
             return len(self._counts)
         return len(self._by_token) if self._by_key is None else len(self._by_key)
@@ -342,6 +354,7 @@ class Groups:
             JobDefinitionError: something is not a pair.
             Exception: what the iterator itself raises; pairs before it are grouped.
         """
+        self._group_unique()
         try:
             self._add_pairs(pairs)
         except (TypeError, ValueError) as error:
@@ -387,6 +400,7 @@ class Groups:
 
     def add_column(self, keys: Sequence[Any], columns: Iterable[Sequence[Any]] | None, values: Any) -> None:
         """Group a block's keys: `columns` holds each key's values, or is None when `values` is one a key."""
+        self._group_unique()
         self._to_lists()
         groups = self._by_key
         if groups is not None and not set(map(type, keys)) <= {str, bytes} and not all(map(_is_safe, keys)):
@@ -409,8 +423,16 @@ class Groups:
                 entry = self._by_token[token] = (key, [])
             entry[1].extend(some)
 
+    def add_items(self, keys: list[Any], values: list[Any]) -> None:
+        """Group the items of one dict; raises as `add_pairs` does."""
+        if not len(self) and set(map(type, keys)) <= {str, bytes}:
+            self._unique = keys, values
+        else:
+            self.add_pairs(zip(keys, values, strict=True))
+
     def take(self) -> tuple[list[Any], list[list[Any]]]:
         """Return the keys in order of first arrival and each one's values, and start anew."""
+        self._group_unique()
         if self._counts is not None:
             keys = list(self._counts)
             columns = [[self._constant] * count for count in self._counts.values()]
@@ -419,9 +441,51 @@ class Groups:
         else:
             keys = [key for key, _ in self._by_token.values()]
             columns = [values for _, values in self._by_token.values()]
+        self._restart()
+        return keys, columns
+
+    def take_rows(self) -> Rows:
+        """Return the keys in order of first arrival with rows of values, or of one value each; start anew."""
+        if self._unique is not None:
+            keys, values = self._unique
+            self._restart()
+            return Rows(keys, values, is_single=True)
+        return Rows(*self.take(), is_single=False)
+
+    def take_to_combine(self) -> tuple[list[Any], list[Any], list[int], list[Iterable[Any]]]:
+        """Return everything in the shape a combiner needs, and start anew.
+
+        Returns:
+            The keys; each one's first value; the indexes of the keys that have several values; and all
+            the values of these.
+        """
+        columns: list[Iterable[Any]]
+        if self._unique is not None:
+            keys, values = self._unique
+            several, columns = [], []
+        elif self._counts is not None:
+            keys, counts = list(self._counts), list(self._counts.values())
+            values = [self._constant] * len(keys)
+            several = [index for index, count in enumerate(counts) if count > 1]
+            columns = [repeat(self._constant, counts[index]) for index in several]
+        else:
+            keys, held = self.take()
+            values = [column[0] for column in held]
+            several = [index for index, column in enumerate(held) if len(column) > 1]
+            columns = [held[index] for index in several]
+        self._restart()
+        return keys, values, several, columns
+
+    def _restart(self) -> None:
+        self._unique = None
         self._counts, self._constant = _Counts(), _NOTHING
         self._by_key, self._by_token = _ByKey(), {}
-        return keys, columns
+
+    def _group_unique(self) -> None:
+        if self._unique is not None:
+            keys, values = self._unique
+            self._unique = None
+            self._add_pairs(zip(keys, values, strict=True))
 
     def _one(self, key: Any, value: Any) -> None:
         """Group one pair, whatever the form."""
@@ -495,11 +559,15 @@ class Pile:
         self._keys += keys
         self._values += [value for _, value in held]
 
-    def take(self) -> tuple[list[Any], list[Any]]:
+    def add_items(self, keys: list[Any], values: list[Any]) -> None:
+        """Add the items of one dict."""
+        self.add_pairs(zip(keys, values, strict=True))
+
+    def take_rows(self) -> Rows:
         """Return keys, with repetitions, and their values, and start anew."""
         keys, values = self._keys, self._values
         self._keys, self._values = [], []
-        return keys, values
+        return Rows(keys, values, is_single=True)
 
 
 def in_key_order(keys: list[Any], rows: list[Any], *, distinct: bool) -> tuple[list[Any], list[Any]]:

@@ -25,7 +25,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice, pairwise, repeat
-from operator import is_, itemgetter, length_hint
+from operator import is_, itemgetter
 from typing import Any, BinaryIO, Protocol
 
 from mapreduce.errors import JobDefinitionError
@@ -34,6 +34,7 @@ from mapreduce.records import (
     Pair,
     Partitions,
     Pile,
+    Rows,
     cut_positions,
     encoded_size,
     in_key_order,
@@ -55,8 +56,8 @@ VALUE_OVERHEAD_BYTES = 40
 DECODED_FACTOR = 8
 MIN_FAN_IN, MAX_FAN_IN = 4, 128
 
-# Takes keys, an iterator over them from which it draws as it goes, and each one's values.
-Combine = Callable[[list[Any], Iterator[Any], list[list[Any]]], Iterator[Pair]]
+# Takes keys and each one's values; gives for each key the pairs that the combiner makes of it.
+Combine = Callable[[list[Any], Sequence[Iterable[Any]]], list[list[Pair]]]
 ValueOrder = Callable[[Any], Any]
 
 
@@ -90,7 +91,7 @@ class OpenFiles(Protocol):
 
 
 # Keys and beside each a row: a list of values, or one value.
-Rows = tuple[list[Any], list[Any]]
+Part = tuple[list[Any], list[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,7 @@ class Splitter:
         sorts: each partition comes out in key order; else in the order given.
     """
 
-    cut: Callable[[list[Any], list[Any], bool], list[Rows]]
+    cut: Callable[[list[Any], list[Any], bool], list[Part]]
     sorts: bool
 
 
@@ -133,7 +134,7 @@ def split_by_function(function: Callable[[Any, int], int], count: int) -> Splitt
 def split_by_borders(borders: Sequence[Any], count: int) -> Splitter:
     """Return what cuts rows at border keys: partition i holds the keys in (border i-1, border i]."""
 
-    def cut(keys: list[Any], rows: list[Any], distinct: bool) -> list[Rows]:
+    def cut(keys: list[Any], rows: list[Any], distinct: bool) -> list[Part]:
         keys, rows = in_key_order(keys, rows, distinct=distinct)
         cuts = [0, *cut_positions(keys, borders), len(keys)]
         cuts += [len(keys)] * (count + 1 - len(cuts))
@@ -143,15 +144,17 @@ def split_by_borders(borders: Sequence[Any], count: int) -> Splitter:
 
 
 def _split_by_index(partition: Callable[[Sequence[Any]], list[int]], count: int) -> Splitter:
-    def cut(keys: list[Any], rows: list[Any], _distinct: bool) -> list[Rows]:
+    def cut(keys: list[Any], rows: list[Any], _distinct: bool) -> list[Part]:
         if count == 1:
             return [(keys, rows)]
-        parts: list[Rows] = [([], []) for _ in range(count)]
-        for index, key, row in zip(partition(keys), keys, rows, strict=True):
-            part = parts[index]
-            part[0].append(key)
-            part[1].append(row)
-        return parts
+        indexes = partition(keys)
+        keys_of: list[list[Any]] = [[] for _ in range(count)]
+        rows_of: list[list[Any]] = [[] for _ in range(count)]
+        for index, key in zip(indexes, keys, strict=True):
+            keys_of[index].append(key)
+        for index, row in zip(indexes, rows, strict=True):
+            rows_of[index].append(row)
+        return list(zip(keys_of, rows_of, strict=True))
 
     return Splitter(cut=cut, sorts=False)
 
@@ -213,16 +216,25 @@ class MapOutput:
         for first in pairs:
             check_first(first)
             groups.add_pairs(chain((first,), islice(pairs, self._chunk_pairs - 1)))
-            self._chunks += 1
-            self._account(*first)
-            if self._combine is not None:
-                if self._fresh_bytes > self._round_bytes:
-                    self._end_round()
-            elif self._fresh_bytes > self._spill_bytes or (
-                self._memory_is_short() and self._fresh_bytes > self._spill_bytes // 8
-            ):
-                self._spill(groups)
-                self._fresh_bytes = self._value_bytes = 0
+            self._after_chunk(*first, self._chunk_pairs)
+
+    def add_items(self, keys: list[Any], values: list[Any]) -> None:
+        """Collect the items of one dict, whose keys need not be compared with each other."""
+        if keys:
+            self._fresh.add_items(keys, values)
+            self._after_chunk(keys[0], values[0], len(keys))
+
+    def _after_chunk(self, key: Any, value: Any, count: int) -> None:
+        self._chunks += 1
+        self._account(key, value, count)
+        if self._combine is not None:
+            if self._fresh_bytes > self._round_bytes:
+                self._end_round()
+        elif self._fresh_bytes > self._spill_bytes or (
+            self._memory_is_short() and self._fresh_bytes > self._spill_bytes // 8
+        ):
+            self._spill(self._fresh)
+            self._fresh_bytes = self._value_bytes = 0
 
     @property
     def is_small(self) -> bool:
@@ -239,28 +251,26 @@ class MapOutput:
             self._end_round()
         groups = self._combined if self._rounds else self._fresh
         if not self._spills:
-            keys, rows = groups.take()
-            if self._combine is not None:
-                keys, rows = combined(self._combine, keys, rows)
-            return self._write(keys, rows, file, path, self._splitter.sorts, self._value_order)
+            rows = groups.take_rows() if self._combine is None else combined(self._combine, groups)
+            return self._write(rows, file, path, self._splitter.sorts, self._value_order)
         if len(groups):
             self._spill(groups)
         return self._merge_spills(file, path)
 
-    def _account(self, key: Any, value: Any) -> None:
+    def _account(self, key: Any, value: Any, count: int) -> None:
         """Estimate what is held, from one pair of each chunk and the number of keys: from data alone."""
         if value is None or value is True or value is False or (type(value) is int and -6 < value < 257):
             size = 0  # shared objects
         else:
             size = VALUE_OVERHEAD_BYTES + encoded_size(value)
-        self._value_bytes += self._chunk_pairs * (8 + size)
+        self._value_bytes += count * (8 + size)
         self._key_bytes = max(self._key_bytes, KEY_OVERHEAD_BYTES + encoded_size(key))
         self._fresh_bytes = len(self._fresh) * self._key_bytes + self._value_bytes
 
     def _end_round(self) -> None:
         assert self._combine is not None
-        keys, columns = combined(self._combine, *self._fresh.take())
-        self._combined.add_column(keys, columns, ())
+        keys, rows, is_single = combined(self._combine, self._fresh)
+        self._combined.add_column(keys, None if is_single else rows, rows)
         self._rounds += 1
         self._fresh_bytes = self._value_bytes = 0
         held = len(self._combined) * (self._key_bytes + self._rounds * VALUE_OVERHEAD_BYTES)
@@ -270,8 +280,7 @@ class MapOutput:
     def _spill(self, groups: Groups | Pile) -> None:
         path, file = self._files.create()
         with file:
-            keys, rows = groups.take()
-            self._spills.append(self._write(keys, rows, file, path, True, self._spill_order))
+            self._spills.append(self._write(groups.take_rows(), file, path, True, self._spill_order))
             self.spilled_bytes += file.tell()
 
     @property
@@ -281,15 +290,15 @@ class MapOutput:
 
     def _write(
         self,
-        keys: list[Any],
-        rows: list[Any],
+        rows: Rows,
         file: BinaryIO,
         path: str,
         is_sorted: bool,
         value_order: ValueOrder | None,
     ) -> list[RunRange | None]:
-        parts = self._splitter.cut(keys, rows, self._grouped)
-        del keys, rows
+        is_single = rows.is_single
+        parts = self._splitter.cut(rows.keys, rows.rows, self._grouped)
+        del rows
         ranges: list[RunRange | None] = []
         for index, part in enumerate(parts):
             parts[index] = ([], [])  # once written, its memory may go
@@ -298,10 +307,10 @@ class MapOutput:
                 continue
             if is_sorted and not self._splitter.sorts:
                 part = in_key_order(*part, distinct=self._grouped)
-            if is_sorted and value_order is not None:
+            if is_sorted and value_order is not None and not is_single:
                 _sort_values(part[1], value_order)
             label = f"{self._label}/{index}"
-            ranges.append(_write_run(file, path, label, part, self._grouped, is_sorted))
+            ranges.append(_write_run(file, path, label, Rows(*part, is_single), is_sorted))
         return ranges
 
     def _merge_spills(self, file: BinaryIO, path: str) -> list[RunRange | None]:
@@ -315,19 +324,19 @@ class MapOutput:
         return ranges
 
 
-def _write_run(file: BinaryIO, path: str, label: str, part: Rows, grouped: bool, is_sorted: bool) -> RunRange:
+def _write_run(file: BinaryIO, path: str, label: str, rows: Rows, is_sorted: bool) -> RunRange:
     offset = file.tell()
     writer = RunWriter(file, label)
-    if grouped:
-        writer.write_groups(*part)
+    if rows.is_single:
+        writer.write_pairs(rows.keys, rows.rows)
     else:
-        writer.write_pairs(*part)
+        writer.write_groups(rows.keys, rows.rows)
     length = writer.finish()
     return RunRange(
         path=path,
         offset=offset,
         length=length,
-        keys=len(part[0]),
+        keys=len(rows.keys),
         values=writer.values_written,
         is_sorted=is_sorted,
     )
@@ -339,26 +348,36 @@ def _sort_values(columns: list[list[Any]], value_order: ValueOrder) -> None:
             values.sort(key=value_order)
 
 
-def combined(combine: Combine, keys: list[Any], columns: list[list[Any]]) -> Rows:
-    """Run a combiner over the keys that have several values; may change what it is given."""
-    several = [index for index, values in enumerate(columns) if len(values) > 1]
+def combined(combine: Combine, groups: Groups | Pile) -> Rows:
+    """Run a combiner over the keys that have several values."""
+    assert isinstance(groups, Groups)
+    keys, values, several, columns = groups.take_to_combine()
+    return _combined(combine, keys, values, several, columns)
+
+
+def _combined(
+    combine: Combine,
+    keys: list[Any],
+    values: list[Any],
+    several: list[int],
+    columns: Sequence[Iterable[Any]],
+) -> Rows:
     some = [keys[index] for index in several]
-    inside = iter(some)
-    pairs: list[Pair] = []
-    left: list[int] = []  # how many keys it had yet to draw tells which key a pair came from
-    for pair in combine(some, inside, [columns[index] for index in several]):
-        pairs.append(pair)
-        left.append(length_hint(inside))
-    _check_pairs(pairs)
-    if len(pairs) == len(some) and all(map(is_, some, map(itemgetter(0), pairs))):
-        # One pair for each key, under that very key, as combiners do.
-        for index, pair in zip(several, pairs, strict=True):
-            columns[index] = [pair[1]]
-        return keys, columns
-    for index, values in zip(several, _values_of(some, pairs, left), strict=True):
-        columns[index] = values
-    kept = [index for index, values in enumerate(columns) if values]
-    return [keys[index] for index in kept], [columns[index] for index in kept]
+    given = combine(some, columns)
+    if set(map(len, given)) <= {1}:
+        pairs = list(chain.from_iterable(given))
+        _check_pairs(pairs)
+        if all(map(is_, some, map(itemgetter(0), pairs))):
+            # One pair for each key, under that very key, as combiners do.
+            for index, pair in zip(several, pairs, strict=True):
+                values[index] = pair[1]
+            return Rows(keys, values, is_single=True)
+    rows = [[value] for value in values]
+    for index, pairs in zip(several, given, strict=True):
+        _check_pairs(pairs)
+        rows[index] = [_under(keys[index], pair) for pair in pairs]
+    kept = [index for index, row in enumerate(rows) if row]
+    return Rows([keys[index] for index in kept], [rows[index] for index in kept], is_single=False)
 
 
 def _check_pairs(pairs: list[Pair]) -> None:
@@ -371,30 +390,29 @@ def _check_pairs(pairs: list[Pair]) -> None:
                 )
 
 
-def _values_of(keys: list[Any], pairs: list[Pair], left: list[int]) -> list[list[Any]]:
-    """Return what a combiner gave for each of the keys it was called with.
+def _under(key: Any, pair: Pair) -> Any:
+    """Return the value of a pair that a combiner gave for a key.
 
     Raises:
         JobDefinitionError: it gave another key.  That key may belong to another partition, and its order
             among the others is lost, so the output would depend on whether the task spilled.
     """
-    columns: list[list[Any]] = [[] for _ in keys]
-    for (key, value), remaining in zip(pairs, left, strict=True):
-        index = len(keys) - remaining - 1
-        if not is_one_key(key, keys[index]):
-            raise JobDefinitionError(
-                f"the combiner was called with key {short_repr(keys[index])} and gave key {short_repr(key)}; "
-                "a combiner keeps the key and shortens its values"
-            )
-        columns[index].append(value)
-    return columns
+    if not is_one_key(pair[0], key):
+        raise JobDefinitionError(
+            f"the combiner was called with key {short_repr(key)} and gave key {short_repr(pair[0])}; "
+            "a combiner keeps the key and shortens its values"
+        )
+    return pair[1]
 
 
 def _recombined(
     groups: Iterator[tuple[Any, Iterable[Any]]], combine: Combine, value_order: ValueOrder | None
 ) -> Iterator[tuple[Any, Iterable[Any]]]:
     for key, values in groups:
-        keys, columns = combined(combine, [key], [list(values)])
+        held = list(values)
+        several = [0] if len(held) > 1 else []
+        keys, rows, is_single = _combined(combine, [key], held[:1], several, [held] if several else [])
+        columns = [[row] for row in rows] if is_single else rows
         if value_order is not None:
             _sort_values(columns, value_order)
         yield from zip(keys, columns, strict=True)
@@ -497,7 +515,7 @@ def _sorted_run(run: RunRange, files: OpenFiles, value_order: ValueOrder | None)
     """Write a run anew in key order; a map task could hold it in memory, and so can this one."""
     path, file = files.create()
     with file:
-        return _write_run(file, path, "sorted", gather([run], files, value_order), True, True)
+        return _write_run(file, path, "sorted", Rows(*gather([run], files, value_order), False), True)
 
 
 def _merge_some(

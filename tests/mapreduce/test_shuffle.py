@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, cycle, pairwise
 from random import Random
@@ -127,9 +127,9 @@ class Map:
         self.spilled_bytes = output.spilled_bytes
         return ranges
 
-    def _combine(self, _keys: list[Any], inside: Iterator[Any], columns: list[list[Any]]) -> Iterator[Pair]:
+    def _combine(self, keys: list[Any], columns: Sequence[Iterable[Any]]) -> list[list[Pair]]:
         assert self.combine is not None
-        return chain.from_iterable(map(self.combine, inside, map(iter, columns)))
+        return list(map(list, map(self.combine, keys, map(iter, columns))))
 
 
 def seen(groups: Iterable[tuple[Any, Iterable[Any]]]) -> Seen:
