@@ -31,14 +31,17 @@ from mapreduce.attempt import Attempt, SharedRuns
 from mapreduce.errors import BadKey, EnvironmentFailed, JobError, TaskFailed
 from mapreduce.job import Job
 from mapreduce.orders import (
+    CheckOrder,
     Order,
     Report,
     StepSetup,
+    TaskDone,
     TaskError,
     TaskProgress,
     crash_path,
     pack_report,
 )
+from mapreduce.runs import DamagedRun
 
 _LENGTH = struct.Struct("<I")
 _OURS = os.path.dirname(os.path.abspath(__file__))
@@ -76,6 +79,7 @@ def _serve(channel: socket.socket) -> None:
     job: Job | JobError | None = None
     setup: StepSetup | None = None
     shared: SharedRuns | None = None
+    setups = 0
     with channel.makefile("rb", buffering=1 << 16) as stream, ExitStack() as crash:
         while head := stream.read(_LENGTH.size):
             message = pickle.loads(stream.read(_LENGTH.unpack(head)[0]))
@@ -84,10 +88,13 @@ def _serve(channel: socket.socket) -> None:
                 if shared is not None:
                     shared.close()
                 crash.close()
-                shared = SharedRuns(setup.work_dir, setup.step)
+                shared = SharedRuns(setup.work_dir, setup.step, setups)
+                setups += 1
                 crash.enter_context(_tell_crashes(setup.work_dir))
             elif isinstance(message, bytes):
                 job = _load(message)
+            elif isinstance(message, CheckOrder):
+                send(channel, pack_report(_check(job, message)))
             else:
                 assert job is not None
                 assert setup is not None
@@ -104,6 +111,12 @@ def _tell_crashes(work_dir: str) -> Iterator[None]:
         faulthandler.enable(file, all_threads=False)
         yield
         faulthandler.disable()
+
+
+def _check(job: Job | JobError | None, order: CheckOrder) -> Report:
+    if isinstance(job, JobError):
+        return TaskError(task=order.task, attempt=order.attempt, kind=type(job).__name__, message=str(job))
+    return TaskDone(task=order.task, attempt=order.attempt)
 
 
 def _load(packed: bytes) -> Job | JobError:
@@ -153,6 +166,8 @@ def _describe(attempt: Attempt, setup: StepSetup, order: Order, error: BaseExcep
             message = f"{message}; yielded at {line}" if line else message
         if not isinstance(error, TaskFailed):
             users = None
+    elif isinstance(error, DamagedRun):
+        kind, message = EnvironmentFailed.__name__, f"damaged data: {error}"
     elif isinstance(error, MemoryError):
         limit = f"{setup.memory_bytes:,} bytes"
         message = f"MemoryError: the task needs more than its memory limit of {limit} (--memory)"

@@ -6,6 +6,12 @@ One thread, one `selectors` loop.  For each child there are a socket (orders out
 whatever it prints, and a lifeline whose closing ends it.  A child works its orders off in turn, so of the
 orders it has not answered the oldest is the one it runs: if it dies, that attempt failed, and the others
 were never begun.
+
+An order belongs to a `Load`, the job and the step that a child must hold to run it.  A child is sent a load
+when its next order has another one than its last, so one pool can serve many jobs.
+
+Nothing here waits for a child but `wait`: what a busy child does not take yet is kept until it does.  So an
+engine with a loop of its own watches `fileno()` and calls `wait(0)`.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ from dataclasses import dataclass, field
 
 from mapreduce.loading import Code
 from mapreduce.orders import (
-    Order,
+    AnyOrder,
     Report,
     StepSetup,
     TaskDone,
@@ -67,8 +73,8 @@ class ChildDied:
         output: the last it printed.
     """
 
-    order: Order | None
-    unbegun: tuple[Order, ...]
+    order: AnyOrder | None
+    unbegun: tuple[AnyOrder, ...]
     reason: str
     output: str
 
@@ -83,6 +89,28 @@ class Printed:
 Event = Report | ChildDied | Printed
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Load:
+    """What a child must hold to run an order; compared by identity, so make one and use it for all.
+
+    Attributes:
+        code: the packed job, see `packed_code`.
+        setup: the packed step; empty for what needs none.
+        work_dir: the step's.
+        task_timeout_s: a task that runs longer is ended; None for no limit.
+    """
+
+    code: bytes
+    setup: bytes = b""
+    work_dir: str = ""
+    task_timeout_s: float | None = None
+
+
+def packed_code(code: Code) -> bytes:
+    """Return a job's code as children take it; one object for all loads of a job."""
+    return pickle.dumps(pickle.dumps(code))
+
+
 @dataclass(slots=True, kw_only=True)
 class Child:
     """One process and what it has been asked to do."""
@@ -91,7 +119,15 @@ class Child:
     channel: socket.socket
     output_fd: int
     lifeline_fd: int
-    orders: deque[Order] = field(default_factory=deque)
+    orders: deque[AnyOrder] = field(default_factory=deque)
+    loads: deque[Load] = field(default_factory=deque)
+    # The order of the report that is being given, after it has left `orders`.
+    answered: AnyOrder | None = None
+    code: bytes = b""
+    setup: bytes = b""
+    work_dir: str = ""
+    outbox: bytearray = field(default_factory=bytearray)
+    is_read_dry: bool = False
     inbox: bytearray = field(default_factory=bytearray)
     printed: bytearray = field(default_factory=bytearray)
     printed_bytes: int = 0
@@ -112,20 +148,25 @@ class Executor:
     """Runs orders in up to `workers` child processes.
 
     Args:
-        code: the job, see `loading.Code`.
+        code: the job, see `loading.Code`; None where each order is submitted with its load.
         workers: how many processes at the most; each is started when there is work for it.
         memory_limit_bytes: what each may allocate, 0 for no limit.
         task_timeout_s: a task that runs longer is ended; None for no limit.
     """
 
     def __init__(
-        self, code: Code, *, workers: int, memory_limit_bytes: int = 0, task_timeout_s: float | None = None
+        self,
+        code: Code | None,
+        *,
+        workers: int,
+        memory_limit_bytes: int = 0,
+        task_timeout_s: float | None = None,
     ) -> None:
-        self._job = pickle.dumps(pickle.dumps(code))
+        self._code = packed_code(code) if code is not None else b""
         self._workers = workers
         self._memory_limit_bytes = memory_limit_bytes
         self._task_timeout_s = task_timeout_s
-        self._setup: StepSetup | None = None
+        self._load: Load | None = None
         self._selector = selectors.DefaultSelector()
         self.children: list[Child] = []
         self.cpu_s = 0.0
@@ -133,9 +174,7 @@ class Executor:
 
     def begin_step(self, setup: StepSetup) -> None:
         """Make all further orders belong to this step; no order may be outstanding."""
-        self._setup = setup
-        for child in self.children:
-            self._send(child, pickle.dumps(setup))
+        self._load = Load(self._code, pickle.dumps(setup), setup.work_dir, self._task_timeout_s)
 
     def child_with_room(self, waiting: int) -> Child | None:
         """Return the child that should have the next order, starting one if that helps; None if all are full.
@@ -143,11 +182,11 @@ class Executor:
         Args:
             waiting: how many orders wait, this one included: no child is started for which there is none.
         """
-        idle = next((child for child in self.children if not child.orders), None)
+        idle = self.idle_child()
         if idle is not None:
             return idle
         if len(self.children) < self._workers and waiting > 0:
-            return self._start()
+            return self.start()
         if not self.children:
             return None
         child = min(self.children, key=lambda one: len(one.orders))
@@ -155,12 +194,48 @@ class Executor:
         room = min(child.window, max(1, waiting // len(self.children)) + 1)
         return child if len(child.orders) < room else None
 
-    def submit(self, child: Child, order: Order) -> None:
-        """Give a child an order."""
+    def idle_child(self, code: bytes = b"") -> Child | None:
+        """Return a child with nothing to do, by preference one that holds this code; None: all are busy."""
+        idle = [child for child in self.children if not child.orders]
+        return next((child for child in idle if child.code is code), idle[0] if idle else None)
+
+    def start(self) -> Child:
+        """Start a child that waits for work, whatever `workers` is."""
+        return self._start()
+
+    def submit(self, child: Child, order: AnyOrder, load: Load | None = None) -> None:
+        """Give a child an order.
+
+        Args:
+            load: what the order belongs to; default: the step that was begun last.
+        """
+        load = load or self._load
+        assert load is not None, "an order belongs to a step"
         if not child.orders:
             child.busy_since = time.monotonic()
         child.orders.append(order)
+        child.loads.append(load)
+        if child.code is not load.code:
+            child.code, child.setup = load.code, b""
+            self._send(child, load.code)
+        if load.setup and child.setup is not load.setup:
+            child.setup, child.work_dir = load.setup, load.work_dir
+            self._send(child, load.setup)
         self._send(child, pickle.dumps(order))
+
+    def kill(self, child: Child, reason: str) -> None:
+        """End a child and all it has started; `wait` will give its orders back."""
+        child.killed_for = reason
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGKILL)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `wait` has something to give at once."""
+        return self._selector.fileno()
+
+    def until_deadline(self, timeout_s: float) -> float:
+        """Return how long a wait may last, no longer than `timeout_s`, for no task to overrun its time."""
+        return self._until_deadline(timeout_s)
 
     def wait(self, timeout_s: float) -> Iterator[tuple[Child, Event]]:
         """Wait for something to happen and give what did.
@@ -168,7 +243,12 @@ class Executor:
         Args:
             timeout_s: how long to wait at the most.
         """
-        ready = {key.fd: key.data for key, _ in self._selector.select(self._until_deadline(timeout_s))}
+        ready: dict[int, Child] = {}
+        for key, events in self._selector.select(self._until_deadline(timeout_s)):
+            if events & selectors.EVENT_WRITE:
+                self._flush(key.data)
+            if events & selectors.EVENT_READ:
+                ready[key.fd] = key.data
         touched = {id(child): child for child in ready.values()}
         for child in touched.values():
             # What a task printed comes before its report, so that it is counted as that task's.
@@ -220,24 +300,37 @@ class Executor:
             os.close(lifeline_read)
         child = Child(process=process, channel=ours, output_fd=output_read, lifeline_fd=lifeline_write)
         self.children.append(child)
-        ours.setblocking(True)
+        ours.setblocking(False)
         os.set_blocking(output_read, False)
         self._selector.register(ours, selectors.EVENT_READ, child)
         self._selector.register(output_read, selectors.EVENT_READ, child)
-        self._send(child, self._job)
-        assert self._setup is not None
-        self._send(child, pickle.dumps(self._setup))
         return child
 
     def _send(self, child: Child, payload: bytes) -> None:
+        child.outbox += _LENGTH.pack(len(payload))
+        child.outbox += payload
+        self._flush(child)
+
+    def _flush(self, child: Child) -> None:
+        """Send what the child takes now; the rest goes when it takes more."""
         try:
-            child.channel.sendall(_LENGTH.pack(len(payload)) + payload)
+            while child.outbox:
+                del child.outbox[: child.channel.send(child.outbox)]
+        except BlockingIOError:
+            pass
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it died; _watch will find it and give its orders back
+            child.outbox.clear()  # it died; _watch will find it and give its orders back
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.outbox else 0)
+        key = self._selector.get_map().get(child.channel)
+        if key is not None and key.events != wanted:
+            self._selector.modify(child.channel, wanted, child)
 
     def _read_reports(self, child: Child) -> Iterator[tuple[Child, Event]]:
         try:
             data = child.channel.recv(READ_BYTES)
+        except BlockingIOError:
+            child.is_read_dry = True
+            return
         except ConnectionResetError:
             data = b""
         if not data:
@@ -271,7 +364,8 @@ class Executor:
         now = time.monotonic()
         child.task_s = 0.7 * child.task_s + 0.3 * (now - child.busy_since)
         child.busy_since = now
-        child.orders.popleft()
+        child.answered = child.orders.popleft()
+        child.loads.popleft()
         child.printed_bytes = 0
 
     def _read_output(self, child: Child) -> Iterator[tuple[Child, Event]]:
@@ -316,10 +410,9 @@ class Executor:
 
     def _watch(self, child: Child) -> Iterator[tuple[Child, Event]]:
         """Notice a child that died or has to."""
-        running = time.monotonic() - child.busy_since
-        if self._task_timeout_s is not None and child.orders and running > self._task_timeout_s:
-            child.killed_for = f"it ran longer than {self._task_timeout_s:g} s"
-            os.killpg(child.process.pid, signal.SIGKILL)
+        limit_s = child.loads[0].task_timeout_s if child.loads else None
+        if limit_s is not None and time.monotonic() - child.busy_since > limit_s:
+            self.kill(child, f"it ran longer than {limit_s:g} s")
         if child.process.poll() is None:
             return
         yield from self._read_output(child)
@@ -328,6 +421,7 @@ class Executor:
             yield from self._drain_reports(child)
         orders = list(child.orders)
         child.orders.clear()
+        child.loads.clear()
         self._end(child)
         output = bytes(child.printed[-4096:]).decode(errors="replace").strip()
         lines = [line[:MAX_LINE_CHARS] for line in output.splitlines()[-20:]]
@@ -341,17 +435,18 @@ class Executor:
 
     def _last_frames(self, child: Child) -> list[str]:
         """Return where user code was when the process crashed, if Python could tell."""
-        assert self._setup is not None
         try:
-            with open(crash_path(self._setup.work_dir, child.process.pid), errors="replace") as file:
+            with open(crash_path(child.work_dir, child.process.pid), errors="replace") as file:
                 lines = file.read(64 << 10).splitlines()
-        except FileNotFoundError:
+        except FileNotFoundError:  # it crashed before its first order, or the job is gone
             return []
         return [line for line in lines if _PACKAGE_ROOT not in line and 'File "<string>"' not in line]
 
     def _drain_reports(self, child: Child) -> Iterator[tuple[Child, Event]]:
         """Take the reports a child sent before it died: what is done is done."""
-        while child.channel in self._selector.get_map():
+        # A process that user code started may hold the other end open: then there is never an end of file.
+        child.is_read_dry = False
+        while child.channel in self._selector.get_map() and not child.is_read_dry:
             yield from self._read_reports(child)
 
     def _end(self, child: Child) -> None:
@@ -371,11 +466,16 @@ class Executor:
         self.children.remove(child)
 
     def _until_deadline(self, timeout_s: float) -> float:
-        if self._task_timeout_s is None:
-            return timeout_s
-        now = time.monotonic()
-        left = [child.busy_since + self._task_timeout_s - now for child in self.children if child.orders]
-        return max(0.0, min([timeout_s, *left]))
+        limits = [
+            child.busy_since + child.loads[0].task_timeout_s
+            for child in self.children
+            if child.loads and child.loads[0].task_timeout_s is not None
+        ]
+        return (
+            max(0.0, min([timeout_s, *(limit - time.monotonic() for limit in limits)]))
+            if limits
+            else timeout_s
+        )
 
 
 def _reap(process: subprocess.Popen[bytes]) -> tuple[float, int] | None:

@@ -39,6 +39,7 @@ from mapreduce.inputs import Source, expand, plan_splits
 from mapreduce.job import Job, Step, TotalOrder
 from mapreduce.loading import Code, pack
 from mapreduce.orders import (
+    CheckOrder,
     MapOrder,
     Order,
     ReduceOrder,
@@ -547,7 +548,7 @@ class _Engine:
             case ChildDied():
                 for order in reversed(event.unbegun):
                     stage.table.give_back(order.task)
-                if event.order is not None:
+                if event.order is not None and not isinstance(event.order, CheckOrder):
                     error = TaskError(
                         task=event.order.task,
                         attempt=event.order.attempt,

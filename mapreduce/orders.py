@@ -43,12 +43,16 @@ class StepSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapOrder:
-    """Run one attempt of a map task; `out_path` is where the part of a map-only step goes."""
+    """Run one attempt of a map task; `out_path` is where the part of a map-only step goes.
+
+    `number`, of any order, is what user code sees as its attempt; 0: that is `attempt` itself.
+    """
 
     task: int
     attempt: int
     split: Split
     out_path: str = ""
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,7 @@ class ReduceOrder:
     attempt: int
     runs: tuple[RunRange, ...]
     out_path: str
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +74,19 @@ class SampleOrder:
     attempt: int
     split: Split
     keys: int
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOrder:
+    """Load the job's code and do nothing with it: is there all that it needs?"""
+
+    task: int = 0
+    attempt: int = 0
 
 
 Order = MapOrder | ReduceOrder | SampleOrder
+AnyOrder = Order | CheckOrder
 
 
 def task_kind(order: Order) -> str:
