@@ -67,13 +67,17 @@ class Door:
 
     Args:
         challenges_max: further claims are ignored; the claimants come again.
+
+    Attributes:
+        deadline_s: when the next step is due; infinity if there is none.
     """
 
-    __slots__ = ("_by_node", "_challenges_max")
+    __slots__ = ("_by_node", "_challenges_max", "deadline_s")
 
     def __init__(self, challenges_max: int) -> None:
         self._challenges_max = challenges_max
         self._by_node: dict[NodeId, Challenge] = {}
+        self.deadline_s = inf
 
     def __len__(self) -> int:
         return len(self._by_node)
@@ -87,27 +91,31 @@ class Door:
         if node not in self._by_node and len(self._by_node) >= self._challenges_max:
             return False
         self._by_node[node] = challenge
+        self._note_deadline()
         return True
 
     def answered(self, number: int) -> Challenge | None:
         """End the examination whose pings bear this number, as the holder answered, and return it."""
         for node, challenge in self._by_node.items():
             if challenge.number == number:
-                return self._by_node.pop(node)
+                del self._by_node[node]
+                self._note_deadline()
+                return challenge
         return None
-
-    def next_deadline(self) -> float:
-        """Return when the next step is due; infinity if there is none."""
-        return min((challenge.due_s for challenge in self._by_node.values()), default=inf)
 
     def pop_due(self, now: float) -> list[Challenge]:
         """Take out and return the examinations whose step is due, oldest first."""
         due = [challenge for challenge in self._by_node.values() if challenge.due_s <= now]
         for challenge in due:
             del self._by_node[challenge.claimant.id]
+        self._note_deadline()
         return due
 
     def postpone(self, by_s: float) -> None:
         """Move all deadlines: we were asleep, or our clock was set."""
         for node, challenge in self._by_node.items():
             self._by_node[node] = replace(challenge, due_s=challenge.due_s + by_s)
+        self._note_deadline()
+
+    def _note_deadline(self) -> None:
+        self.deadline_s = min((challenge.due_s for challenge in self._by_node.values()), default=inf)

@@ -44,6 +44,9 @@ class GossipQueue:
     def __len__(self) -> int:
         return len(self._tier_of)
 
+    def __bool__(self) -> bool:
+        return bool(self._tier_of)
+
     def __contains__(self, node: NodeId) -> bool:
         return node in self._tier_of
 
@@ -73,7 +76,9 @@ class GossipQueue:
         taken: list[tuple[NodeId, tuple[Rumour, int], int]] = []
         room = bytes_max
         for tier, waiting in enumerate(self._tiers):
-            if waiting and room > 0:
+            if room <= 0 or len(taken) == len(self._tier_of):
+                break
+            if waiting:
                 for node, entry in waiting.items():
                     if node == but:
                         continue

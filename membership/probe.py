@@ -79,19 +79,28 @@ class Relay:
     nack_at_s: float
     drop_at_s: float
 
+    @property
+    def next_s(self) -> float:
+        """When something is due."""
+        return min(self.nack_at_s, self.drop_at_s)
+
 
 class Relays:
     """The pings on others' behalf under way, by the number of our own ping; oldest first.
 
     Args:
         relays_max: when so many are under way, further ones are refused.
+
+    Attributes:
+        deadline_s: when the next nack or dropping is due; infinity if there is none.
     """
 
-    __slots__ = ("_by_number", "_relays_max")
+    __slots__ = ("_by_number", "_relays_max", "deadline_s")
 
     def __init__(self, relays_max: int) -> None:
         self._relays_max = relays_max
         self._by_number: dict[int, Relay] = {}
+        self.deadline_s = inf
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -101,15 +110,15 @@ class Relays:
         if len(self._by_number) >= self._relays_max:
             return False
         self._by_number[number] = relay
+        self.deadline_s = min(self.deadline_s, relay.next_s)
         return True
 
     def pop(self, number: int) -> Relay | None:
         """End the relayed ping with this number, if there is one, and return it."""
-        return self._by_number.pop(number, None)
-
-    def next_deadline(self) -> float:
-        """Return when the next nack or dropping is due; infinity if there is none."""
-        return min((min(r.nack_at_s, r.drop_at_s) for r in self._by_number.values()), default=inf)
+        relay = self._by_number.pop(number, None)
+        if relay is not None:
+            self._note_deadline()
+        return relay
 
     def pop_silent(self, now: float) -> list[Relay]:
         """Return the relays whose nack is due now, and drop those whose time is over."""
@@ -120,6 +129,7 @@ class Relays:
                 self._by_number[number] = replace(relay, nack_at_s=inf)
             if relay.drop_at_s <= now:
                 del self._by_number[number]
+        self._note_deadline()
         return silent
 
     def postpone(self, by_s: float) -> None:
@@ -128,3 +138,7 @@ class Relays:
             self._by_number[number] = replace(
                 relay, nack_at_s=relay.nack_at_s + by_s, drop_at_s=relay.drop_at_s + by_s
             )
+        self._note_deadline()
+
+    def _note_deadline(self) -> None:
+        self.deadline_s = min((relay.next_s for relay in self._by_number.values()), default=inf)

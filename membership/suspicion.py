@@ -69,14 +69,19 @@ class Suspicion:
 
 
 class Suspicions:
-    """The suspicions under way, by suspect."""
+    """The suspicions under way, by suspect.
 
-    __slots__ = ("_by_node", "_entries", "_heap")
+    Attributes:
+        deadline_s: when the first suspect dies; infinity if there is none.
+    """
+
+    __slots__ = ("_by_node", "_entries", "_heap", "deadline_s")
 
     def __init__(self) -> None:
         self._by_node: dict[NodeId, Suspicion] = {}
         self._heap: list[tuple[float, int, NodeId, Suspicion]] = []  # the int only keeps entries comparable
         self._entries = 0
+        self.deadline_s = inf
 
     def __len__(self) -> int:
         return len(self._by_node)
@@ -90,30 +95,23 @@ class Suspicions:
         self._by_node[node] = suspicion
         self._entries += 1
         heappush(self._heap, (suspicion.deadline_s, self._entries, node, suspicion))
+        self._tidy()
 
     def drop(self, node: NodeId) -> Suspicion | None:
         """End the suspicion of a node, if there is one, and return it."""
         suspicion = self._by_node.pop(node, None)
-        if not self._by_node:
-            self._heap.clear()
+        if suspicion is not None:
+            self._tidy()
         return suspicion
-
-    def next_deadline(self) -> float:
-        """Return when the first suspect dies; infinity if there is none."""
-        while self._heap:
-            deadline_s, _, node, suspicion = self._heap[0]
-            if self._by_node.get(node) is suspicion:
-                return deadline_s
-            heappop(self._heap)  # ended or replaced
-        return inf
 
     def pop_due(self, now: float) -> list[tuple[NodeId, Suspicion]]:
         """End and return the suspicions whose time is up, in order of their deadlines."""
         due = []
-        while self.next_deadline() <= now:
+        while self.deadline_s <= now:
             _, _, node, suspicion = heappop(self._heap)
             del self._by_node[node]
             due.append((node, suspicion))
+            self._tidy()
         return due
 
     def postpone(self, by_s: float) -> None:
@@ -122,3 +120,10 @@ class Suspicions:
         self._heap.clear()
         for node, suspicion in waiting:
             self.put(node, replace(suspicion, started_s=suspicion.started_s + by_s))
+
+    def _tidy(self) -> None:
+        """Drop entries that were ended or replaced from the top of the heap, and note the deadline."""
+        heap = self._heap
+        while heap and self._by_node.get(heap[0][2]) is not heap[0][3]:
+            heappop(heap)
+        self.deadline_s = heap[0][0] if heap else inf

@@ -130,6 +130,7 @@ class Swim:
         self._knock_at = inf
         self._leave_at = inf
         self._deadline = inf
+        self._scheduled_version = -1
 
     # ------------------------------------------------------------------ what the shell calls
 
@@ -198,13 +199,14 @@ class Swim:
             self._ask_relays(self._probe, out)
         if self._probe_at <= now:
             self._probe_next(now, out)
-        if self._beliefs.suspicions:
+        if self._beliefs.suspicions.deadline_s <= now:
             self._beliefs.bury_due(now, out)
-        if self._relays:
+        if self._relays.deadline_s <= now:
             for relay in self._relays.pop_silent(now):
                 out.append(Send(relay.reply_to, relay.requester, Nack(number=relay.number)))
-        for challenge in self._door.pop_due(now) if self._door else ():
-            self._challenge_further(challenge, now, out)
+        if self._door.deadline_s <= now:
+            for challenge in self._door.pop_due(now):
+                self._challenge_further(challenge, now, out)
         if self._sync_at <= now:
             self._sync_with_one(now, out)
         if self._knock_at <= now:
@@ -357,27 +359,35 @@ class Swim:
         if not self._running:
             self._deadline = inf
             return
-        if beliefs.roster and not self._leaving:
+        if self._scheduled_version != beliefs.members.version:
+            self._scheduled_version = beliefs.members.version
+            self._begin_worthwhile(now)
+        if self._gossip_at == inf and beliefs.queue and beliefs.roster:
+            self._gossip_at = max(now, self._gossiped_at + self._config.gossip_period_s)
+        self._deadline = min(
+            self._probe_at,
+            inf if self._probe is None else self._probe.direct_until_s,
+            self._gossip_at,
+            self._sync_at,
+            self._knock_at,
+            self._leave_at,
+            self._relays.deadline_s,
+            self._door.deadline_s,
+            beliefs.suspicions.deadline_s,
+            beliefs.reap_at,
+        )
+
+    def _begin_worthwhile(self, now: float) -> None:
+        """After a change in the table: there may be somebody to probe, or to look for, who was not before."""
+        if self._leaving:
+            return
+        if self._beliefs.roster:
             if self._probe_at == inf:
                 self._probe_at = now + self._rng.random() * self._config.probe_period_s
             if self._sync_at == inf:
                 self._sync_at = now + self._rng.random() * self._sync_period_s()
-        if self._knock_at == inf and not self._leaving and (beliefs.lost() or self._silent_seeds()):
+        if self._knock_at == inf and (self._beliefs.lost() or self._silent_seeds()):
             self._knock_at = now + self._knock_period_s()
-        if self._gossip_at == inf and beliefs.queue and beliefs.roster:
-            self._gossip_at = max(now, self._gossiped_at + self._config.gossip_period_s)
-        deadline = min(
-            self._probe_at, self._gossip_at, self._sync_at, self._knock_at, self._leave_at, beliefs.reap_at
-        )
-        if self._probe is not None:
-            deadline = min(deadline, self._probe.direct_until_s)
-        if beliefs.suspicions:
-            deadline = min(deadline, beliefs.suspicions.next_deadline())
-        if self._relays:
-            deadline = min(deadline, self._relays.next_deadline())
-        if self._door:
-            deadline = min(deadline, self._door.next_deadline())
-        self._deadline = deadline
 
     def _told_goodbye(self) -> bool:
         return self._me.id not in self._beliefs.queue or not self._beliefs.roster

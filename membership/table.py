@@ -34,6 +34,10 @@ def _fingerprint(member: Member) -> int:
     return int.from_bytes(state.digest(), "big")
 
 
+def _fingerprint_in_ring(member: Member | None) -> int:
+    return _fingerprint(member) if member is not None and member.status.in_ring else 0
+
+
 class MemberTable:
     """An immutable set of members that any number of machines may start from and share.
 
@@ -73,8 +77,7 @@ class MemberTable:
         """The digest of each bucket."""
         digests = [0] * BUCKETS
         for member in self:
-            if member.status.in_ring:
-                digests[bucket_of(member.id)] ^= _fingerprint(member)
+            digests[bucket_of(member.id)] ^= _fingerprint_in_ring(member)
         return tuple(digests)
 
     @cached_property
@@ -86,16 +89,7 @@ class MemberTable:
 class Members:
     """One peer's table: the base and its differences. Every change raises `version`."""
 
-    __slots__ = (
-        "_base",
-        "_count",
-        "_digests",
-        "_digests_version",
-        "_overlay",
-        "_removed",
-        "_view",
-        "version",
-    )
+    __slots__ = ("_base", "_changed", "_count", "_digests", "_overlay", "_removed", "_view", "version")
 
     def __init__(self, base: MemberTable) -> None:
         self._base = base
@@ -104,8 +98,9 @@ class Members:
         self._removed: dict[NodeId, None] = {}  # ids of the base that are no more
         self.version = 0
         self._view: View | None = None
-        self._digests: tuple[int, ...] = ()
-        self._digests_version = -1
+        self._digests = base.digests
+        # What has changed since the digests were computed, and what was there then.
+        self._changed: dict[NodeId, Member | None] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -121,16 +116,20 @@ class Members:
 
     def put(self, member: Member) -> None:
         """Replace what is believed about a node."""
-        if self.get(member.id) is None:
+        before = self.get(member.id)
+        if before is None:
             self._count += 1
             self._removed.pop(member.id, None)
+        self._changed.setdefault(member.id, before)
         self._overlay[member.id] = member
         self.version += 1
 
     def remove(self, node: NodeId) -> None:
         """Forget a node."""
-        if self.get(node) is None:
+        before = self.get(node)
+        if before is None:
             return
+        self._changed.setdefault(node, before)
         self._count -= 1
         self._overlay.pop(node, None)
         if node in self._base.by_id:
@@ -150,23 +149,15 @@ class Members:
         return self._view
 
     def digests(self) -> tuple[int, ...]:
-        """Return the digest of each bucket; costs as much as there are differences to the base."""
-        if self._digests_version != self.version:
-            digests = list(self._base.digests)
-            base = self._base.by_id
-            for node, member in self._overlay.items():
-                before = base.get(node)
-                change = _fingerprint(member) if member.status.in_ring else 0
-                if before is not None and before.status.in_ring:
-                    change ^= _fingerprint(before)
+        """Return the digest of each bucket; costs as much as has changed since it was last asked for."""
+        if self._changed:
+            digests = list(self._digests)
+            for node, before in self._changed.items():
+                change = _fingerprint_in_ring(before) ^ _fingerprint_in_ring(self.get(node))
                 if change:
                     digests[bucket_of(node)] ^= change
-            for node in self._removed:
-                before = base[node]
-                if before.status.in_ring:
-                    digests[bucket_of(node)] ^= _fingerprint(before)
             self._digests = tuple(digests)
-            self._digests_version = self.version
+            self._changed.clear()
         return self._digests
 
     def in_buckets(self, buckets: int) -> Iterator[tuple[int, list[Member]]]:
