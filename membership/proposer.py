@@ -335,13 +335,18 @@ class Proposer:
             case Phase.RESTING if self._rest_until <= now:
                 return self._prepare(now)
             case Phase.HOLDING:
-                if self.leads and self._batch_at == inf and len(self._queue) < self._config.batch_max:
-                    self._batch_at = now + self._config.batch_s
-                if self.leads and now < self._batch_at and not self._seal_is_due:
+                if self._should_wait_for_more(now):
                     return []
                 assert self.record is not None
                 return self._accept(self.record, Step.WANT, now)
         return []
+
+    def _should_wait_for_more(self, now: float) -> bool:
+        """Whether a round should begin later, with more changes in it."""
+        if not self.leads or self._seal_is_due or len(self._queue) >= self._config.batch_max:
+            return False
+        self._batch_at = min(self._batch_at, now + self._config.batch_s)
+        return now < self._batch_at
 
     def _prepare(self, now: float) -> list[RegisterEffect]:
         self._go(Step.WANT)
@@ -356,7 +361,7 @@ class Proposer:
         record = base
         while self._queue and not base.sealed and len(self._in_flight) < self._config.batch_max:
             proposal = self._queue.popleft()
-            changed = derive(record, proposal.change, self._absorbs)
+            changed = self._derive(record, proposal.change)
             if len(changed.payload) > self._config.payload_bytes_max:
                 out.append(self._refuse(proposal, len(changed.payload)))
                 continue
@@ -370,6 +375,9 @@ class Proposer:
         self._highest = max(self._highest, self._ballot)
         self._promise = self._ballots.above(self._highest)
         return out + self._begin_round(now)
+
+    def _derive(self, record: Record, change: Change) -> Record:
+        return derive(record, change, self._absorbs)
 
     def _refuse(self, proposal: _Proposal, payload_bytes: int) -> Report:
         return Report(

@@ -95,7 +95,7 @@ class RegisterScenario:
     Args:
         seed: decides everything.
         trace: where to record.
-        machine: what to run; plants are subclasses.
+        machine, process: what to run; plants are subclasses.
         menu: the faults that may be drawn.
     """
 
@@ -108,6 +108,7 @@ class RegisterScenario:
         trace: Trace,
         *,
         machine: type[Registers] = Registers,
+        process: type[RegisterProcess] = RegisterProcess,
         menu: Iterable[Fault] = MENU,
     ) -> None:
         draw = child_random(seed, "scenario")
@@ -136,6 +137,7 @@ class RegisterScenario:
         kinds = [draw.choice(["job", "lock"]) for _ in range(self.keys)]
         self.registers = [Register(f"{kind}{number}") for number, kind in enumerate(kinds)]
         self._machine = machine
+        self._process = process
         self._draw = child_random(seed, "clients")
         self._surgery = child_random(seed, "surgeon")
         self._views = child_random(seed, "views")
@@ -159,7 +161,7 @@ class RegisterScenario:
         world = self.world
 
         def program(node: Node, now: float) -> RegisterProcess:
-            return RegisterProcess(
+            return self._process(
                 node,
                 now,
                 config=LOCAL_REGISTER,
@@ -500,10 +502,12 @@ def _change(token: str | None) -> Change:
     return change
 
 
-def register_maker(*, machine: type[Registers] = Registers) -> Callable[[int, Trace], RegisterScenario]:
+def register_maker(
+    *, machine: type[Registers] = Registers, process: type[RegisterProcess] = RegisterProcess
+) -> Callable[[int, Trace], RegisterScenario]:
     """What ``run_scenario`` needs to make a register seed with these settings."""
 
     def make(seed: int, trace: Trace) -> RegisterScenario:
-        return RegisterScenario(seed, trace, machine=machine)
+        return RegisterScenario(seed, trace, machine=machine, process=process)
 
     return make

@@ -66,7 +66,7 @@ class RegisterProcess:
     ) -> None:
         self._node = node
         self._report = report
-        disk = disk_of(node) or self._new_disk()
+        disk = disk_of(node) or self._name_disk()
         saved = {
             name.removeprefix(VOTE): state
             for name, state in node.disk.durable.items()
@@ -74,7 +74,7 @@ class RegisterProcess:
         }
         self.registers = machine(
             me=AcceptorId(NodeId(node.name), disk),
-            life=node.boots,
+            life=self.life,
             config=config,
             rng=rng,
             absorbs=lambda _key, payload: closes(payload),
@@ -83,8 +83,18 @@ class RegisterProcess:
             saved=saved,
         )
 
-    def _new_disk(self) -> str:
-        disk = f"d{self._node.boots}"
+    @property
+    def life(self) -> int:
+        """What no other start of this node has."""
+        return self._node.boots
+
+    @property
+    def new_disk(self) -> str:
+        """The name of an empty disk."""
+        return f"d{self._node.boots}"
+
+    def _name_disk(self) -> str:
+        disk = self.new_disk
         self._node.disk.write("disk", disk)
         self._node.disk.sync()
         return disk
@@ -113,13 +123,17 @@ class RegisterProcess:
         match effect:
             case SendTo(to, message):
                 self._node.send_to(address_of(to), message)
-            case Save(key, state):
-                self._node.disk.write(VOTE + key, state)
+            case Save() as save:
+                self.write(save)
                 self._node.disk.sync()
             case Report(event):
                 self._report(self._node, event)
             case _:
                 raise AssertionError(f"registers returned {effect!r}")
+
+    def write(self, save: Save) -> None:
+        """Write a vote, without waiting for the disk."""
+        self._node.disk.write(VOTE + save.key, save.state)
 
 
 def address_of(node: NodeId) -> str:
