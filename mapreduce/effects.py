@@ -11,6 +11,7 @@ Propose        applies changes to the job's register       `Leader.on_committed`
 StepDown       drops the leader                            -
 RunTask        has a child process run the attempt         `Worker.on_task_done`, `on_task_failed`
 CancelTask     ends it and removes what it wrote           -
+Forget         removes what attempts left in work files    -
 Push           brings outputs to a peer                    `Worker.on_pushed`, `on_push_failed`
 CancelPush     forgets a push                              -
 Fetch          brings a range of a part here               `Worker.on_fetched`, `on_fetch_failed`
@@ -40,6 +41,7 @@ __all__ = [
     "Effect",
     "Fetch",
     "FetchPlan",
+    "Forget",
     "Happened",
     "JobEnded",
     "LeaderEffect",
@@ -171,6 +173,14 @@ class CancelTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """These attempts are settled: what they left in working files is not needed (their pushed outputs are)."""
+
+    job: str
+    attempts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
     """Bring outputs to `to`, and have them acknowledged there with their digests.
 
@@ -276,6 +286,7 @@ WorkerEffect = (
     Send
     | RunTask
     | CancelTask
+    | Forget
     | Push
     | CancelPush
     | Fetch

@@ -1,5 +1,31 @@
 """The leader of one job: grants its tasks, commits their winners, and can be replaced at any moment.
 
+Theory of operation
+-------------------
+A leader is the distinguished proposer of the job's register, and for as long as that lasts nobody else's
+changes are chosen.  All it knows besides the record is what workers tell it, and they tell it again to
+whoever leads next.  So a leader has no state that must survive, and its death costs a takeover:
+
+phase        event                                        next phase
+TAKING_OVER  the takeover is chosen; nothing was done     RUNNING
+TAKING_OVER  the takeover is chosen                       GATHERING
+GATHERING    all who are alive have said what they hold,  RUNNING
+             or `gather_s` is over
+RUNNING      a stage is complete in the record            RUNNING, in the next stage
+RUNNING      winners are lost with all their copies       RUNNING, in the stage that must run again
+any          the record is final                          ENDED
+ENDED        `linger_s` is over                           the shell drops the leader
+
+While GATHERING nothing is granted and nothing is given up: what seems undone may be in somebody's hands.
+
+*Proposals* are one at a time.  What finishes while one is under way waits for the next; a proposal is made
+when the last task of the stage is finished, or `commit_window_s` after the first that waits.  It carries all
+that follows from it as well: the next stage is opened by the same write of the register that completes the
+last one.
+
+*Stages* begin for workers only when the record says so.  A reduce task is granted when the winners of all map
+tasks are chosen, to a peer that holds them all.
+
 Who calls what, and when
 ------------------------
 The shell makes a `Leader` when the job's election makes this peer the proposer, with the record it has read
@@ -7,24 +33,84 @@ from the register; it calls `start` once, and then
 
 * `receive` for every message of `mapreduce.messages.ToLeader`,
 * `on_view` when membership's view changes,
-* `on_committed` when a `Propose` was chosen, with the record as it is now, or when it learns of a newer
-  record in another way,
-* `cancel` when somebody who may asks for it,
+* `on_committed` when a `Propose` was chosen, with the record right after it, or `on_refused`,
 * `on_quorum` when the register begins or ceases to lack a majority,
+* `cancel` when somebody who may asks for it,
 * `tick` at `next_deadline`.
 
-When another ballot has overtaken this one, the shell drops the object: everything in it is a cache of what
-workers and the register know.
+When another proposer has outbid this one, the shell drops the object.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from enum import Enum
+from math import inf
+from typing import assert_never
+
+from mapreduce.claims import homes
 from mapreduce.config import JobsConfig
-from mapreduce.effects import LeaderEffect
-from mapreduce.messages import ToLeader
-from mapreduce.record import JobRecord
-from mapreduce.spec import JobPlan
-from membership.view import NodeId, View
+from mapreduce.effects import Announce, Happened, JobEnded, LeaderEffect, Propose, Send, Stalled, StepDown
+from mapreduce.keeper import Keeper
+from mapreduce.messages import (
+    AskFate,
+    AskInventory,
+    AskOffer,
+    Beat,
+    Claim,
+    Copied,
+    Dissolve,
+    DropOutputs,
+    Failed,
+    Finished,
+    Inventory,
+    Missing,
+    Offer,
+    Piece,
+    Returned,
+    ToLeader,
+    ToWorker,
+    Working,
+)
+from mapreduce.openings import changes_after, warnings_of
+from mapreduce.placement import can_work
+from mapreduce.record import (
+    AddEvents,
+    Cancel,
+    Change,
+    Commit,
+    CommitTasks,
+    EventRecord,
+    Fail,
+    Failure,
+    JobRecord,
+    JobStatus,
+    Lost,
+    Proposal,
+    Redo,
+    StageKind,
+    changed,
+)
+from mapreduce.seats import Seat, Seats
+from mapreduce.spec import InputSplit, JobPlan
+from mapreduce.stage_run import Numbers, StageRun
+from mapreduce.stages import Stage, StageGraph, TaskInput, task_name
+from membership.ring import Ring
+from membership.view import NodeId, Status, View
+
+__all__ = ["Leader", "LeaderPhase"]
+
+MAX_WAITING_EVENTS = 256
+
+
+class LeaderPhase(Enum):
+    """Where a leadership stands; see the module's table."""
+
+    TAKING_OVER = "taking over"
+    GATHERING = "gathering"
+    RUNNING = "running"
+    ENDED = "ended"
 
 
 class Leader:
@@ -53,55 +139,596 @@ class Leader:
         config: JobsConfig,
         wall_offset_s: float,
     ) -> None:
-        raise NotImplementedError
+        self.record = record
+        self.phase = LeaderPhase.TAKING_OVER
+        self._me = me
+        self._job = record.job
+        self._plan = plan
+        self._graph = StageGraph(plan)
+        self._token = token
+        self._members = members
+        self._view = view
+        self._config = config
+        self._wall_offset_s = wall_offset_s
+        self._numbers = Numbers(record.job, record.ballot)
+        self._keeper = Keeper(self._graph, record.job, view, config)
+        self._seats = Seats()
+        self._run: StageRun | None = None
+        self._inputs: Sequence[TaskInput] = ()
+        self._offer: Offer | None = None
+        self._fed = -1
+        self._proposal: Proposal | None = None
+        self._proposals = 0
+        self._propose_at = inf
+        self._last_word: Fail | Cancel | None = None
+        self._events: list[EventRecord] = []
+        self._quorum_missing: tuple[NodeId, ...] = ()
+        self._gather_until = inf
+        self._beat_at = inf
+        self._progress_at = 0.0
+        self._stalled = ""
+        self._step_down_at = inf
+        self._out: list[LeaderEffect] = []
+
+    # -- what the shell calls ------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[LeaderEffect]:
-        """Take over: announce, ask what there is, go on."""
-        raise NotImplementedError
+        """Take over: have the record name us, then announce, ask what there is, go on."""
+        self._progress_at = now
+        if self.record.status.is_final:
+            self._end(now)
+            return self._done()
+        came, _ = self._seats.follow(self._view)
+        if not self.record.stages:  # nobody holds anything of a job that has not begun
+            for seat in came:
+                seat.knows_inventory = True
+        self._event("leader", self._me, f"leads in place of {self.record.leader or 'nobody'}", now)
+        for text in warnings_of(self._plan, len(self._view.ring_members)):
+            self._event("warning", self._me, text, now)
+        self._propose(now)
+        return self._done()
 
     def receive(self, message: ToLeader, sender: NodeId, now: float) -> list[LeaderEffect]:
-        """Take a worker's message; those for another leadership are dropped, or answered with who leads."""
-        raise NotImplementedError
+        """Take a worker's message; those for another leadership are answered with who leads."""
+        if self.phase is LeaderPhase.TAKING_OVER:
+            return []
+        if self.phase is LeaderPhase.ENDED:
+            self._send(sender, self._dissolve())
+        elif isinstance(message, AskFate) or message.ballot < self.record.ballot:
+            self._send(sender, self._beat())
+        elif message.ballot == self.record.ballot and (seat := self._seats.get(sender)) is not None:
+            self._hear(message, seat, now)
+        return self._done()
 
     def on_view(self, view: View, now: float) -> list[LeaderEffect]:
         """Members came or went: move places, take back what the dead had in hand."""
-        raise NotImplementedError
+        self._view = view
+        if self.phase is LeaderPhase.ENDED:
+            return []
+        came, gone = self._seats.follow(view)
+        for seat in gone:
+            self._leave(seat, now)
+        moved = self._keeper.on_view(view)
+        if self.phase is LeaderPhase.TAKING_OVER:
+            return []
+        for seat in came:
+            self._event("came", seat.node, "is here", now)
+        if self._run is not None:
+            self._run.workers = self._workers()
+            self._run.places_gone()
+            if gone and (local := self._local_homes(self._run.stage)):
+                self._run.pool.rehome(local)
+        if moved:
+            self._event("replanned", self._me, "places move: " + self._keeper.moves_text(), now)
+            self._propose_soon(now)
+            self._make_offer()
+        elif self._offer is not None:
+            self._send_all((seat.node, self._offer) for seat in came)
+        self._go_on(now)
+        return self._done()
 
     def on_members(self, members: tuple[NodeId, ...], now: float) -> list[LeaderEffect]:
         """The job's group was healed: a new epoch has other members."""
-        raise NotImplementedError
+        self._members = members
+        self._event("healed", self._me, f"the group is now {', '.join(members)}", now)
+        if self._offer is not None and self.phase is not LeaderPhase.ENDED:
+            self._make_offer()
+        return self._done()
 
     def on_committed(self, record: JobRecord, now: float) -> list[LeaderEffect]:
-        """The last proposal was chosen, and this is the record now."""
-        raise NotImplementedError
+        """The last proposal was chosen, and this is the record right after it."""
+        proposal, self._proposal = self._proposal, None
+        before, self.record = self.record, record
+        if proposal is None or record.token != self._token:
+            return []
+        self._progress_at = now
+        if record.status.is_final:
+            self._end(now)
+            return self._done()
+        if self.phase is LeaderPhase.TAKING_OVER:
+            self._take_over(now)
+        else:
+            self._follow(proposal.changes, before, now)
+        if self._run is not None and self._run.ready:
+            self._propose_soon(now)
+        self._go_on(now)
+        return self._done()
+
+    def on_refused(self, reason: str, now: float) -> list[LeaderEffect]:
+        """The last proposal can never be chosen, since the record would be too large."""
+        self._proposal = None
+        message = f"the job's record does not fit its register: {reason}; use fewer, larger splits"
+        self._fail(Failure(kind="JobDefinitionError", message=message), now)
+        self._go_on(now)
+        return self._done()
 
     def on_quorum(self, missing: tuple[NodeId, ...], now: float) -> list[LeaderEffect]:
         """The register waits for these members, who are too many; empty: it waits no more."""
-        raise NotImplementedError
+        if bool(missing) != bool(self._quorum_missing):
+            text = f"a quorum of {_named(missing)} is missing" if missing else "the quorum is back"
+            self._event("quorum", self._me, text, now)
+        self._quorum_missing = missing
+        self._go_on(now)
+        return self._done()
 
     def cancel(self, by: str, now: float) -> list[LeaderEffect]:
         """End the job as cancelled; nothing happens where it has ended."""
-        raise NotImplementedError
+        if self.phase is not LeaderPhase.ENDED and self._last_word is None:
+            self._last_word = Cancel(by=by, at_s=now + self._wall_offset_s)
+            self._go_on(now)
+        return self._done()
 
     def tick(self, now: float) -> list[LeaderEffect]:
         """Do what is due."""
-        raise NotImplementedError
+        if self.phase is LeaderPhase.ENDED:
+            self._linger(now)
+            return self._done()
+        if now >= self._beat_at:
+            self._beat_at = now + self._config.beat_s
+            self._send_all((seat.node, self._beat()) for seat in self._seats)
+            self._ask_inventories(now)
+            if self._run is not None and self._may_grant:
+                self._send_all(self._run.tick(now))
+        self._go_on(now)
+        self._watch(now)
+        return self._done()
 
     def next_deadline(self) -> float:
         """When to be ticked again."""
-        raise NotImplementedError
-
-    @property
-    def record(self) -> JobRecord:
-        """The record as last chosen."""
-        raise NotImplementedError
-
-    @property
-    def waiting_for(self) -> str:
-        """Why nothing moves, in words; "" while something does."""
-        raise NotImplementedError
+        if self.phase is LeaderPhase.ENDED:
+            return min(self._beat_at, self._step_down_at)
+        if self.phase is LeaderPhase.TAKING_OVER:
+            return self._progress_at + self._config.stall_s if not self._stalled else inf
+        due = [self._beat_at, self._gather_until, self._keeper.look_at]
+        if self._proposal is None:
+            due += [self._propose_at, self._keeper.losses_due_at]
+        if self._run is not None:
+            due.append(self._run.pool.resumes_at)
+        return min(due)
 
     @property
     def has_ended(self) -> bool:
         """Whether the job is over and this leader only answers stragglers."""
-        raise NotImplementedError
+        return self.phase is LeaderPhase.ENDED
+
+    @property
+    def waiting_for(self) -> str:
+        """What the job waits for, in words."""
+        run = self._run
+        if self._quorum_missing:
+            return f"waiting for a quorum: {_named(self._quorum_missing)} do not answer"
+        if self.phase is LeaderPhase.TAKING_OVER or run is None:
+            return "waiting for the job's group to agree on a leader"
+        if self.phase is LeaderPhase.GATHERING:
+            silent = [seat.node for seat in self._seats if not seat.knows_inventory]
+            return f"waiting for {_named(silent)} to say what they hold"
+        if self._keeper.missing_outputs:
+            return f"waiting for copies of {len(self._keeper.missing_outputs)} outputs that nobody holds"
+        if not run.workers:
+            return "waiting for a peer that takes tasks"
+        if run.pool.attempts:
+            oldest = min(run.pool.attempts.values(), key=lambda a: (a.granted_at, a.number))
+            return f"waiting for {task_name(run.stage.kind, oldest.task)} on {oldest.worker}"
+        if run.pool.waiting_count:
+            return f"waiting for a peer that can take one of {run.pool.waiting_count} tasks"
+        return "waiting for the record to be written"
+
+    # -- hearing -------------------------------------------------------------------------------------------
+
+    def _hear(self, message: ToLeader, seat: Seat, now: float) -> None:
+        if isinstance(message, Claim | Working | Inventory) and not self._same_process(
+            seat, message.session, now
+        ):
+            return
+        run = self._run
+        assert run is not None
+        match message:
+            case Claim():
+                if message.stage != run.stage.index:
+                    self._send(seat.node, self._beat())
+                elif self._may_grant:
+                    self._send_all(run.claim(seat, message, now))
+                else:
+                    seat.waiting_claim = message
+            case Working():
+                if message.stage == run.stage.index:
+                    self._send_all(run.working(seat, message, now))
+            case Finished():
+                if message.stage == run.stage.index:
+                    self._send_all(run.finished(seat.node, message, now))
+                    self._propose_soon(now)
+                else:
+                    self._send(seat.node, run.settled(seat.node, [i.attempt for i in message.items])[1])
+            case Failed():
+                self._hear_failed(message, seat, run, now)
+            case Returned():
+                if message.stage == run.stage.index:
+                    self._send_all(run.returned(seat, message.attempts, now))
+            case AskOffer():
+                assert self._offer is not None
+                self._send(seat.node, self._offer)
+            case Inventory():
+                self._keeper.inventory(seat.node, message.groups)
+                seat.knows_inventory = seat.knows_inventory or message.is_last
+            case Copied():
+                text = self._keeper.copied(message.number, message.reason, now)
+                if text:
+                    self._event("copied", seat.node, text, now, weighty=False)
+            case Missing():
+                self._keeper.missing(seat.node, message.stage, message.tasks)
+                self._event("missing", seat.node, f"{len(message.tasks)} outputs are damaged or gone", now)
+            case AskFate():
+                pass  # answered to whoever asks
+            case _:
+                assert_never(message)
+        self._go_on(now)
+
+    def _hear_failed(self, message: Failed, seat: Seat, run: StageRun, now: float) -> None:
+        if message.stage == run.stage.index:
+            name = task_name(run.stage.kind, message.task)
+            self._event("failed", seat.node, f"{name}: {message.failure.message}"[:1024], now)
+            failure = run.failed(seat, message, now)
+            if failure is not None:
+                self._fail(failure, now)
+        self._send(seat.node, run.settled(seat.node, [message.attempt])[1])
+
+    def _same_process(self, seat: Seat, session: int, now: float) -> bool:
+        """Notice when another process stands behind a name; False for what an earlier one said."""
+        if session < seat.session:
+            return False
+        if session > seat.session > 0:
+            self._event("restarted", seat.node, "is another process than before", now)
+            if self._run is not None:
+                self._run.leave(seat)
+            self._keeper.forget(seat.node)
+            seat.begin_session(session)
+        seat.session = session
+        return True
+
+    def _leave(self, seat: Seat, now: float) -> None:
+        """A member is gone, with what it had in hand and all that it held."""
+        member = self._view.get(seat.node)
+        left = member is not None and member.status is Status.LEFT
+        self._event("left" if left else "lost", seat.node, "has left" if left else "is dead", now)
+        self._numbers.unsaved_peers_lost += not left
+        if self._run is not None:
+            self._run.leave(seat)
+        self._keeper.forget(seat.node)
+
+    # -- following the record --------------------------------------------------------------------------------
+
+    def _take_over(self, now: float) -> None:
+        self._numbers.ballot = self.record.ballot
+        self._beat_at = now + self._config.beat_s
+        self._keeper.follow(self.record)
+        self._keeper.on_view(self._view)
+        self.phase = LeaderPhase.GATHERING
+        self._gather_until = now + self._config.gather_s
+        self._enter(now)
+        self._ask_inventories(now)
+
+    def _follow(self, changes: Sequence[Change], before: JobRecord, now: float) -> None:
+        """Do what the changes mean that were just chosen."""
+        run = self._run
+        assert run is not None
+        commits = next((change for change in changes if isinstance(change, CommitTasks)), None)
+        if commits is not None and commits.commits:
+            text = f"{len(commits.commits)} {run.stage.kind} tasks"
+            self._event("committed", self._me, text, now, weighty=False)
+            self._send_all(run.committed(self.record.stages[run.stage.index]))
+        lost = [change for change in changes if isinstance(change, Lost)]
+        for change in lost:
+            self._keeper.lost(change.stage, [one.task for one in change.tasks])
+        self._keeper.follow(self.record)
+        dropped = [
+            index
+            for index, stage in enumerate(self.record.stages[: len(before.stages)])
+            if stage.is_dropped and not before.stages[index].is_dropped
+        ]
+        if dropped:
+            self._send_all((seat.node, self._drop(dropped)) for seat in self._seats)
+        back = lost or any(isinstance(change, Redo) for change in changes)
+        if back or self.record.stage != run.stage.index:
+            self._enter(now)
+
+    def _enter(self, now: float) -> None:
+        """Begin the stage that the record says is the current one."""
+        stage = self._graph[self.record.stage]
+        opened = self.record.stages[stage.index]
+        inputs = self._graph.inputs_of(self.record, stage)
+        if inputs and len(inputs) != opened.tasks:
+            name = self._plan.steps[stage.step].name
+            message = f"step {name!r} gave other output when it was run again: the job is not deterministic"
+            self._fail(Failure(kind="JobDefinitionError", message=message), now)
+            return
+        self._inputs = inputs
+        for seat in self._seats:
+            seat.begin_stage()
+        self._run = StageRun(
+            plan=self._plan,
+            stage=stage,
+            opened=opened,
+            inputs=inputs,
+            homes=self._local_homes(stage) or self._ring_homes(inputs),
+            seats=self._seats,
+            keeper=self._keeper,
+            numbers=self._numbers,
+            config=self._config,
+        )
+        self._run.workers = self._workers()
+        step = self._plan.steps[stage.step].name
+        self._event("stage", self._me, f"{stage.kind} of step {step!r}: {opened.tasks} tasks", now)
+        self._make_offer()
+
+    def _workers(self) -> frozenset[NodeId]:
+        return frozenset(member.id for member in self._view if can_work(member))
+
+    def _local_homes(self, stage: Stage) -> list[NodeId]:
+        """The nodes at which the data of tasks lies; empty for a stage that reads the job's inputs."""
+        opened = self.record.stages[stage.index]
+        workers = self._workers()
+        if stage.kind is StageKind.REDUCE:
+            lying = [self._keeper.reducers(stage.index - 1, p) for p in range(opened.tasks)]
+        elif self._plan.steps[stage.step].after:
+            pieces = [piece for piece in self._inputs if isinstance(piece, Piece)]
+            lying = [self._keeper.holders(piece.stage, piece.part) for piece in pieces]
+        elif stage.is_parts:
+            rows = self._keeper.rows(stage.index)
+            lying = [rows.of(task) for task in range(opened.tasks)]
+        else:
+            return []
+        return [next((node for node in nodes if node in workers), NodeId("")) for nodes in lying]
+
+    def _ring_homes(self, inputs: Sequence[TaskInput]) -> list[NodeId]:
+        ring = Ring.of(member for member in self._view if can_work(member))
+        keys = [split.key for split in inputs if isinstance(split, InputSplit)]
+        return homes(keys, ring) or [NodeId("")] * len(keys)
+
+    def _make_offer(self) -> None:
+        """Tell everybody what the stage is, and where its outputs shall lie."""
+        run = self._run
+        assert run is not None
+        index, opened = run.stage.index, self.record.stages[run.stage.index]
+        rows = self._keeper.rows(index).rows
+        local = self._local_homes(run.stage)
+        nodes = list(dict.fromkeys([*(node for row in rows for node in row), *local]))
+        where = {node: number for number, node in enumerate(nodes)}
+        reads: tuple[int, ...] = ()
+        if run.stage.kind is StageKind.REDUCE:
+            winners = self.record.stages[index - 1].winners
+            reads = tuple([0 if winner is None or winner.is_empty else winner.attempt for winner in winners])
+        self._offer = Offer(
+            job=self._job,
+            ballot=self.record.ballot,
+            spec_digest=self.record.spec_digest,
+            stage=index,
+            version=self._keeper.new_version(index),
+            kind=opened.kind,
+            tasks=opened.tasks,
+            partitions=opened.partitions,
+            borders=opened.borders,
+            nodes=tuple(nodes),
+            places=tuple([tuple([where[node] for node in row]) for row in rows]),
+            homes=tuple([where[node] for node in local]),
+            reads=reads,
+            members=self._members,
+        )
+        self._send_all((seat.node, self._offer) for seat in self._seats)
+
+    # -- going on --------------------------------------------------------------------------------------------
+
+    @property
+    def _may_grant(self) -> bool:
+        return self.phase is LeaderPhase.RUNNING and not self._quorum_missing and self._last_word is None
+
+    def _go_on(self, now: float) -> None:
+        """Do whatever can be done now; called after everything that may have changed something."""
+        if self.phase is LeaderPhase.GATHERING and self._has_gathered(now):
+            self.phase = LeaderPhase.RUNNING
+            self._gather_until = inf
+        if self.phase is LeaderPhase.RUNNING:
+            for source, order in self._keeper.orders(now):
+                self._send(source, replace(order, ballot=self.record.ballot))
+            if self._may_grant and self._run is not None:
+                self._grant_more(self._run, now)
+        self._propose(now)
+
+    def _grant_more(self, run: StageRun, now: float) -> None:
+        for seat in self._seats:
+            if seat.waiting_claim is not None:
+                claim, seat.waiting_claim = seat.waiting_claim, None
+                self._send_all(run.claim(seat, claim, now))
+        resumed = run.pool.resumes_at <= now and run.pool.resume(now)
+        if resumed or self._fed != self._keeper.generation:
+            self._fed = self._keeper.generation  # who holds more may do more
+            self._send_all(run.feed_all(now))
+
+    def _has_gathered(self, now: float) -> bool:
+        if now >= self._gather_until:
+            return True
+        alive = {member.id for member in self._view.alive}
+        return all(seat.knows_inventory for seat in self._seats if seat.node in alive)
+
+    def _ask_inventories(self, now: float) -> None:
+        for seat in self._seats:
+            if not seat.knows_inventory and now - seat.asked_at >= self._config.retry_s:
+                seat.asked_at = now
+                self._send(seat.node, AskInventory(job=self._job, ballot=self.record.ballot))
+
+    def _propose_soon(self, now: float) -> None:
+        """There is something to be written; with the last task of a stage it is written at once."""
+        run = self._run
+        if run is not None and run.is_finished:
+            self._propose_at = now
+            return
+        window_s = self._config.commit_window_s
+        if run is not None:
+            window_s += self._config.commit_window_task_s * run.pool.count
+        self._propose_at = min(self._propose_at, now + window_s)
+
+    def _propose(self, now: float) -> None:
+        if self._proposal is not None:
+            return
+        changes = self._changes(now)
+        if now >= self._propose_at:
+            self._propose_at = inf
+        if not changes and self.phase is not LeaderPhase.TAKING_OVER:
+            return
+        self._proposals += 1
+        self._proposal = Proposal(
+            leader=self._me, token=self._token, number=self._proposals, changes=tuple(changes)
+        )
+        self._out.append(Propose(job=self._job, proposal=self._proposal))
+
+    def _changes(self, now: float) -> list[Change]:
+        """What is to be written now, and all that follows from it; nothing while it can wait."""
+        if self._last_word is not None:
+            return [*self._take_events(), self._last_word]
+        losses: list[Change] = []
+        if self.phase is LeaderPhase.RUNNING:
+            known = all(seat.knows_inventory for seat in self._seats)
+            losses = self._keeper.losses(now, all_known=known)
+        if now < self._propose_at and not losses and self.phase is not LeaderPhase.TAKING_OVER:
+            return []
+        changes: list[Change] = []
+        samples = {}
+        if self._run is not None:
+            changes += self._commits(self._run)
+            samples = self._run.samples
+        for loss in losses:
+            if isinstance(loss, Lost):
+                text = (
+                    f"{len(loss.tasks)} outputs of stage {loss.stage} have no copy left: they are made again"
+                )
+                self._event("again", self._me, text, now)
+        changes += self._keeper.take_moves()
+        changes += losses
+        changes += changes_after(
+            self._graph,
+            changed(self.record, changes),
+            view=self._view,
+            rows=self._keeper.rows,
+            samples=samples,
+            at_s=now + self._wall_offset_s,
+        )
+        return [*changes, *self._take_events()]
+
+    def _commits(self, run: StageRun) -> list[Change]:
+        """The winners that are ready; those of a sampling stage only all together."""
+        numbers = self._numbers
+        ready: tuple[Commit, ...] = ()
+        if run.stage.kind is not StageKind.SAMPLE or run.is_finished:
+            ready = run.take_ready(self._config.commit_batch)
+        if not ready and not numbers.has_news:
+            return []
+        commits = CommitTasks(
+            stage=run.stage.index,
+            commits=ready,
+            is_result=run.stage.index == self._graph.result_stage,
+            attempts=numbers.unsaved_attempts,
+            failed_attempts=numbers.unsaved_failures,
+            speculated=numbers.unsaved_speculated,
+            peers_lost=numbers.unsaved_peers_lost,
+        )
+        numbers.saved()
+        return [commits]
+
+    def _take_events(self) -> list[Change]:
+        events, self._events = self._events, []
+        return [AddEvents(events=tuple(events))] if events else []
+
+    def _fail(self, failure: Failure, now: float) -> None:
+        if self._last_word is None:
+            self._event("failed", failure.node, failure.message[:1024], now)
+            self._last_word = Fail(failure=failure, at_s=now + self._wall_offset_s)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _end(self, now: float) -> None:
+        self.phase = LeaderPhase.ENDED
+        self._run = None
+        self._beat_at = now + self._config.beat_s
+        self._step_down_at = now + self._config.linger_s
+        self._send_all((member.id, self._dissolve()) for member in self._view.ring_members)
+        self._out.append(Announce(event=JobEnded(job=self._job, status=self.record.status)))
+
+    def _linger(self, now: float) -> None:
+        if now >= self._step_down_at:
+            self._beat_at = self._step_down_at = inf
+            self._out.append(StepDown(job=self._job))
+        elif now >= self._beat_at:
+            self._beat_at = now + self._config.beat_s
+            self._send_all((member.id, self._dissolve()) for member in self._view.ring_members)
+
+    def _dissolve(self) -> Dissolve:
+        keep = self._graph.result_stage if self.record.status is JobStatus.COMMITTED else -1
+        return Dissolve(
+            job=self._job,
+            ballot=self.record.ballot,
+            status=self.record.status,
+            keep_stage=keep,
+            keep_s=self._plan.ttl_s,
+        )
+
+    # -- telling ---------------------------------------------------------------------------------------------
+
+    def _watch(self, now: float) -> None:
+        """Say why nothing moves, once, and when it moves again."""
+        text = ""
+        if now - self._progress_at >= self._config.stall_s:
+            text = f"no progress for {now - self._progress_at:.0f} s: {self.waiting_for}"
+        if bool(text) != bool(self._stalled):
+            self._out.append(Announce(event=Stalled(job=self._job, text=text)))
+        self._stalled = text
+
+    def _event(self, kind: str, node: NodeId, text: str, now: float, *, weighty: bool = True) -> None:
+        event = EventRecord(at_s=now + self._wall_offset_s, kind=kind, node=node, text=text)
+        self._out.append(Announce(event=Happened(job=self._job, event=event)))
+        if weighty and len(self._events) < MAX_WAITING_EVENTS:
+            self._events.append(event)
+
+    def _beat(self) -> Beat:
+        return Beat(
+            job=self._job,
+            ballot=self.record.ballot,
+            spec_digest=self.record.spec_digest,
+            stage=self.record.stage,
+            version=self._offer.version if self._offer is not None else 0,
+        )
+
+    def _drop(self, stages: Sequence[int]) -> DropOutputs:
+        return DropOutputs(job=self._job, ballot=self.record.ballot, stages=tuple(stages))
+
+    def _send(self, to: NodeId, message: ToWorker) -> None:
+        self._out.append(Send(to=to, message=message))
+
+    def _send_all(self, letters: Iterable[tuple[NodeId, ToWorker]]) -> None:
+        self._out += [Send(to=to, message=message) for to, message in letters]
+
+    def _done(self) -> list[LeaderEffect]:
+        out, self._out = self._out, []
+        return out
+
+
+def _named(nodes: Iterable[NodeId]) -> str:
+    return "{" + ", ".join(nodes) + "}"

@@ -130,12 +130,14 @@ class Failure:
         kind: name of a class in `mapreduce.errors`, or "UserCode", "Died".
         message: one line that says what and where.
         details: the user's own traceback, or the last that the task printed.
+        position: where in the input, or at which key.
         node: the peer on which it happened, "" where it was none.
     """
 
     kind: str
     message: str
     details: str = ""
+    position: str = ""
     node: NodeId = NOBODY
 
 

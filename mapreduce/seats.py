@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from mapreduce.messages import Claim
 from membership.view import NodeId, View
 
 __all__ = ["Seat", "Seats"]
@@ -25,6 +26,7 @@ class Seat:
         session: of its process; 0 until it has spoken.
         room: as it last claimed.
         wants_any: it has claimed all tasks of its own and takes those of others.
+        waiting_claim: its last claim, which could not be answered yet.
         grants: number of the last grant to it.
         attempts: in its hands, by number.
         knows_inventory: it has said all that it holds.
@@ -37,6 +39,7 @@ class Seat:
     session: int = 0
     room: int = 0
     wants_any: bool = False
+    waiting_claim: Claim | None = None
     grants: int = 0
     attempts: dict[int, None] = field(default_factory=dict)
     knows_inventory: bool = False
@@ -67,6 +70,7 @@ class Seat:
         """Room is claimed anew in each stage."""
         self.room = 0
         self.wants_any = False
+        self.waiting_claim = None
         self.failures = self.successes = 0
         self._unseen.clear()
         self.attempts.clear()

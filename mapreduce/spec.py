@@ -147,8 +147,6 @@ class JobPlan:
         priority: -10 to 10; each step doubles the job's share where jobs compete.
         ttl_s: how long the result and the terminal record are kept.
         python: "major.minor" of the interpreter that packed the job.
-        output: the shared place the parts are to be published at (a directory all peers see, an fsspec
-            URL); "": they stay on the ring.
     """
 
     name: str
@@ -162,7 +160,6 @@ class JobPlan:
     priority: int = 0
     ttl_s: float = 3600.0
     python: str
-    output: str = ""
 
     def __post_init__(self) -> None:
         _check(1 <= len(self.steps) <= MAX_STEPS, f"{len(self.steps)} steps")

@@ -59,6 +59,7 @@ _FAILURE = {
     "Failure.kind": Bounds(text_chars=64),
     "Failure.message": Bounds(text_chars=16 << 10),
     "Failure.details": Bounds(text_chars=64 << 10),
+    "Failure.position": Bounds(text_chars=16 << 10),
     "Failure.node": _NODE,
 }
 _CUTS = Bounds(items=MAX_TASKS)
@@ -157,7 +158,6 @@ def _spec_schema() -> Schema:
             "StepPlan.samples": Bounds(items=1_024),
             "JobPlan.steps": Bounds(items=MAX_STEPS),
             "JobPlan.priority": Bounds(least=-10, most=10),
-            "JobPlan.output": path,
             "JobCode.job": Bounds(bytes_len=64 << 20),
             "JobCode.files": Bounds(items=4_096, text_chars=4_096, bytes_len=16 << 20),
             "JobCode.digest": _DIGEST,

@@ -1,0 +1,503 @@
+"""Keeps a job's outputs: who shall hold them, who does, which copies must be made, what is gone.
+
+Theory of operation
+-------------------
+For every stage whose outputs are still needed the keeper has the rows of places (`mapreduce.placement`) and
+the holdings (`mapreduce.holdings`).  Rows are *mended* when members come and go.  Places and holdings differ
+after that, and from the difference follow
+
+* *copies*: what a place shall hold and does not is pushed to it by somebody who does.  The outputs with the
+  fewest copies left come first; a bounded number of orders is under way at a time, so repair never starves
+  the job;
+* *losses*: what nobody holds any more is waited for (a peer may come back with its disk), and then given up:
+  its task runs again.  Nothing is given up while somebody who is here has not said what it holds: a new
+  leader that has not asked must not conclude.
+
+A version counts the sets of rows that workers were told of.  A worker reports which version it has
+satisfied, and from that follows who holds what, without a list.
+
+Map outputs are held by partition: a place shall hold *all* winners of its partitions, or it cannot reduce
+them.  Parts are held whole, by any R peers (see `mapreduce.placement.output_places`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from mapreduce.config import JobsConfig
+from mapreduce.holdings import WHOLE, Coverage, Holdings, bits_of, tasks_in
+from mapreduce.messages import CopyOrder, HeldGroup
+from mapreduce.placement import Row, Rows, holders_ring, mend_rows, output_places
+from mapreduce.record import Change, JobRecord, Lost, LostTask, Place
+from mapreduce.stages import Stage, StageGraph
+from membership.ring import Ring
+from membership.view import NodeId, View
+
+__all__ = ["Keeper"]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One stage whose outputs are needed.
+
+    Attributes:
+        need: the tasks whose winners have an output.
+        attempts: of the winners, by task; 0 where there is none.
+    """
+
+    stage: Stage
+    items: int
+    rows: Rows
+    holdings: Holdings
+    need: int
+    attempts: list[int]
+
+
+@dataclass(slots=True)
+class _Version:
+    """Rows that workers were told of; `duties` are who holds what of an output that satisfies them."""
+
+    stage: int
+    rows: Rows
+    duties: tuple[tuple[NodeId, Coverage], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A copy order under way."""
+
+    stage: int
+    source: NodeId
+    to: NodeId
+    coverage: Coverage
+    tasks: int
+    sent_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A copy that should be made: `copies` is how many there are of the rarest of it."""
+
+    copies: int
+    stage: int
+    to: NodeId
+    coverage: Coverage
+    tasks: int
+
+
+class Keeper:
+    """Keeps the outputs of one job, for its leader.
+
+    Args:
+        graph: the job's stages.
+        job: its id.
+        view: membership's.
+        config: see there.
+    """
+
+    def __init__(self, graph: StageGraph, job: str, view: View, config: JobsConfig) -> None:
+        self.version = 0
+        self.generation = 0
+        self.look_at = inf
+        self._graph = graph
+        self._job = job
+        self._config = config
+        self._ring: Ring = holders_ring(view)
+        self._present = frozenset(member.id for member in view.ring_members)
+        self._kept: dict[int, _Kept] = {}
+        self._versions: dict[int, _Version] = {}
+        self._copies: dict[int, _Copy] = {}
+        self._copy_number = 0
+        self._rest_until: dict[tuple[int, NodeId], float] = {}
+        self._moved: dict[int, dict[int, Row]] = {}
+        self._missing_since: dict[tuple[int, int], float] = {}
+        self._record: JobRecord | None = None
+        self._dirty = True
+        self._judged = -1
+
+    # -- following the record ----------------------------------------------------------------------------
+
+    def follow(self, record: JobRecord) -> None:
+        """Keep what the record says is needed, and nothing else; also the first call."""
+        for stage in self._graph.stages[: len(record.stages)]:
+            opened = record.stages[stage.index]
+            needed = not opened.is_dropped and self._graph.is_needed(record, stage)
+            kept = self._kept.get(stage.index)
+            if not needed:
+                self._kept.pop(stage.index, None)
+            elif kept is None:
+                attempts = [winner.attempt if winner else 0 for winner in opened.winners]
+                need = bits_of(t for t, w in enumerate(opened.winners) if w is not None and not w.is_empty)
+                items = opened.partitions if stage.has_shuffle else opened.tasks
+                rows = Rows(tuple(record.places(stage.index)))
+                self._kept[stage.index] = _Kept(stage, items, rows, Holdings(), need, attempts)
+                self._dirty = True
+        self._record = record
+        self._prune()
+
+    def _prune(self) -> None:
+        """Forget orders and losses of stages that are not kept any more."""
+        self._copies = {n: copy for n, copy in self._copies.items() if copy.stage in self._kept}
+        self._missing_since = {k: at for k, at in self._missing_since.items() if k[0] in self._kept}
+        self._moved = {stage: rows for stage, rows in self._moved.items() if stage in self._kept}
+
+    def lost(self, stage: int, tasks: Iterable[int]) -> None:
+        """The record has taken these winners back."""
+        kept = self._kept.get(stage)
+        if kept is None:
+            return
+        bits = bits_of(tasks)
+        kept.need &= ~bits
+        kept.holdings.forget_tasks(bits)
+        for task in tasks_in(bits):
+            kept.attempts[task] = 0
+        self._changed()
+
+    def committed(self, stage: int, task: int, attempt: int, *, is_empty: bool) -> None:
+        """The record has this winner; who holds it was said before, by `finished`."""
+        kept = self._kept.get(stage)
+        if kept is not None:
+            kept.attempts[task] = attempt
+            if not is_empty:
+                kept.need |= 1 << task
+
+    # -- who holds what ------------------------------------------------------------------------------------
+
+    def finished(self, stage: int, task: int, version: int, worker: NodeId) -> tuple[NodeId, ...]:
+        """An attempt that is to be committed lies at the places of a version; gives those who are here."""
+        kept, said = self._kept.get(stage), self._versions.get(version)
+        if kept is None or said is None or said.stage != stage:
+            return ()
+        duties = said.duties
+        if not kept.stage.has_shuffle:
+            duties = tuple([(node, WHOLE) for node in self.output_places(said.rows.of(task), worker)])
+        kept.holdings.forget_tasks(1 << task)
+        for node, coverage in duties:
+            if node in self._present:
+                kept.holdings.add(node, coverage, 1 << task)
+        if version != self.version:
+            self._changed()
+        return tuple([node for node, _ in duties if node in self._present])
+
+    def output_places(self, row: Row, runner: NodeId) -> Row:
+        """The places of a part that a node has computed; its worker finds the same."""
+        return output_places(row, runner, self._graph.plan.replicas, runner_holds=runner in row or not row)
+
+    def inventory(self, node: NodeId, groups: Sequence[HeldGroup]) -> None:
+        """A node says what it holds; only outputs of winners count."""
+        for group in groups:
+            kept = self._kept.get(group.stage)
+            if kept is None:
+                continue
+            known = [
+                task
+                for task, attempt in zip(group.tasks, group.attempts, strict=False)
+                if task < len(kept.attempts) and kept.attempts[task] == attempt
+            ]
+            kept.holdings.add(node, kept.holdings.coverage(group.partitions), bits_of(known))
+        self._changed()
+
+    def missing(self, node: NodeId, stage: int, tasks: Sequence[int]) -> None:
+        """A node does not hold these outputs, or they are damaged."""
+        kept = self._kept.get(stage)
+        if kept is not None:
+            kept.holdings.remove(node, bits_of(tasks))
+            self._changed()
+
+    def forget(self, node: NodeId) -> None:
+        """Nothing is known of what a node holds: it is gone, or another process stands in its place."""
+        for kept in self._kept.values():
+            kept.holdings.forget_node(node)
+        self._copies = {n: c for n, c in self._copies.items() if node not in (c.source, c.to)}
+        self._changed()
+
+    def holders(self, stage: int, task: int) -> tuple[NodeId, ...]:
+        """Who holds a part, those first that its row names."""
+        kept = self._kept.get(stage)
+        if kept is None:
+            return ()
+        row = kept.rows.of(task)
+        holding = [n for n in kept.holdings.nodes if kept.holdings.held_all(n, WHOLE) >> task & 1]
+        return tuple(sorted(holding, key=lambda n: (row.index(n) if n in row else len(row), n)))
+
+    def is_held(self, stage: int, task: int) -> bool:
+        """Whether every partition of an output, or the whole part, lies somewhere."""
+        kept = self._kept.get(stage)
+        if kept is None:
+            return False
+        partitions = range(kept.items) if kept.stage.has_shuffle else (0,)
+        return all(kept.holdings.somewhere(partition) >> task & 1 for partition in partitions)
+
+    def can_reduce(self, stage: int, partition: int, node: NodeId) -> bool:
+        """Whether a node holds all winners of a map stage for a partition."""
+        kept = self._kept.get(stage)
+        if kept is None:
+            return False
+        return not kept.need & ~kept.holdings.held(node, partition)
+
+    def reducers(self, stage: int, partition: int) -> tuple[NodeId, ...]:
+        """Who can reduce a partition, in the order of its row, then anybody else."""
+        kept = self._kept.get(stage)
+        if kept is None:
+            return ()
+        row = kept.rows.of(partition)
+        if not kept.need:  # nothing to read: the row serves as well as anybody
+            return tuple([node for node in row if node in self._present])
+        others = [node for node in kept.holdings.nodes if node not in row]
+        return tuple([node for node in (*row, *others) if self.can_reduce(stage, partition, node)])
+
+    # -- places ------------------------------------------------------------------------------------------
+
+    def rows(self, stage: int) -> Rows:
+        """The rows of a stage, as mended."""
+        kept = self._kept.get(stage)
+        return kept.rows if kept is not None else Rows(())
+
+    def new_version(self, stage: int) -> int:
+        """Count a set of rows that workers are about to be told of."""
+        self.version += 1
+        kept, duties = self._kept.get(stage), []
+        if kept is not None and kept.stage.has_shuffle:
+            for node in kept.rows.nodes:
+                duties.append((node, kept.holdings.coverage(kept.rows.duty(node, kept.items))))
+        self._versions[self.version] = _Version(stage, self.rows(stage), tuple(duties))
+        if len(self._versions) > 256:  # a worker so far behind reports again, with a version that counts
+            del self._versions[next(iter(self._versions))]
+        return self.version
+
+    def on_view(self, view: View) -> bool:
+        """Mend all rows; True if any has moved."""
+        self._ring = holders_ring(view)
+        self._present = frozenset(member.id for member in view.ring_members)
+        moved = False
+        for index, kept in self._kept.items():
+            rows, changes = mend_rows(
+                self._job, kept.stage.step, kept.rows, self._graph.plan.replicas, self._ring, self._present
+            )
+            if changes:
+                kept.rows = rows
+                self._moved.setdefault(index, {}).update(changes)
+                moved = True
+        if moved:
+            self._changed()
+        return moved
+
+    def moves_text(self) -> str:
+        """The moves that the record does not know yet, in words."""
+        rows = [row for of_stage in self._moved.values() for row in of_stage.values()]
+        nodes = sorted({node for row in rows for node in row})
+        return f"{len(rows)} rows of places, now at {', '.join(nodes) or 'nobody'}"
+
+    def take_moves(self) -> list[Change]:
+        """The moves that the record does not know yet; forgets them."""
+        changes: list[Change] = [
+            Place(stage=stage, rows=tuple(sorted(rows.items())))
+            for stage, rows in sorted(self._moved.items())
+        ]
+        self._moved.clear()
+        return changes
+
+    @property
+    def copies_missing(self) -> bool:
+        """Whether there are fewer peers than copies are wanted."""
+        return len(self._ring) < self._graph.plan.replicas
+
+    # -- copies ------------------------------------------------------------------------------------------
+
+    def orders(self, now: float) -> list[tuple[NodeId, CopyOrder]]:
+        """Choose the copies that shall be made next: (who shall push, the order without its ballot)."""
+        if not self._dirty and now < self.look_at:
+            return []
+        for number, copy in list(self._copies.items()):
+            if now - copy.sent_at > self._config.copy_timeout_s:
+                del self._copies[number]
+        self._dirty = False
+        # Whatever is left undone (no room, no source, a place that rests) is looked at again.
+        self.look_at = now + self._config.retry_s if self._copies else inf
+        given: list[tuple[NodeId, CopyOrder]] = []
+        for wanted in sorted(self._wanted(), key=lambda w: (w.copies, w.stage, w.to)):
+            self.look_at = now + self._config.retry_s
+            if self._rest_until.get((wanted.stage, wanted.to), -inf) <= now:
+                given += self._order(wanted, now)
+        return given
+
+    def copied(self, number: int, reason: str, now: float) -> str:
+        """A copy order was answered; gives what was done, in words, "" for an order that is not known."""
+        copy = self._copies.pop(number, None)
+        if copy is None:
+            return ""
+        self._dirty = True
+        kept = self._kept.get(copy.stage)
+        if reason or kept is None:
+            self._rest_until[copy.stage, copy.to] = now + self._config.retry_s
+            return ""
+        # What was taken back meanwhile must not come to life again.
+        kept.holdings.add(copy.to, copy.coverage, copy.tasks & kept.need)
+        self.generation += 1
+        return f"{copy.tasks.bit_count()} outputs from {copy.source}"
+
+    def _wanted(self) -> list[_Wanted]:
+        wanted: list[_Wanted] = []
+        for kept in self._kept.values():
+            if kept.need:
+                wanted += self._wanted_runs(kept) if kept.stage.has_shuffle else self._wanted_parts(kept)
+        return wanted
+
+    def _wanted_runs(self, kept: _Kept) -> list[_Wanted]:
+        """What the places of partitions lack, by place and by what is lacking."""
+        wanted = []
+        held, reduced = kept.holdings, self._reduced(kept)
+        for node in kept.rows.nodes:
+            duty = tuple([p for p in kept.rows.duty(node, kept.items) if p not in reduced])
+            if not duty or not kept.need & ~held.held_all(node, held.coverage(duty)):
+                continue
+            lacking: dict[int, list[int]] = {}
+            for partition in duty:
+                lacking.setdefault(kept.need & ~held.held(node, partition), []).append(partition)
+            for tasks, partitions in lacking.items():
+                coverage = held.coverage(tuple(partitions))
+                tasks &= ~self._under_way(kept.stage.index, node, coverage)
+                if tasks:
+                    rarest = min(self._copies_of(kept, p, tasks) for p in partitions[:8])
+                    wanted.append(_Wanted(rarest, kept.stage.index, node, coverage, tasks))
+        return wanted
+
+    def _wanted_parts(self, kept: _Kept) -> list[_Wanted]:
+        """Parts with fewer copies than there could be, by place."""
+        target = min(self._graph.plan.replicas, len(self._ring))
+        levels = [0] * (target + 1)  # levels[k]: the tasks with at least k copies at peers that stay
+        for node in kept.holdings.nodes:
+            if node not in self._ring:
+                continue
+            bits = kept.holdings.held_all(node, WHOLE)
+            for level in range(target, 1, -1):
+                levels[level] |= levels[level - 1] & bits
+            levels[1 if target else 0] |= bits
+        rare = kept.need & ~levels[target]
+        wanted: dict[NodeId, int] = {}
+        for task in tasks_in(rare):
+            short = target - sum(levels[k] >> task & 1 for k in range(1, target + 1))
+            row = kept.rows.of(task)
+            lacking = [n for n in row if not kept.holdings.held_all(n, WHOLE) >> task & 1]
+            for node in lacking[:short]:
+                wanted[node] = wanted.get(node, 0) | 1 << task
+        return [
+            _Wanted(target - 1, kept.stage.index, node, WHOLE, left)
+            for node, tasks in wanted.items()
+            if (left := tasks & ~self._under_way(kept.stage.index, node, WHOLE))
+        ]
+
+    def _order(self, wanted: _Wanted, now: float) -> list[tuple[NodeId, CopyOrder]]:
+        """Share a wanted copy out among those who can give it."""
+        kept = self._kept[wanted.stage]
+        busy: dict[NodeId, int] = {}
+        for copy in self._copies.values():
+            busy[copy.source] = busy.get(copy.source, 0) + 1
+        sources = [node for node in kept.holdings.nodes if node != wanted.to and node in self._present]
+        left, given = wanted.tasks, []
+        for source in sorted(sources, key=lambda node: (busy.get(node, 0), node)):
+            if not left or len(self._copies) >= self._config.copies_in_flight:
+                break
+            can_give = left & kept.holdings.held_all(source, wanted.coverage)
+            tasks = [
+                task for task, _ in zip(tasks_in(can_give), range(self._config.copy_batch), strict=False)
+            ]
+            if not tasks:
+                continue
+            bits = bits_of(tasks)
+            left &= ~bits
+            self._copy_number += 1
+            self._copies[self._copy_number] = _Copy(
+                wanted.stage, source, wanted.to, wanted.coverage, bits, now
+            )
+            order = CopyOrder(
+                job=self._job,
+                ballot=0,
+                number=self._copy_number,
+                stage=wanted.stage,
+                to=wanted.to,
+                partitions=wanted.coverage.partitions,
+                tasks=tuple(tasks),
+                attempts=tuple([kept.attempts[task] for task in tasks]),
+            )
+            given.append((source, order))
+        return given
+
+    def _under_way(self, stage: int, to: NodeId, coverage: Coverage) -> int:
+        bits = 0
+        for copy in self._copies.values():
+            if (
+                copy.stage == stage
+                and copy.to == to
+                and (copy.coverage.covers_all(coverage) or coverage.covers_all(copy.coverage))
+            ):
+                bits |= copy.tasks
+        return bits
+
+    def _copies_of(self, kept: _Kept, partition: int, tasks: int) -> int:
+        """How many copies there are of the rarest of some tasks, as far as one look tells."""
+        first = (tasks & -tasks).bit_length() - 1
+        return kept.holdings.copies(partition, 1 << first)
+
+    def _reduced(self, kept: _Kept) -> frozenset[int]:
+        """Partitions that are reduced and committed: nobody needs their runs any more."""
+        assert self._record is not None
+        after = kept.stage.index + 1
+        if after >= len(self._record.stages):
+            return frozenset()
+        reduce_stage = self._record.stages[after]
+        return frozenset(p for p, winner in enumerate(reduce_stage.winners) if winner is not None)
+
+    # -- losses ------------------------------------------------------------------------------------------
+
+    def losses(self, now: float, *, all_known: bool) -> list[Change]:
+        """Return what must be taken back because nobody holds it, and has not for a while.
+
+        Args:
+            all_known: everybody who is here has said what it holds.
+        """
+        if not all_known or self._record is None:
+            self._missing_since.clear()
+            self._judged = -1
+            return []
+        if self._judged == self.generation and not self._missing_since:
+            return []
+        self._judged = self.generation
+        gone = {(index, task) for index, kept in self._kept.items() for task in tasks_in(self._gone(kept))}
+        self._missing_since = {key: self._missing_since.get(key, now) for key in sorted(gone)}
+        due = [k for k, at in self._missing_since.items() if now - at >= self._config.lost_grace_s]
+        changes: list[Change] = []
+        for index in sorted({stage for stage, _ in due}):
+            kept = self._kept[index]
+            tasks = [LostTask(task=task, attempt=kept.attempts[task]) for s, task in due if s == index]
+            changes.append(Lost(stage=index, tasks=tuple(tasks)))
+            changes += self._graph.revival(self._record, index)
+        return changes
+
+    def _gone(self, kept: _Kept) -> int:
+        if not kept.need:
+            return 0
+        if not kept.stage.has_shuffle:
+            return kept.need & ~kept.holdings.somewhere(0)
+        reduced = self._reduced(kept)
+        lost = 0
+        for partition in range(kept.items):
+            if partition not in reduced:
+                lost |= kept.need & ~kept.holdings.somewhere(partition)
+        return lost
+
+    @property
+    def missing_outputs(self) -> Mapping[tuple[int, int], float]:
+        """(stage, task) of outputs that nobody holds, and since when."""
+        return self._missing_since
+
+    @property
+    def losses_due_at(self) -> float:
+        """When the first of them is given up."""
+        return min(self._missing_since.values(), default=inf) + self._config.lost_grace_s
+
+    def _changed(self) -> None:
+        self._dirty = True
+        self.generation += 1

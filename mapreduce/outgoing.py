@@ -1,0 +1,120 @@
+"""Pushes of one job from one worker: what waits for which place, what is under way, what is tried again.
+
+A push carries the same partitions of many attempts to one place.  While a worker is busy, small outputs wait a
+few milliseconds for each other, because a transfer costs about as much as it takes to read a small one.
+What waits is bounded by the worker, which begins no task while too many outputs are unacknowledged.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+
+from mapreduce.config import JobsConfig
+from mapreduce.held import Partitions
+from mapreduce.messages import HeldGroup
+from membership.view import NodeId
+
+__all__ = ["OutPush", "Outgoing"]
+
+# An output of this size gains nothing from waiting for others.
+LARGE_BYTES = 256 << 10
+
+Lane = tuple[NodeId, Partitions]
+
+
+@dataclass(frozen=True, slots=True)
+class OutPush:
+    """A push under way. `copy_order` is the order that it answers, 0 for outputs of this worker."""
+
+    number: int
+    to: NodeId
+    group: HeldGroup
+    copy_order: int = 0
+
+
+class Outgoing:
+    """The pushes of one job."""
+
+    def __init__(self, config: JobsConfig) -> None:
+        self.due_at = inf
+        self._config = config
+        self._lanes: dict[Lane, list[tuple[int, int]]] = {}
+        self._under_way: dict[int, OutPush] = {}
+        self._numbers = 0
+        self._again: list[tuple[float, int, Lane, tuple[tuple[int, int], ...]]] = []
+
+    def add(
+        self, to: NodeId, partitions: Partitions, task: int, attempt: int, now: float, *, at_once: bool
+    ) -> None:
+        """Let an output wait for its place; `at_once` where nothing else is to come soon."""
+        lane = self._lanes.setdefault((to, partitions), [])
+        lane.append((task, attempt))
+        if at_once or len(lane) >= self._config.push_batch:
+            self.due_at = now
+        else:
+            self.due_at = min(self.due_at, now + self._config.push_window_s)
+
+    def flush(self, stage: int, now: float) -> Iterator[OutPush]:
+        """Begin what is due."""
+        while self._again and self._again[0][0] <= now:
+            _, _, lane, outputs = heapq.heappop(self._again)
+            self._lanes.setdefault(lane, []).extend(outputs)
+            self.due_at = now
+        if now < self.due_at:
+            return
+        self.due_at = inf
+        lanes, self._lanes = self._lanes, {}
+        most = self._config.push_batch
+        for (to, partitions), outputs in lanes.items():
+            for start in range(0, len(outputs), most):
+                some = outputs[start : start + most]
+                group = HeldGroup(
+                    stage=stage,
+                    partitions=partitions,
+                    tasks=tuple([task for task, _ in some]),
+                    attempts=tuple([attempt for _, attempt in some]),
+                )
+                yield self.begin(to, group)
+
+    def begin(self, to: NodeId, group: HeldGroup, copy_order: int = 0) -> OutPush:
+        """Number a push and keep it until it is answered."""
+        self._numbers += 1
+        push = OutPush(self._numbers, to, group, copy_order)
+        self._under_way[push.number] = push
+        return push
+
+    def answered(self, number: int) -> OutPush | None:
+        """A push succeeded or failed; None for one that nobody waits for any more."""
+        return self._under_way.pop(number, None)
+
+    def again(self, push: OutPush, attempts: list[tuple[int, int]], now: float) -> None:
+        """Try (task, attempt) of a failed push again after a while."""
+        self._numbers += 1  # breaks ties between equal times
+        lane = (push.to, push.group.partitions)
+        due = now + self._config.push_retry_s
+        heapq.heappush(self._again, (due, self._numbers, lane, tuple(attempts)))
+
+    def drop(self) -> list[int]:
+        """Forget the outputs of a stage, but go on with copies; gives the pushes that nobody waits for."""
+        self._lanes.clear()
+        self._again.clear()
+        self.due_at = inf
+        dropped = [number for number, push in self._under_way.items() if not push.copy_order]
+        for number in dropped:
+            del self._under_way[number]
+        return dropped
+
+    def drop_all(self) -> list[int]:
+        """Forget everything; gives the pushes that nobody waits for."""
+        self.drop()
+        dropped = list(self._under_way)
+        self._under_way.clear()
+        return dropped
+
+    @property
+    def next_deadline(self) -> float:
+        """When something is due."""
+        return min(self.due_at, self._again[0][0] if self._again else inf)
