@@ -533,9 +533,9 @@ class Swim:
         self._hear_all(gossip.rumours, sender, now, out)
         known = self._beliefs.known(sender)
         if self._running and known is not None and known.status is Status.DEAD:
-            # Not passed on to others, who might bury it again: only itself can put it right.
-            told = Gossip(rumours=(self._beliefs.rumour_about(known),))
-            out.append(Send(known.address, sender, told))
+            # Only itself can put it right. Not by a Gossip: where each holds the other for dead, that would be
+            # answered by another, for ever. An exchange of states tells both sides the truth, and ends.
+            out.append(Send(known.address, sender, self._sync_request()))
 
     def _hear_all(self, rumours: tuple[Rumour, ...], sender: NodeId, now: float, out: list[Effect]) -> None:
         for rumour in rumours:
