@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from mapreduce.batches import Batch, ListBatch
 from mapreduce.context import task as context
-from mapreduce.errors import BadKey, InputError, JobDefinitionError, TooManyBadRecords
+from mapreduce.errors import BadKey, BadValue, InputError, JobDefinitionError, TooManyBadRecords
 from mapreduce.job import Job, Step, TotalOrder, batch_kind, identity
 from mapreduce.orders import (
     MapOrder,
@@ -164,6 +164,8 @@ class Attempt:
                     self._reduce(self._order)
                 case SampleOrder():
                     self._sample(self._order)
+            self._batch = self._inside = None
+            self._keys = []
             if self._step.teardown is not None:
                 self._step.teardown()
         finally:
@@ -179,7 +181,7 @@ class Attempt:
             index = len(self._batch.records) - left - 1
             return self._batch.locate(max(0, index))
         if self._batch is not None:
-            return f"in the batch that begins at {self._batch.locate(0)}"
+            return f"the batch that begins at {self._batch.locate(0)}"
         if self._keys and self._inside is not None:
             left = getattr(self._inside, "__length_hint__", lambda: 0)()
             return f"key {short_repr(self._keys[max(0, len(self._keys) - left - 1)])}"
@@ -258,7 +260,7 @@ class Attempt:
     ) -> Iterator[list[Pair]]:
         """Map record by record, leaving out those that cannot be read or mapped, pairs and all."""
         for batch in batches:
-            for record in batch.each():
+            for index, record in enumerate(batch.each()):
                 try:
                     if isinstance(record, InputError):
                         raise record
@@ -269,7 +271,8 @@ class Attempt:
                     self._done.bad_records += 1
                     if self._done.bad_records > self._step.skip_limit:
                         raise TooManyBadRecords(
-                            f"more than {self._step.skip_limit} bad records; the last: {error}"
+                            f"more than {self._step.skip_limit} bad records; the last at "
+                            f"{batch.locate(index)}: {type(error).__name__}: {error}"
                         ) from error
                 else:
                     yield pairs
@@ -299,7 +302,7 @@ class Attempt:
             self._tell(TaskProgress(task=order.task, attempt=order.attempt, bytes_read=self._bytes_read))
 
     def _check_pair(self, pair: Any) -> None:
-        if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+        if not _is_pair(pair):
             raise JobDefinitionError(
                 f"the mapper gave {short_repr(pair)} (a {type(pair).__name__}); "
                 "it must yield pairs, (key, value)"
@@ -377,18 +380,25 @@ class Attempt:
     def _checked(self, pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
         role = "mapper" if isinstance(self._order, MapOrder) else "reducer"
         while chunk := list(islice(pairs, CHUNK_PAIRS)):
-            try:
-                kinds = {type(key) for key, _ in chunk}
-            except (TypeError, ValueError):
+            if self._step.reducer is identity:  # the pairs are ours
+                self._done.records_out += len(chunk)
+                yield chunk
+                continue
+            # The chunk's last record or key is not where a mistake in it was made.
+            mapping, self._batch = self._batch, None
+            keys, self._keys = self._keys, []
+            plain = set(map(type, chunk)) == {tuple} and set(map(len, chunk)) == {2}
+            if not (plain or all(map(_is_pair, chunk))):
                 wrong = next(pair for pair in chunk if not _is_pair(pair))
                 raise JobDefinitionError(
                     f"the {role} gave {short_repr(wrong)} (a {type(wrong).__name__}); "
                     "it must yield pairs, (key, value)"
-                ) from None
-            if not kinds <= _PLAIN_KEYS:
+                )
+            if not {type(key) for key, _ in chunk} <= _PLAIN_KEYS:
                 chunk = [(normal_key(key), value) for key, value in chunk]
             self._done.records_out += len(chunk)
             yield chunk
+            self._batch, self._keys = mapping, keys
 
     def _write_part(self, pairs: Iterator[Pair], out_path: str) -> None:
         """Write a part under its attempt's name; the engine's rename makes it visible."""
@@ -493,7 +503,13 @@ def _value_order(step: Step) -> Callable[[Any], Any] | None:
 
 def value_order_key(value: Any) -> Any:
     """Order values as keys are ordered; lists count as tuples."""
-    return order_key(normal_key(tuple(value) if type(value) is list else value))
+    try:
+        return order_key(normal_key(tuple(value) if type(value) is list else value))
+    except BadKey:
+        raise BadValue(
+            f"value {short_repr(value)} cannot be sorted: sort_values=True sorts what could be keys; "
+            "give it a function that makes a sort key of a value"
+        ) from None
 
 
 def _cuts(block_offsets: list[int], length: int, split_bytes: int) -> list[int]:
@@ -506,11 +522,7 @@ def _cuts(block_offsets: list[int], length: int, split_bytes: int) -> list[int]:
 
 
 def _is_pair(pair: Any) -> bool:
-    try:
-        _key, _value = pair
-    except (TypeError, ValueError):
-        return False
-    return True
+    return isinstance(pair, (tuple, list)) and len(pair) == 2
 
 
 def _describe(split: Split) -> str:

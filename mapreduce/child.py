@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any
 
 from mapreduce.attempt import Attempt, SharedRuns
-from mapreduce.errors import BadKey, EnvironmentFailed, JobError, TaskFailed
+from mapreduce.errors import BadKey, EnvironmentFailed, JobError, TaskFailed, TooManyBadRecords
 from mapreduce.job import Job
 from mapreduce.orders import (
     CheckOrder,
@@ -49,6 +49,10 @@ _PR_SET_PDEATHSIG = 1
 # The default thresholds make a collection of every 700th new container; grouping makes millions that
 # all stay alive.
 _GC_THRESHOLDS = (100_000, 20, 100)
+# Of an exception that quotes half of its input, so much is shown.
+MAX_MESSAGE_CHARS = 500
+MAX_LINE_CHARS = 1000
+_USERS_FAULT = ("UserCode", TooManyBadRecords.__name__)
 _sending = _thread.allocate_lock()
 
 
@@ -157,15 +161,17 @@ def _flush() -> None:
 def _describe(attempt: Attempt, setup: StepSetup, order: Order, error: BaseException) -> TaskError:
     """Say whose fault an exception is, and where it happened."""
     users = _users_frames(error.__traceback__)
-    kind, message = "UserCode", f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    kind = "UserCode"
+    message = ": ".join(filter(None, (type(error).__name__, _quietly(lambda: _one_line(error)))))
     where = _quietly(attempt.position)
     if isinstance(error, JobError):
         kind, message = type(error).__name__, str(error)
         if isinstance(error, BadKey):
             line = _quietly(attempt.yield_line)
             message = f"{message}; yielded at {line}" if line else message
-        if not isinstance(error, TaskFailed):
-            users = None
+        if isinstance(error, TaskFailed) and error.__cause__ is not None:
+            error, where = error.__cause__, ""  # its message says where
+            users = _users_frames(error.__traceback__)
     elif isinstance(error, DamagedRun):
         kind, message = EnvironmentFailed.__name__, f"damaged data: {error}"
     elif isinstance(error, MemoryError):
@@ -184,8 +190,12 @@ def _describe(attempt: Attempt, setup: StepSetup, order: Order, error: BaseExcep
         kind=kind,
         message=message,
         position=where,
-        traceback=_quietly(lambda: _format(error, users)) if kind == "UserCode" else "",
+        traceback=_quietly(lambda: _format(error, users)) if kind in _USERS_FAULT else "",
     )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:MAX_MESSAGE_CHARS]
 
 
 def _quietly(function: Any) -> str:
@@ -198,19 +208,27 @@ def _quietly(function: Any) -> str:
 
 def _users_frames(trace: TracebackType | None) -> TracebackType | None:
     """Return the part of a traceback that begins in user code, None if it never gets there."""
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        ours = file.startswith(_OURS + os.sep) and not file.startswith(os.path.join(_OURS, "examples"))
-        if not ours and not file.startswith("<frozen"):
-            return trace
+    while trace is not None and not _is_users(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
-    return None
+    return trace
+
+
+def _is_users(file: str) -> bool:
+    ours = file.startswith(_OURS + os.sep) and not file.startswith(os.path.join(_OURS, "examples"))
+    return not ours and not file.startswith("<frozen")
 
 
 def _format(error: BaseException, users: TracebackType | None) -> str:
     import traceback
 
-    return "".join(traceback.format_exception(type(error), error, users))
+    # A user's exception may be raised in a function of ours, task.side_file for one.
+    formatted = traceback.TracebackException(type(error), error, users)
+    shown: traceback.TracebackException | None = formatted
+    while shown is not None:
+        shown.stack = traceback.StackSummary.from_list([f for f in shown.stack if _is_users(f.filename)])
+        shown = shown.__cause__ or shown.__context__
+    lines = "".join(formatted.format()).splitlines()
+    return "\n".join(line[:MAX_LINE_CHARS] for line in lines) + "\n"
 
 
 def _end_with_parent(lifeline_fd: int) -> None:

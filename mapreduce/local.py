@@ -27,7 +27,6 @@ from typing import Any
 from mapreduce.errors import (
     EnvironmentFailed,
     InputError,
-    JobDefinitionError,
     JobError,
     TaskFailed,
     TooManyBadRecords,
@@ -666,8 +665,8 @@ def _final_error(stage: _Stage, error: TaskError, max_attempts: int) -> JobError
         return TaskFailed(f"{where}{tried}{at}: {error.message}", details)
     if error.kind == InputError.__name__:
         return InputError(error.message)  # it names file and place itself
-    known = from_record({"type": error.kind, "message": f"{where}{at}: {error.message}", "details": ""})
-    return known if not isinstance(known, JobDefinitionError) else JobDefinitionError(str(known))
+    message = f"{where}{at}: {error.message}"
+    return from_record({"type": error.kind, "message": message, "details": error.traceback})
 
 
 def _remove(path: str) -> None:

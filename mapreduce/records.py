@@ -79,8 +79,8 @@ def normal_key(key: Any) -> Any:
     elif isinstance(key, (bytearray, memoryview)):
         hint = "; use bytes(…)"
     raise BadKey(
-        f"a {kind.__name__} cannot be a key{hint}: keys are None, bool, int, float, str, bytes "
-        "or tuples of these"
+        f"the {kind.__name__} {short_repr(key)} cannot be a key{hint}: "
+        "keys are None, bool, int, float, str, bytes or tuples of these"
     )
 
 
@@ -165,8 +165,9 @@ def _mark(value: Any) -> Any:
     if kind.__module__ == "numpy" and hasattr(value, "tolist"):
         return value.tolist()
     hint = "; yield sorted(…) instead" if isinstance(value, (set, frozenset)) else ""
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     raise BadValue(
-        f"a {kind.__module__}.{kind.__qualname__} cannot be sent{hint}: values are what msgpack carries "
+        f"a {name} cannot be sent{hint}: values are what msgpack carries "
         "(None, bool, int, float, str, bytes, list, dict) and tuples"
     )
 

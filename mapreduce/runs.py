@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain, islice
-from typing import Any, BinaryIO, Final
+from itertools import accumulate, chain, islice, repeat
+from typing import Any, BinaryIO, Final, NoReturn
 
 from xxhash import xxh3_128_digest
 
 from mapreduce.errors import BadValue
-from mapreduce.records import PLAIN, TUPLES, Pair, pack_column, unpack_column
+from mapreduce.records import PLAIN, TUPLES, Pair, pack_column, short_repr, unpack_column
 
 MAGIC: Final = b"RRUN"
 VERSION: Final = 1
@@ -137,7 +137,10 @@ class RunWriter:
     def _write_block(self, keys: list[Any], counts: list[int] | None, values: list[Any]) -> None:
         key_form, key_bytes = pack_column(keys)
         count_bytes = b"" if counts is None else pack_column(counts)[1]
-        value_form, value_bytes = pack_column(values)
+        try:
+            value_form, value_bytes = pack_column(values)
+        except BadValue:
+            _refuse_value(keys, counts, values)
         size = len(key_bytes) + len(count_bytes) + len(value_bytes)
         if size > 4 * BLOCK_BYTES and len(values) > 1:
             # Values grew: halve the block until it is of a good size.
@@ -183,6 +186,17 @@ class RunWriter:
         head_counts = counts[:left] + ([cut] if cut else [])
         self._write_block(head_keys, head_counts, values[:middle])
         self._write_block(keys[left:], [counts[left] - cut, *counts[left + 1 :]], values[middle:])
+
+
+def _refuse_value(keys: list[Any], counts: list[int] | None, values: list[Any]) -> NoReturn:
+    """Name the key of the first value that cannot be sent."""
+    owners = keys if counts is None else chain.from_iterable(map(repeat, keys, counts))
+    for key, value in zip(owners, values, strict=True):
+        try:
+            pack_column([value])
+        except BadValue as error:
+            raise BadValue(f"under key {short_repr(key)}: {error}") from None
+    raise AssertionError("a column is refused for one of its values")
 
 
 def read_blocks(file: BinaryIO, offset: int, length: int, *, whole: bool = True) -> Iterator[Block]:

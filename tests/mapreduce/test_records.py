@@ -95,7 +95,7 @@ def test_a_pile_keeps_every_pair_as_it_came(some: list[Any]) -> None:
     found, numbers, _ = pile.take_rows()
     assert list(map(exactly, found)) == list(map(exactly, some))
     assert numbers == list(range(len(some)))
-    assert pile.take() == ([], [])
+    assert pile.take_rows()[:2] == ([], [])
 
 
 def test_what_an_iterator_raises_goes_through_and_keeps_the_pairs_before_it() -> None:
@@ -158,7 +158,7 @@ def test_subclasses_and_numpy_scalars_stand_for_plain_keys(given_key: Any, plain
         assert taken(groups) == {exactly(plain): [1, 2, 3]}
     pile = Pile()
     pile.add_pairs(iter([(given_key, 1)]))
-    assert exactly(pile.take()[0][0]) == exactly(plain)
+    assert exactly(pile.take_rows()[0][0]) == exactly(plain)
 
 
 @pytest.mark.parametrize(
@@ -167,17 +167,17 @@ def test_subclasses_and_numpy_scalars_stand_for_plain_keys(given_key: Any, plain
         (math.nan, "NaN cannot be a key"),
         (("a", math.nan), "NaN cannot be a key"),
         (np.float64("nan"), "NaN cannot be a key"),
-        ([1], "a list cannot be a key; use a tuple"),
-        (("a", [1]), "a list cannot be a key; use a tuple"),
-        (memoryview(bytearray(b"x")), "a memoryview cannot be a key"),
-        (bytearray(b"x"), r"a bytearray cannot be a key; use bytes\(…\)"),
-        (memoryview(b"x"), r"a memoryview cannot be a key; use bytes\(…\)"),
-        ({}, "a dict cannot be a key"),
-        ({1}, "a set cannot be a key"),
-        (frozenset(), "a frozenset cannot be a key"),
-        (1j, "a complex cannot be a key"),
-        (object(), "a object cannot be a key"),
-        (np.array([1]), "a ndarray cannot be a key"),
+        ([1], "list .* cannot be a key; use a tuple"),
+        (("a", [1]), "list .* cannot be a key; use a tuple"),
+        (memoryview(bytearray(b"x")), "memoryview .* cannot be a key"),
+        (bytearray(b"x"), r"bytearray .* cannot be a key; use bytes\(…\)"),
+        (memoryview(b"x"), r"memoryview .* cannot be a key; use bytes\(…\)"),
+        ({}, "the dict {} cannot be a key"),
+        ({1}, "the set .1. cannot be a key"),
+        (frozenset(), r"frozenset\(\) cannot be a key"),
+        (1j, "complex 1j cannot be a key"),
+        (object(), "object .* cannot be a key"),
+        (np.array([1]), "ndarray .* cannot be a key"),
     ],
 )
 @pytest.mark.parametrize("before", [[], [("a", 1)], [(1, 1)]], ids=["first", "after text", "after a number"])
