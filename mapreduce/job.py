@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mapreduce.local import Result
 
 Pair = tuple[Any, Any]
-Mapper = Callable[..., Iterable[Pair] | None]
+# A batch mapper may return a dict and mean its items.
+Mapper = Callable[..., Iterable[Pair] | Mapping[Any, Any] | None]
 Reducer = Callable[[Any, Iterable[Any]], Iterable[Pair] | None]
 Partitioner = Callable[[Any, int], int]
 Hook = Callable[[], Any]

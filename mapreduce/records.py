@@ -25,6 +25,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from math import copysign
+from operator import is_
 from typing import Any, NamedTuple, NoReturn
 
 import msgpack
@@ -51,6 +52,8 @@ MAX_VALUE_BYTES = 1 << 30
 
 # How a column's arrays come back, and whether its strings hold lone surrogates.
 PLAIN, TUPLES, MARKED, SURROGATES = 0, 1, 2, 4
+# All values are equal strings or one and the same object: how many there are, and one of them.
+CONSTANT = 8
 
 
 def normal_key(key: Any) -> Any:
@@ -195,6 +198,9 @@ def pack_column(values: list[Any]) -> tuple[int, bytes]:
     Raises:
         BadValue: a value is of a type that cannot be sent, or nested too deeply.
     """
+    if _is_constant(values):
+        form, packed = pack_column(values[:1])
+        return form | CONSTANT, msgpack.packb(len(values)) + packed
     form = PLAIN
     kinds = set(map(type, values))
     if not kinds <= _PLAIN:
@@ -210,6 +216,16 @@ def pack_column(values: list[Any]) -> tuple[int, bytes]:
         return MARKED, _pack_marked(values)
     except (TypeError, ValueError, RecursionError) as error:
         _refuse_value(values, error)
+
+
+def _is_constant(values: list[Any]) -> bool:
+    """True for a column of several values that are one object, or equal strings or bytes."""
+    if len(values) < 2:
+        return False
+    first = values[0]
+    if type(first) is str or type(first) is bytes:
+        return type(values[-1]) is type(first) and values[-1] == first and values.count(first) == len(values)
+    return values[-1] is first and all(map(is_, values, repeat(first)))
 
 
 def _pack_plain(form: int, values: list[Any]) -> tuple[int, bytes]:
@@ -237,6 +253,11 @@ def unpack_column(form: int, data: bytes | memoryview) -> list[Any]:
     if form == PLAIN:
         column: list[Any] = msgpack.unpackb(data, strict_map_key=False)
         return column
+    if form & CONSTANT:
+        unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+        unpacker.feed(data)
+        count = unpacker.unpack()
+        return unpack_column(form & ~CONSTANT, memoryview(data)[unpacker.tell() :]) * int(count)
     if form & MARKED:
         marked: list[Any] = _unpack_marked(data)
         return marked
@@ -538,6 +559,14 @@ def _is_hashable(key: Any) -> bool:
     return True
 
 
+def _name_what_is_no_pair(held: Iterable[Any]) -> None:
+    try:
+        for _key, _value in held:
+            pass
+    except (TypeError, ValueError) as error:
+        raise JobDefinitionError(f"user code must yield pairs, (key, value): {error}") from None
+
+
 class Pile:
     """Pairs as they came, ungrouped: for steps that only sort, where hashing keys would be wasted."""
 
@@ -551,14 +580,17 @@ class Pile:
     def add_pairs(self, pairs: Iterator[Pair]) -> None:
         """Add all pairs of an iterator; raises as `Groups.add_pairs` does."""
         held = list(pairs)
+        if not held:
+            return
         try:
-            keys = [key for key, _ in held]
-        except (TypeError, ValueError) as error:
-            raise JobDefinitionError(f"user code must yield pairs, (key, value): {error}") from None
+            keys, values = map(list, zip(*held, strict=True))
+        except (TypeError, ValueError):
+            _name_what_is_no_pair(held)
+            raise
         if not set(map(type, keys)) <= _PLAIN - {float}:
             keys = list(map(normal_key, keys))
         self._keys += keys
-        self._values += [value for _, value in held]
+        self._values += values
 
     def add_items(self, keys: list[Any], values: list[Any]) -> None:
         """Add the items of one dict."""
@@ -580,6 +612,9 @@ def in_key_order(keys: list[Any], rows: list[Any], *, distinct: bool) -> tuple[l
         distinct: no key stands twice, which is faster to sort.
     """
     if _sorts_by_itself(keys):
+        if rows and all(map(is_, rows, repeat(rows[0]))):
+            keys.sort()
+            return keys, rows
         if distinct:
             by_key = dict(zip(keys, rows, strict=True))
             keys.sort()

@@ -23,10 +23,11 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, islice, repeat
 from typing import Any, BinaryIO, Final, NoReturn
 
+import msgpack
 from xxhash import xxh3_128_digest
 
 from mapreduce.errors import BadValue
-from mapreduce.records import PLAIN, TUPLES, Pair, pack_column, short_repr, unpack_column
+from mapreduce.records import TUPLES, Pair, pack_column, short_repr, unpack_column
 
 MAGIC: Final = b"RRUN"
 VERSION: Final = 1
@@ -136,7 +137,7 @@ class RunWriter:
 
     def _write_block(self, keys: list[Any], counts: list[int] | None, values: list[Any]) -> None:
         key_form, key_bytes = pack_column(keys)
-        count_bytes = b"" if counts is None else pack_column(counts)[1]
+        count_bytes = b"" if counts is None else msgpack.packb(counts)
         try:
             value_form, value_bytes = pack_column(values)
         except BadValue:
@@ -276,7 +277,7 @@ def _decode(payload: bytes) -> Block:
     # Keys are never lists, so arrays among them come back as tuples.
     keys = unpack_column(key_form | TUPLES, view[start : start + key_bytes])
     start += key_bytes
-    counts = unpack_column(PLAIN, view[start : start + count_bytes]) if count_bytes else None
+    counts = msgpack.unpackb(view[start : start + count_bytes]) if count_bytes else None
     start += count_bytes
     return keys, counts, unpack_column(value_form, view[start : start + value_bytes])
 

@@ -47,7 +47,7 @@ from mapreduce.runs import BLOCK_BYTES, RunWriter, columns_of, read_blocks
 
 # Estimated bytes of pairs in one combiner round.  A constant: see above.
 ROUND_BYTES = 96 << 20
-CHUNK_PAIRS = 65_536
+CHUNK_PAIRS = 16_384
 SMALL_BYTES = 4 << 20
 # What Python needs to keep a new key with its list, beside the key's own bytes; and a value's object.
 KEY_OVERHEAD_BYTES = 200
@@ -206,6 +206,7 @@ class MapOutput:
         self._chunks = 0
         self._fresh_bytes = 0
         self._value_bytes = 0
+        self._last_size = 1 << 62
         self._key_bytes = KEY_OVERHEAD_BYTES
         self._spills: list[list[RunRange | None]] = []
         self.spilled_bytes = 0
@@ -263,6 +264,9 @@ class MapOutput:
             size = 0  # shared objects
         else:
             size = VALUE_OVERHEAD_BYTES + encoded_size(value)
+        # A pair may be far larger than its like: of two pairs the smaller speaks for the chunk.  Too low an
+        # estimate is mended by a look at the memory really used; too high a one would make the task spill.
+        size, self._last_size = min(size, self._last_size), size
         self._value_bytes += count * (8 + size)
         self._key_bytes = max(self._key_bytes, KEY_OVERHEAD_BYTES + encoded_size(key))
         self._fresh_bytes = len(self._fresh) * self._key_bytes + self._value_bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import chain, repeat
+from itertools import chain
 
 from mapreduce import FixedLength, Job, TotalOrder, batch, identity, task
 
@@ -38,9 +38,8 @@ wordcount_batch = Job(mapper=counted_words, combiner=add, reducer=add, name="wor
 
 
 @batch
-def words_and_document(lines: list[str]) -> Iterable[tuple[str, str]]:
-    words = set(chain.from_iterable(map(str.split, lines)))
-    return zip(words, repeat(task.input_path), strict=False)
+def words_and_document(lines: list[str]) -> dict[str, str]:
+    return dict.fromkeys(chain.from_iterable(map(str.split, lines)), task.input_path)
 
 
 def all_sorted(word: str, documents: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
