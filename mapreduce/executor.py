@@ -37,6 +37,7 @@ from mapreduce.orders import (
     StepSetup,
     TaskDone,
     TaskError,
+    TaskProgress,
     crash_path,
     unpack_report,
 )
@@ -343,14 +344,18 @@ class Executor:
         start = 0
         while len(inbox) - start >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(inbox, start)
-            if size > MAX_MESSAGE_BYTES:
-                child.killed_for = "it sent a malformed report"
-                child.process.kill()
-                break
             stop = start + _LENGTH.size + size
-            if len(inbox) < stop:
+            if len(inbox) < stop and size <= MAX_MESSAGE_BYTES:
                 break
-            report = unpack_report(bytes(inbox[start + _LENGTH.size : stop]))
+            report = _unpacked(inbox[start + _LENGTH.size : stop])
+            running = child.orders[0] if child.orders else None
+            if report is None or not _answers(report, running):
+                if isinstance(report, TaskProgress):
+                    start = stop  # a thread of user code tells it late
+                    continue
+                self.kill(child, "it sent a report that answers none of its orders; did user code fork?")
+                start = len(inbox)
+                break
             start = stop
             if isinstance(report, (TaskDone, TaskError)):
                 # The rest of what the task printed is in the pipe by now.
@@ -415,6 +420,8 @@ class Executor:
             self.kill(child, f"it ran longer than {limit_s:g} s")
         if child.process.poll() is None:
             return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.process.pid, signal.SIGKILL)  # what it started must write no more
         yield from self._read_output(child)
         yield from self._last_line(child)
         if child.channel in self._selector.get_map():
@@ -476,6 +483,18 @@ class Executor:
             if limits
             else timeout_s
         )
+
+
+def _unpacked(data: bytearray) -> Report | None:
+    """Decode a report; None if it is none, for user code may have written to our socket."""
+    try:
+        return unpack_report(bytes(data))
+    except Exception:
+        return None
+
+
+def _answers(report: Report, order: AnyOrder | None) -> bool:
+    return order is not None and (report.task, report.attempt) == (order.task, order.attempt)
 
 
 def _reap(process: subprocess.Popen[bytes]) -> tuple[float, int] | None:
