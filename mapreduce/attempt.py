@@ -55,7 +55,6 @@ BATCH_BYTES = 256 << 10
 LARGE_BATCH_BYTES = 8 << 20
 PROGRESS_INTERVAL_S = 0.2
 CHUNK_PAIRS = 4096
-MAX_SPILL_BYTES = 512 << 20
 
 _DictItems: Any = type({}.items())
 _PLAIN_KEYS = frozenset({str, bytes, int, bool, type(None)})
@@ -204,7 +203,8 @@ class Attempt:
             value_order=_value_order(self._step),
             files=self._files,
             label=f"{self._setup.step}/{self._name}",
-            spill_bytes=min(MAX_SPILL_BYTES, self._setup.memory_bytes // 4),
+            # Where the system tells what is really used, the estimate only has to be roughly right.
+            spill_bytes=self._setup.memory_bytes // (2 if resident_bytes() else 4),
             memory_is_short=lambda: resident_bytes() > self._setup.memory_bytes * 6 // 10,
         )
         for pairs in self._streams(order.split):

@@ -102,10 +102,20 @@ def test_blocks_hold_about_a_mebibyte() -> None:
 
 def test_values_that_suddenly_grow_do_not_make_huge_blocks() -> None:
     small: Groups = [(number, [0]) for number in range(20_000)]
-    grown: Groups = [(-1, ["x" * 50_000] * 300), *((number, ["y" * 30_000]) for number in range(300))]
+    grown: Groups = [
+        (-1, [f"{number:050000}" for number in range(300)]),
+        *((number, [f"{number:030000}"]) for number in range(300)),
+    ]
     data = written([*small, *grown])
     assert read(data) == pairs_of([*small, *grown])
     assert all(sum(map(len, map(str, some))) <= 5 * BLOCK_BYTES for _, _, some in blocks_of(data))
+
+
+def test_equal_values_lie_there_once() -> None:
+    same: Groups = [(number, ["the same long value" * 50]) for number in range(5_000)]
+    data = written(same)
+    assert read(data) == pairs_of(same)
+    assert len(data) < 5_000 * 20
 
 
 def test_one_value_larger_than_a_block_has_a_block_of_its_own() -> None:
