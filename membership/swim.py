@@ -533,8 +533,8 @@ class Swim:
         self._hear_all(gossip.rumours, sender, now, out)
         known = self._beliefs.known(sender)
         if self._running and known is not None and known.status is Status.DEAD:
-            # Only itself can put it right. Not by a Gossip: where each holds the other for dead, that would be
-            # answered by another, for ever. An exchange of states tells both sides the truth, and ends.
+            # Only itself can put it right. Not by a Gossip: where each holds the other for dead, that would
+            # be answered by another, for ever. An exchange of states tells both the truth, and ends.
             out.append(Send(known.address, sender, self._sync_request()))
 
     def _hear_all(self, rumours: tuple[Rumour, ...], sender: NodeId, now: float, out: list[Effect]) -> None:
@@ -573,7 +573,7 @@ class Swim:
         session = me.session
         if record.session > session:
             if self._admitted and record.status.in_ring and supersedes(record, me):
-                self._stop(record, out)
+                self._question_rival(record, now, out)
                 return
             # A former holder of our id, dead or not yet examined by the door: continue its line.
             session = record.session + 1
@@ -701,8 +701,31 @@ class Swim:
         if self._door.put(challenge):
             out.append(self._ping(holder, challenge.number))
 
+    def _question_rival(self, rival: Member, now: float, out: list[Effect]) -> None:
+        """It is said that a younger process holds our id: ask it, at its address (see `door`)."""
+        if self._me.id in self._door:
+            return
+        question = Challenge(self._me, rival, self._next_number(), 1, now + self._config.probe_timeout_s)
+        if self._door.put(question):
+            out.append(Send(rival.address, rival.id, self._sync_request()))
+
+    def _question_further(self, question: Challenge, now: float, out: list[Effect]) -> None:
+        rival = question.holder
+        if question.pings < self._config.challenge_pings:
+            due_s = now + self._config.probe_timeout_s
+            self._door.put(replace(question, pings=question.pings + 1, due_s=due_s))
+            out.append(Send(rival.address, rival.id, self._sync_request()))
+            return
+        me, session = self._me, max(self._me.session, rival.session + 1)
+        me = replace(me, incarnation=max(me.incarnation, rival.incarnation) + 1, session=session)
+        self._become(me)
+        out.append(Persist(me.incarnation, me.session))
+
     def _challenge_further(self, challenge: Challenge, now: float, out: list[Effect]) -> None:
         claimant, holder = challenge.claimant, challenge.holder
+        if claimant.id == self._me.id:
+            self._question_further(challenge, now, out)
+            return
         if challenge.pings < self._config.challenge_pings:
             due_s = now + self._config.probe_timeout_s
             self._door.put(replace(challenge, pings=challenge.pings + 1, due_s=due_s))
