@@ -109,7 +109,7 @@ class Election:
         self.leader: NodeId | None = None
         self.fence: Fence | None = None  # of that leader
         self._me = me
-        self._place = place
+        self.place = place
         self._members = tuple(members)
         self._config = config
         self._heard_at = -inf if nobody_led else now
@@ -138,8 +138,8 @@ class Election:
 
     def group_is(self, place: Place, members: Sequence[AcceptorId]) -> None:
         """A later group keeps the key; its leader is still the one we hear."""
-        if place > self._place:
-            self._place, self._members = place, tuple(members)
+        if place > self.place:
+            self.place, self._members = place, tuple(members)
 
     def elected(self, fence: Fence, now: float) -> list[ElectionEffect]:
         """Our proposer leads, with this fence."""

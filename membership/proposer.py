@@ -210,18 +210,22 @@ class Proposer:
     def found(self, record: Record, now: float) -> list[RegisterEffect]:
         """Bring the register to life: give `record` to a majority of its members, then report `Founded`.
 
-        Only the founder of a key may do this, with one record for each generation; it may repeat it.
+        Only the founder of a key may do this, with one record for each generation; it may repeat it, from
+        anywhere. If the register is found to exist already, `Founded` tells the group that keeps it.
 
         Raises:
-            InvalidGroup: the record is no first record of the group that this proposer was made for.
+            InvalidGroup: the record is sealed, or not of epoch 0.
         """
-        if record.epoch or record.sealed or record.members != self.group.members:
-            raise InvalidGroup(f"a register begins with an open record of epoch 0 of its group, not {record}")
+        if record.epoch or record.sealed:
+            raise InvalidGroup(f"a register begins with an open record of epoch 0, not with {record}")
+        if self.group.place > record.place:
+            return [Report(Founded(group=self.group))]
+        out = self._depose(None) if self._wants_lead else []
         self._move_to(Group(key=self.group.key, place=record.place, members=record.members))
         self._is_founder = True
         self._birth = record
         self._go(Step.FOUND)
-        return self._begin_round(now)
+        return out + self._begin_round(now)
 
     def propose(self, change: Change, now: float) -> tuple[int, list[RegisterEffect]]:
         """Change the register, or read it (by a change that returns the payload as it is).
@@ -545,10 +549,9 @@ class Proposer:
         out: list[RegisterEffect] = []
         if self._is_founder:
             self._is_founder = False
-            out.append(Report(GroupChanged(group=message)))
+            out.append(Report(Founded(group=message)))
         if self.leads:
-            out.append(Report(Outbid(key=self.group.key, by=None)))
-            out += self._give_up()
+            out += self._depose(None)
         self._move_to(message)
         return out + self._go_on(now)
 
@@ -578,15 +581,15 @@ class Proposer:
     def _be_outbid(self, now: float) -> list[RegisterEffect]:
         self._outbids += 1
         if self.leads or self._outbids > self._config.outbids_max:
-            told: list[RegisterEffect] = []
-            if self._wants_lead:
-                told.append(Report(Outbid(key=self.group.key, by=self._highest)))
-            return told + self._give_up()
+            return self._depose(self._highest) if self._wants_lead else self._give_up()
         self._take_back()
         self._go(Step.OUTBID)
         longest_s = min(self._config.rest_s * 2.0 ** (self._outbids - 1), self._config.rest_max_s)
         self._rest_until = now + longest_s * self._rng.random()
         return []
+
+    def _depose(self, by: Ballot | None) -> list[RegisterEffect]:
+        return [Report(Outbid(key=self.group.key, by=by)), *self._give_up()]
 
     def _give_up(self) -> list[RegisterEffect]:
         """Lead no more, and abandon every change."""

@@ -60,7 +60,7 @@ class Save:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Founded:
-    """A majority holds the founder's record: the register exists, and `group` is its handle."""
+    """The register exists, and `group` is its handle: a majority holds the founder's record, or a later one."""
 
     group: Group
 

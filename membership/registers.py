@@ -124,10 +124,9 @@ class Registers:
 
     def found(self, key: str, record: Record, now: float) -> list[RegisterEffect]:
         """Bring a register to life; see `Proposer.found`."""
-        group = Group(key=key, place=record.place, members=record.members)
         proposer = self.proposers.get(key)
-        if proposer is None or proposer.group.members != record.members:
-            proposer = self._open(group)
+        if proposer is None:
+            proposer = self._open(Group(key=key, place=record.place, members=record.members))
         return self._complete(key, proposer.found(record, now), now)
 
     def propose(self, key: str, change: Change, now: float) -> tuple[int, list[RegisterEffect]]:
@@ -302,7 +301,7 @@ class Registers:
             return []
         group = self.group(key)
         assert group is not None
-        if election is not None:
+        if election is not None and election.place.generation == group.place.generation:
             election.group_is(group.place, group.members)
             return []
         election = self.elections[key] = Election(

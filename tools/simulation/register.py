@@ -36,7 +36,7 @@ from tools.simulation.chance import child_random
 from tools.simulation.faults import Nemesis, SwarmConfig, draw_swarm_config
 from tools.simulation.kinds import Fault
 from tools.simulation.network import Network
-from tools.simulation.node import Node
+from tools.simulation.node import Node, NodeState
 from tools.simulation.register_history import CLOSING, LogHistory, NotLinearizable
 from tools.simulation.register_host import RegisterProcess, disk_of, is_led, log_of, payload_of
 from tools.simulation.trace import Trace
@@ -78,6 +78,7 @@ class Register:
     key: str
     handle: Group | None = None  # the founder's
     latest: Group | None = None  # as gossip has it
+    generation: int = -1  # the founder's last
     founding: Record | None = None
     begun: set[str] = field(default_factory=set)
     histories: dict[int, LogHistory] = field(default_factory=dict)
@@ -133,6 +134,7 @@ class RegisterScenario:
             codec=ObjectCodec(),
         )
         self.bypass = draw.choice([0.0, 0.0, 0.1])  # how often a client passes the leader over
+        self.storm_s = draw.choice([0.0, 0.0, 0.1, 0.5])  # between restarts that are over in no time
         self.sick = draw.choice([0.0, 0.2])  # how often a node is ill
         kinds = [draw.choice(["job", "lock"]) for _ in range(self.keys)]
         self.registers = [Register(f"{kind}{number}") for number, kind in enumerate(kinds)]
@@ -141,6 +143,7 @@ class RegisterScenario:
         self._draw = child_random(seed, "clients")
         self._surgery = child_random(seed, "surgeon")
         self._views = child_random(seed, "views")
+        self._storms = child_random(seed, "storms")
         self._pending: dict[tuple[str, int, str, int], Operation] = {}
         self._tokens = 0
         self._healed_at: float | None = None
@@ -173,13 +176,33 @@ class RegisterScenario:
         for index in range(self.count):
             world.boot(world.add_node(f"n{index}", f"10.0.0.{index}:7000", program))
         for register in self.registers:
-            self._found(register, generation=0)
+            self._found(register)
         for client in range(self.clients):
             self._client_later(f"c{client}")
         self._later(self._surgery, self.surgery_s, self._operate)
         self._later(self._views, 0.3, self._observe)
+        if self.storm_s and Fault.CRASH in self.config.enabled:
+            self._later(self._storms, self.storm_s, self._storm)
         self._later(self._draw, 1.0, self._gossip)
         return Nemesis(world, self.config, max_down=self.max_down)
+
+    def _storm(self) -> None:
+        """Restart a node so fast that messages to its former life still reach it."""
+        if self._healed_at is not None:
+            return
+        running = [node for node in self.world.nodes if node.running]
+        if running:
+            node = self._storms.choice(running)
+            wipe = Fault.WIPE in self.config.enabled and self._storms.random() < 0.05
+            self.world.network.fired[Fault.WIPE if wipe else Fault.CRASH] += 1
+            self.world.crash(node, wipe=wipe)
+
+            def boot() -> None:
+                if node.state is NodeState.DOWN and not node.gone:
+                    self.world.boot(node)
+
+            self._later(self._storms, 0.01, boot)
+        self._later(self._storms, self.storm_s, self._storm)
 
     def _client_later(self, name: str) -> None:
         self._later(self._draw, self.think_s, lambda: self._client(name))
@@ -189,28 +212,27 @@ class RegisterScenario:
 
     # ------------------------------------------------------------------ founder, gossip
 
-    def _found(self, register: Register, generation: int) -> None:
-        """Write the first record of a generation; again and again until that has succeeded."""
-        record = register.founding
-        if record is None or record.generation != generation:
-            living = self._living()
-            if not living:
-                self._later(self._draw, 0.5, lambda: self._found(register, generation))
-                return
-            size = min(self.size, len(living) - 1 + len(living) % 2)
-            members = tuple(self._draw.sample(living, size))
-            record = register.founding = Record(generation=generation, epoch=0, members=members)
+    def _found(self, register: Register) -> None:
+        """Begin the next generation of a register."""
+        living = self._living()
+        if not living:
+            self._later(self._draw, 0.5, lambda: self._found(register))
+            return
+        register.generation += 1
+        size = min(self.size, len(living) - 1 + len(living) % 2)
+        members = tuple(self._draw.sample(living, size))
+        register.founding = Record(generation=register.generation, epoch=0, members=members)
+        self._write_first(register, register.founding)
+
+    def _write_first(self, register: Register, record: Record) -> None:
+        """Write the first record of a generation; again and again, from anywhere, until that has succeeded."""
+        if register.founding is not record:
+            return
         node = self._some_node()
         if node is not None:
-            process = _process(node)
             now = node.clock.read(self.world.now)
-            self.world.inject(node, process.registers.found(register.key, record, now))
-
-        def again() -> None:
-            if register.founding is record:
-                self._found(register, generation)
-
-        self.world.at(self.world.now + 1.0, again)
+            self.world.inject(node, _process(node).registers.found(register.key, record, now))
+        self.world.at(self.world.now + 1.0, lambda: self._write_first(register, record))
 
     def _gossip(self) -> None:
         for register in self.registers:
@@ -395,8 +417,9 @@ class RegisterScenario:
         register = self._register(event.key)
         register.lost = event
         if self._healed_at is None:
-            if self._draw.random() < self.impatience and event.group.place.generation < 3:
-                self._found(register, generation=event.group.place.generation + 1)
+            hasty = self._draw.random() < self.impatience and register.generation < 3
+            if hasty and event.group.place.generation == register.generation:
+                self._found(register)
             return
         if self.world.now < self._healed_at + SETTLED_AFTER_S:
             return
@@ -443,9 +466,13 @@ class RegisterScenario:
         """Why a register is not whole yet: members that are gone, or no leader that all members agree on."""
         group = register.latest
         living = self._living()
-        if group is None or next_group(group.members, living, self.size) is not None:
+        if group is None:
+            return f"{register.key} was never founded"
+        if register.history(group.place.generation).closed:
+            return None  # there is nothing more to lead, and nobody to replace members
+        if next_group(group.members, living, self.size) is not None:
             return f"{register.key} is kept by {group}"
-        if not is_led(register.key) or (register.history(group.place.generation).closed):
+        if not is_led(register.key):
             return None
         leaders = {
             _process(node).registers.leader(register.key)
@@ -457,18 +484,12 @@ class RegisterScenario:
     def _perhaps_give_up(self, register: Register) -> None:
         """The founder starts another generation if it has been told that a majority is lost, and it is."""
         lost = register.lost
-        if lost is None:
-            return
-        founding = register.founding
-        if founding is not None and lost.group.place.generation < founding.generation:
-            return
-        handle = register.handle
-        if handle is not None and lost.group.place.generation < handle.place.generation:
+        if lost is None or lost.group.place.generation != register.generation:
             return
         living = self._living()
         gone = [acceptor for acceptor in lost.missing if acceptor not in living]
         if len(lost.group.members) - len(gone) < majority(lost.group.members):
-            self._found(register, generation=lost.group.place.generation + 1)
+            self._found(register)
 
     # ------------------------------------------------------------------ helpers
 
