@@ -1,8 +1,9 @@
-"""The simulator's command: ``python -m tools.simulate membership`` and ``python -m tools.simulate gossip``.
+"""The simulator's command: ``python -m tools.simulate membership``, ``register`` and ``gossip``.
 
-``membership`` runs seeds of the deterministic world, each with its own faults, and says what really
-happened. Exit code 0: every promise was kept; 1: a seed broke one (the command that replays it is
-printed), or a fault that was turned on in some of 100 or more seeds never happened; 2: bad usage.
+``membership`` and ``register`` run seeds of the deterministic world, each with its own faults, and say what
+really happened. Exit code 0: every promise was kept; 1: a seed broke one (the command that replays it is
+printed), or a fault that was turned on in some of 100 or more seeds never happened; 2: bad usage; 130:
+interrupted.
 
 ``gossip`` measures dissemination and detection in large clusters and holds the numbers against the
 papers' claims.
@@ -14,11 +15,11 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tools.simulation.kinds import Fault
-from tools.simulation.scenario import Outcome, never_fired, run_scenario
+from tools.simulation.scenario import Outcome, Scenario, never_fired, run_scenario
 from tools.simulation.trace import Trace
 
 __all__ = ["main"]
@@ -27,6 +28,7 @@ ENOUGH_SEEDS = (
     100  # from so many on, a fault that was turned on and never happened is the simulator's failure
 )
 MAX_REPORTED = 10
+INTERRUPTED = 130
 MAX_NODES = 100_000
 ROUGH_CONDITIONS = ((0.01, 0.0), (0.05, 0.0), (0.0, 0.05))  # (share of messages lost, share of nodes sick)
 
@@ -38,30 +40,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _gossip(parsed)
     if parsed.replay is not None:
         return _replay(parsed)
-    return _membership(parsed)
+    return _seeds(parsed)
 
 
-def _membership(parsed: argparse.Namespace) -> int:
+def _maker(parsed: argparse.Namespace) -> Callable[[int, Trace], Scenario]:
+    """What makes a seed of the world that was asked for."""
+    if parsed.world == "register":
+        from tools.simulation.register import register_maker
+
+        return register_maker()
     from tools.simulation.membership import membership_maker
 
-    make = membership_maker(nodes=parsed.nodes, codec=parsed.codec)
+    return membership_maker(nodes=parsed.nodes, codec=parsed.codec)
+
+
+def _seeds(parsed: argparse.Namespace) -> int:
+    make = _maker(parsed)
     outcomes: list[Outcome] = []
+    failed = 0
     begin = last_said = time.perf_counter()
-    for seed in parsed.seeds:
-        outcomes.append(run_scenario(make, seed))
-        if time.perf_counter() - last_said >= 5.0:
-            last_said = time.perf_counter()
-            print(f"{len(outcomes)} of {len(parsed.seeds)} seeds", file=sys.stderr)
-    elapsed_s = time.perf_counter() - begin
-    failed = [outcome for outcome in outcomes if outcome.violation]
-    for outcome in failed[:MAX_REPORTED]:
-        print(f"seed {outcome.seed} ({outcome.title}):")
-        print(f"    {outcome.violation}")
-        print(f"    {_again(parsed, outcome.seed)}")
-    if len(failed) > MAX_REPORTED:
-        print(f"… and {len(failed) - MAX_REPORTED} more")
+    try:
+        for seed in parsed.seeds:
+            outcome = run_scenario(make, seed)
+            outcomes.append(outcome)
+            if outcome.violation:
+                failed += 1
+                if failed <= MAX_REPORTED:
+                    print(f"seed {seed} ({outcome.title}):\n    {outcome.violation}")
+                    print(f"    {_again(parsed, seed)}", flush=True)
+            if time.perf_counter() - last_said >= 5.0:
+                last_said = time.perf_counter()
+                print(f"{len(outcomes)} of {len(parsed.seeds)} seeds", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted; what was run so far:", file=sys.stderr)
+    if failed > MAX_REPORTED:
+        print(f"… and {failed - MAX_REPORTED} more")
+    _report(outcomes, time.perf_counter() - begin, failed)
+    if len(outcomes) < len(parsed.seeds):
+        return INTERRUPTED
     idle = never_fired(outcomes) if len(outcomes) >= ENOUGH_SEEDS else []
-    _report(outcomes, elapsed_s, len(failed))
     if idle:
         print(f"faults turned on that never happened: {', '.join(idle)}")
     return 1 if failed or idle else 0
@@ -90,10 +107,8 @@ def _report(outcomes: Sequence[Outcome], elapsed_s: float, failed: int) -> None:
 
 
 def _replay(parsed: argparse.Namespace) -> int:
-    from tools.simulation.membership import membership_maker
-
     trace = Trace(keep_lines=True)
-    outcome = run_scenario(membership_maker(nodes=parsed.nodes, codec=parsed.codec), parsed.replay, trace)
+    outcome = run_scenario(_maker(parsed), parsed.replay, trace)
     print(f"seed {outcome.seed}: {outcome.title}")
     print(*trace.lines, sep="\n")
     print(
@@ -157,9 +172,11 @@ def _gossip(parsed: argparse.Namespace) -> int:
 
 
 def _again(parsed: argparse.Namespace, seed: int) -> str:
-    options = f" --nodes {parsed.nodes}" if parsed.nodes is not None else ""
-    options += "" if parsed.codec else " --no-codec"
-    return f"replay: python -m tools.simulate membership --replay {seed}{options}"
+    options = ""
+    if parsed.world == "membership":
+        options += f" --nodes {parsed.nodes}" if parsed.nodes is not None else ""
+        options += "" if parsed.codec else " --no-codec"
+    return f"replay: python -m tools.simulate {parsed.world} --replay {seed}{options}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,9 +185,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     worlds = parser.add_subparsers(dest="world", required=True)
     membership = worlds.add_parser("membership", help="run seeds of membership under faults")
-    membership.add_argument("--seeds", type=_seed_range, default=range(100), metavar="FROM:TO", help="0:100")
+    register = worlds.add_parser("register", help="run seeds of the Paxos registers under faults")
+    for world in (membership, register):
+        world.add_argument("--seeds", type=_seed_range, default=range(100), metavar="FROM:TO", help="0:100")
+        world.add_argument("--replay", type=int, metavar="SEED", help="run one seed and print its trace")
     membership.add_argument("--nodes", type=_node_count, default=None, help="default: 3 to 9, drawn by seed")
-    membership.add_argument("--replay", type=int, metavar="SEED", help="run one seed and print its trace")
     membership.add_argument(
         "--codec",
         action=argparse.BooleanOptionalAction,

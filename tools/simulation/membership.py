@@ -26,12 +26,11 @@ from tools.simulation.swim_process import SwimProcess, WireCodec
 from tools.simulation.trace import Trace
 from tools.simulation.world import ObjectCodec, Violation, World
 
-__all__ = ["MENU", "MembershipScenario", "healing_limit_s", "membership_maker"]
+__all__ = ["MembershipScenario", "healing_limit_s", "membership_maker"]
 
 WALL_CLOCK_AT_START_MS = 1_700_000_000_000
 PHASE_IN_PERIODS = (25.0, 80.0)  # how long the faults last, in probe periods
 DOUBLES_MAX = 2
-MENU = tuple(fault for fault in Fault if fault is not Fault.DOUBLE)
 MAX_STEPS = 60_000  # ten times what the busiest seed of a thousand needs: beyond it there is a storm
 
 
@@ -68,7 +67,7 @@ class MembershipScenario:
         nodes: int | None = None,
         codec: bool = True,
         machine: type[Swim] = Swim,
-        menu: Iterable[Fault] = MENU,
+        menu: Iterable[Fault] = tuple(Fault),
     ) -> None:
         draw = child_random(seed, "scenario")
         self.count = draw.randint(3, 9) if nodes is None else nodes
@@ -256,7 +255,7 @@ def membership_maker(
     nodes: int | None = None,
     codec: bool = True,
     machine: type[Swim] = Swim,
-    menu: Iterable[Fault] = MENU,
+    menu: Iterable[Fault] = tuple(Fault),
 ) -> Callable[[int, Trace], MembershipScenario]:
     """What ``run_scenario`` needs to make a membership seed with these settings."""
 
