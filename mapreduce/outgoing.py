@@ -1,7 +1,7 @@
 """Pushes of one job from one worker: what waits for which place, what is under way, what is tried again.
 
-A push carries the same partitions of many attempts to one place.  While a worker is busy, small outputs wait a
-few milliseconds for each other, because a transfer costs about as much as it takes to read a small one.
+A push carries the same partitions of many attempts to one place.  While a worker is busy, small outputs wait
+a few milliseconds for each other, because a transfer costs about as much as it takes to read a small one.
 What waits is bounded by the worker, which begins no task while too many outputs are unacknowledged.
 """
 
@@ -36,15 +36,20 @@ class OutPush:
 
 
 class Outgoing:
-    """The pushes of one job."""
+    """The pushes of one job.
 
-    def __init__(self, config: JobsConfig) -> None:
+    Args:
+        config: see there.
+        numbers: of pushes, never used twice by this worker.
+    """
+
+    def __init__(self, config: JobsConfig, numbers: Iterator[int]) -> None:
         self.due_at = inf
         self._config = config
+        self._numbers = numbers
         self._lanes: dict[Lane, list[tuple[int, int]]] = {}
         self._under_way: dict[int, OutPush] = {}
-        self._numbers = 0
-        self._again: list[tuple[float, int, Lane, tuple[tuple[int, int], ...]]] = []
+        self._again: list[tuple[float, int, Lane, list[tuple[int, int]]]] = []
 
     def add(
         self, to: NodeId, partitions: Partitions, task: int, attempt: int, now: float, *, at_once: bool
@@ -57,32 +62,33 @@ class Outgoing:
         else:
             self.due_at = min(self.due_at, now + self._config.push_window_s)
 
-    def flush(self, stage: int, now: float) -> Iterator[OutPush]:
+    def flush(self, stage: int, now: float) -> list[OutPush]:
         """Begin what is due."""
         while self._again and self._again[0][0] <= now:
             _, _, lane, outputs = heapq.heappop(self._again)
             self._lanes.setdefault(lane, []).extend(outputs)
             self.due_at = now
+        begun: list[OutPush] = []
         if now < self.due_at:
-            return
+            return begun
         self.due_at = inf
         lanes, self._lanes = self._lanes, {}
         most = self._config.push_batch
-        for (to, partitions), outputs in lanes.items():
-            for start in range(0, len(outputs), most):
-                some = outputs[start : start + most]
+        for (to, partitions), waiting in lanes.items():
+            for start in range(0, len(waiting), most):
+                some = waiting[start : start + most]
                 group = HeldGroup(
                     stage=stage,
                     partitions=partitions,
                     tasks=tuple([task for task, _ in some]),
                     attempts=tuple([attempt for _, attempt in some]),
                 )
-                yield self.begin(to, group)
+                begun.append(self.begin(to, group))
+        return begun
 
     def begin(self, to: NodeId, group: HeldGroup, copy_order: int = 0) -> OutPush:
         """Number a push and keep it until it is answered."""
-        self._numbers += 1
-        push = OutPush(self._numbers, to, group, copy_order)
+        push = OutPush(next(self._numbers), to, group, copy_order)
         self._under_way[push.number] = push
         return push
 
@@ -92,10 +98,9 @@ class Outgoing:
 
     def again(self, push: OutPush, attempts: list[tuple[int, int]], now: float) -> None:
         """Try (task, attempt) of a failed push again after a while."""
-        self._numbers += 1  # breaks ties between equal times
         lane = (push.to, push.group.partitions)
-        due = now + self._config.push_retry_s
-        heapq.heappush(self._again, (due, self._numbers, lane, tuple(attempts)))
+        # The push's number breaks ties between equal times.
+        heapq.heappush(self._again, (now + self._config.push_retry_s, push.number, lane, attempts))
 
     def drop(self) -> list[int]:
         """Forget the outputs of a stage, but go on with copies; gives the pushes that nobody waits for."""

@@ -1,5 +1,20 @@
 """A peer's hands: claims tasks of every job it hears of, runs them, pushes their outputs, reports.
 
+Theory of operation
+-------------------
+A worker serves any number of leaders, each for one job (`mapreduce.worker_job`).  What is common to all jobs is
+the peer's slots.  Whenever one is free, the next attempt is of the job that has the least of its share, the
+shares being powers of two by priority; a job that has nothing to run leaves its share to the others.  How
+much a job claims follows from its share too, so the queues at busy workers do not hide tasks from idle ones.
+
+A slot is given more than one attempt at a time where tasks are so short that it would wait for the next one
+(`WorkerJob.depth`); a job's attempts count against its share by that measure.
+
+Jobs beyond `jobs_most` wait in order of arrival: they are known, and nothing is claimed for them.
+
+When nobody has led a job for a while the worker asks the job's members what became of it; what nobody knows
+anything of for `forget_s` is forgotten.
+
 Who calls what, and when
 ------------------------
 One `Worker` lives as long as its peer.  The shell calls
@@ -10,20 +25,54 @@ One `Worker` lives as long as its peer.  The shell calls
 * `on_missing` when the store finds that an output is damaged,
 * `tick` at `next_deadline`.
 
-`RunTask` is returned for no more attempts than there are slots, and a few more where tasks are so short that
-a child would wait for its next order; so the shell may hand each on as it comes.
+`RunTask` is returned for no more attempts than there are slots, and a few more where tasks are short; so the
+shell may hand each on as it comes.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import count
+from math import ceil, inf
+from typing import assert_never
 
 from mapreduce.config import JobsConfig
-from mapreduce.effects import TaskOutput, WorkerEffect
-from mapreduce.messages import HeldGroup, ToWorker
+from mapreduce.effects import (
+    Announce,
+    Drop,
+    DropJob,
+    JobEnded,
+    ReadInventory,
+    Send,
+    TaskOutput,
+    WorkerEffect,
+)
+from mapreduce.failures import INPUT_GONE, NOT_BEGUN
+from mapreduce.messages import (
+    AskFate,
+    AskInventory,
+    Beat,
+    CopyOrder,
+    Dissolve,
+    DropOutputs,
+    Grant,
+    HeldGroup,
+    Missing,
+    Offer,
+    Revoke,
+    Settled,
+    ToWorker,
+)
 from mapreduce.record import Failure
 from mapreduce.spec import JobPlan
+from mapreduce.worker_job import WorkerJob
 from membership.view import NodeId, View
+
+__all__ = ["Worker"]
+
+MAX_KNOWN_JOBS = 4_096
+MAX_ENDED_JOBS = 4_096
 
 
 class Worker:
@@ -31,46 +80,161 @@ class Worker:
 
     Args:
         me: this peer.
-        session: of this process; another life of the peer has another.
+        session: of this process; a later life of the peer has a higher one.
         slots: how many tasks run at a time.
         view: membership's.
         config: see there.
     """
 
     def __init__(self, *, me: NodeId, session: int, slots: int, view: View, config: JobsConfig) -> None:
-        raise NotImplementedError
+        self._me = me
+        self._session = session
+        self._slots = slots
+        self._view = view
+        self._config = config
+        self._jobs: dict[str, WorkerJob] = {}
+        self._ended: OrderedDict[str, int] = OrderedDict()
+        self._draining = False
+        self._push_numbers = count(1)
+        self._orphans_at = inf
+        self._asked: dict[str, int] = {}
+
+    # -- messages --------------------------------------------------------------------------------------------
 
     def receive(self, message: ToWorker, sender: NodeId, now: float) -> list[WorkerEffect]:
         """Take a leader's message; those of a deposed leader are dropped."""
-        raise NotImplementedError
+        if message.ballot <= self._ended.get(message.job, -1):
+            return []
+        if isinstance(message, Dissolve):
+            return self._dissolve(message)
+        job = self._jobs.get(message.job) or self._begin(message.job, now)
+        if job is None or not job.obeys(message.ballot, sender, now):
+            return []
+        match message:
+            case Beat():
+                job.beat(message.spec_digest, message.stage, message.version, now)
+            case Offer():
+                job.take_offer(message, self._view, now)
+                self._share_out()
+            case Grant():
+                job.take_grant(message, now)
+            case Revoke():
+                job.take_revoke(message, now)
+            case Settled():
+                job.take_settled(message.attempts)
+            case CopyOrder():
+                job.take_copy_order(message)
+            case AskInventory():
+                job.out.append(ReadInventory(job=job.job))
+            case DropOutputs():
+                job.out.append(Drop(job=job.job, stages=message.stages))
+            case _:
+                assert_never(message)
+        return self._go_on(job, now)
+
+    def _begin(self, name: str, now: float) -> WorkerJob | None:
+        """A job we have not heard of."""
+        if len(self._jobs) >= MAX_KNOWN_JOBS:
+            return None  # its leader goes on without us
+        job = WorkerJob(
+            me=self._me,
+            session=self._session,
+            job=name,
+            slots=self._slots,
+            config=self._config,
+            push_numbers=self._push_numbers,
+            now=now,
+        )
+        self._jobs[name] = job
+        self._orphans_at = min(self._orphans_at, now + self._config.orphan_s)
+        return job
+
+    def _dissolve(self, message: Dissolve) -> list[WorkerEffect]:
+        """A job is over."""
+        self._ended[message.job] = message.ballot
+        self._ended.move_to_end(message.job)
+        if len(self._ended) > MAX_ENDED_JOBS:
+            self._ended.popitem(last=False)
+        out: list[WorkerEffect] = []
+        job = self._jobs.pop(message.job, None)
+        if job is not None:
+            job.end()
+            out += job.out
+            self._share_out()
+        self._asked.pop(message.job, None)
+        out.append(DropJob(job=message.job, keep_stage=message.keep_stage, keep_s=message.keep_s))
+        out.append(Announce(event=JobEnded(job=message.job, status=message.status)))
+        return out + self._fill()
+
+    # -- membership ------------------------------------------------------------------------------------------
 
     def on_view(self, view: View, now: float) -> list[WorkerEffect]:
-        """Members came or went: claim anew."""
-        raise NotImplementedError
+        """Members came or went: claim anew, and trust no acknowledgement of a process that is no more."""
+        restarted = frozenset(
+            member.id
+            for member in self._view
+            if member.status.in_ring
+            and (
+                (new := view.get(member.id)) is None
+                or not new.status.in_ring
+                or new.session != member.session
+            )
+        )
+        self._view = view
+        out: list[WorkerEffect] = []
+        for job in list(self._jobs.values()):
+            job.follow_view(view, restarted, now)
+            out += self._go_on(job, now)
+        return out
 
     def drain(self, now: float) -> list[WorkerEffect]:
         """Begin nothing new; what has not begun goes back."""
-        raise NotImplementedError
+        self._draining = True
+        self._share_out()
+        out: list[WorkerEffect] = []
+        for job in list(self._jobs.values()):
+            job.return_queued()
+            out += self._go_on(job, now)
+        return out
+
+    # -- answers to effects ------------------------------------------------------------------------------------
 
     def on_plan(self, job: str, plan: JobPlan, now: float) -> list[WorkerEffect]:
         """`FetchPlan` is done."""
-        raise NotImplementedError
+        known = self._jobs.get(job)
+        if known is None:
+            return []
+        known.take_plan(plan, self._view, now)
+        self._share_out()
+        return self._go_on(known, now)
 
-    def on_plan_failed(self, job: str, failure: Failure, now: float) -> list[WorkerEffect]:
-        """`FetchPlan` failed; it is asked for again after a while, unless the failure fails the job."""
-        raise NotImplementedError
+    def on_plan_failed(self, job: str, now: float) -> list[WorkerEffect]:
+        """`FetchPlan` failed; it is asked for again after a while."""
+        known = self._jobs.get(job)
+        if known is not None:
+            known.plan_failed(now)
+        return []
 
     def on_fetched(self, job: str, attempt: int, now: float) -> list[WorkerEffect]:
         """`Fetch` is done."""
-        raise NotImplementedError
+        known = self._jobs.get(job)
+        if known is None:
+            return []
+        known.fetched(attempt)
+        return self._go_on(known, now)
 
     def on_fetch_failed(self, job: str, attempt: int, reason: str, now: float) -> list[WorkerEffect]:
-        """`Fetch` failed with every holder."""
-        raise NotImplementedError
+        """`Fetch` failed with every holder: the leader may know others by now."""
+        failure = Failure(kind=INPUT_GONE, message=f"no holder gave its input: {reason}"[:1024])
+        return self.on_task_failed(job, attempt, failure, now)
 
     def on_task_done(self, job: str, attempt: int, output: TaskOutput, now: float) -> list[WorkerEffect]:
-        """`RunTask` succeeded; the output lies here and stays until it is dropped."""
-        raise NotImplementedError
+        """`RunTask` succeeded; the output lies here and stays until it is forgotten or cancelled."""
+        known = self._jobs.get(job)
+        if known is None:
+            return []
+        known.task_done(attempt, output, now)
+        return self._go_on(known, now)
 
     def on_task_failed(
         self, job: str, attempt: int, failure: Failure, now: float, *, missing: Sequence[int] = ()
@@ -78,41 +242,151 @@ class Worker:
         """`RunTask` failed; nothing of it is left.
 
         Args:
+            failure: what went wrong; of kind `failures.NOT_BEGUN` for an attempt that no child had begun, which
+                is then returned once more, and of `failures.INPUT_GONE` where what it reads is not here.
             missing: of a reduce task: map tasks whose outputs were not here, or damaged.
         """
-        raise NotImplementedError
+        known = self._jobs.get(job)
+        if known is None:
+            return []
+        if failure.kind == NOT_BEGUN:
+            known.not_begun(attempt)
+        else:
+            known.task_failed(attempt, failure, missing, now)
+        return self._go_on(known, now)
 
-    def on_task_status(self, job: str, text: str, now: float) -> list[WorkerEffect]:
-        """User code says what it does (`task.status`)."""
-        raise NotImplementedError
+    def on_task_status(self, job: str, text: str) -> None:
+        """User code says what it does (`task.status`); the leader hears of it with the next report."""
+        known = self._jobs.get(job)
+        if known is not None:
+            known.note_status(text)
 
-    def on_pushed(self, job: str, number: int, now: float) -> list[WorkerEffect]:
-        """`Push` is acknowledged: the outputs lie there, whole and checked."""
-        raise NotImplementedError
+    def on_pushed(self, job: str, number: int, now: float, *, sent_bytes: int = 0) -> list[WorkerEffect]:
+        """`Push` is acknowledged: the outputs lie there, whole and checked.
+
+        Args:
+            sent_bytes: what crossed the network for it; 0 for a local link.
+        """
+        known = self._jobs.get(job)
+        if known is None:
+            return []
+        known.pushed(number, sent_bytes, now)
+        return self._go_on(known, now)
 
     def on_push_failed(self, job: str, number: int, reason: str, now: float) -> list[WorkerEffect]:
         """`Push` failed; it is tried again while the place is one."""
-        raise NotImplementedError
+        known = self._jobs.get(job)
+        if known is None:
+            return []
+        known.push_failed(number, reason, now)
+        return self._go_on(known, now)
 
     def on_inventory(self, job: str, groups: Sequence[HeldGroup], now: float) -> list[WorkerEffect]:
         """`ReadInventory`: what lies here of the job."""
-        raise NotImplementedError
+        known = self._jobs.get(job)
+        if known is None:
+            return []
+        known.say_inventory(groups)
+        return self._go_on(known, now)
 
     def on_missing(
         self, job: str, stage: int, tasks: Sequence[int], attempts: Sequence[int], now: float
     ) -> list[WorkerEffect]:
         """The store found outputs of the job damaged or gone."""
-        raise NotImplementedError
+        known = self._jobs.get(job)
+        if known is None or not known.leader:
+            return []
+        missing = Missing(
+            job=job, ballot=known.ballot, stage=stage, tasks=tuple(tasks), attempts=tuple(attempts)
+        )
+        known.out.append(Send(to=known.leader, message=missing))
+        return self._go_on(known, now)
+
+    # -- time --------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[WorkerEffect]:
         """Do what is due."""
-        raise NotImplementedError
+        out: list[WorkerEffect] = []
+        for job in list(self._jobs.values()):
+            if job.next_deadline <= now:
+                out += self._go_on(job, now)
+        if now >= self._orphans_at:
+            out += self._look_after_orphans(now)
+        return out
 
     def next_deadline(self) -> float:
         """When to be ticked again."""
-        raise NotImplementedError
+        return min([job.next_deadline for job in self._jobs.values()] + [self._orphans_at])
 
     @property
     def jobs(self) -> tuple[str, ...]:
         """The jobs this worker knows."""
-        raise NotImplementedError
+        return tuple(self._jobs)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many jobs as it works for at once: a submission should be refused."""
+        return len(self._jobs) >= self._config.jobs_most
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _go_on(self, job: WorkerJob, now: float) -> list[WorkerEffect]:
+        """Do what is due for a job and fill the slots; gives all that is to be done, in order."""
+        job.tick(now)
+        out, job.out = job.out, []
+        return out + self._fill()
+
+    def _fill(self) -> list[WorkerEffect]:
+        """Give free slots to the jobs that have the least of their share."""
+        out: list[WorkerEffect] = []
+        ready = [job for job in self._jobs.values() if job.queue]
+        if not ready:
+            return out
+        load = sum(job.running / job.depth for job in self._jobs.values())
+        while ready and load < self._slots:
+            job = min(ready, key=lambda job: job.running / job.depth / _weight(job))
+            if job.run_next():
+                load += 1 / job.depth
+            if not job.queue:
+                ready.remove(job)
+            out += job.out
+            job.out = []
+        return out
+
+    def _share_out(self) -> None:
+        """Say how many slots each job should claim for."""
+        served = [job for job in self._jobs.values() if job.plan is not None][: self._config.jobs_most]
+        total = sum(map(_weight, served))
+        for job in self._jobs.values():
+            job.may_claim = job in served and not self._draining
+            if job in served:
+                job.share = max(1, ceil(self._slots * _weight(job) / total))
+
+    def _look_after_orphans(self, now: float) -> list[WorkerEffect]:
+        """Ask what became of jobs that nobody leads; forget those of which nobody knows anything."""
+        out: list[WorkerEffect] = []
+        self._orphans_at = inf
+        for name, job in list(self._jobs.items()):
+            silent_s = now - job.heard_at
+            if silent_s >= self._config.forget_s:
+                job.end()
+                out += job.out
+                del self._jobs[name]
+                self._asked.pop(name, None)
+                out.append(DropJob(job=name, keep_stage=-1, keep_s=0.0))
+                self._share_out()
+                continue
+            if silent_s < self._config.orphan_s:
+                self._orphans_at = min(self._orphans_at, job.heard_at + self._config.orphan_s)
+                continue
+            self._orphans_at = min(self._orphans_at, now + self._config.orphan_s)
+            whom = list(dict.fromkeys((*job.members, job.leader)))
+            asked = self._asked.get(name, 0)
+            self._asked[name] = asked + 1
+            out.append(Send(to=whom[asked % len(whom)], message=AskFate(job=name)))
+        return out
+
+
+def _weight(job: WorkerJob) -> float:
+    """A job's share of the slots relative to others': each step of priority doubles it."""
+    return 2.0 ** (job.plan.priority if job.plan is not None else 0)
