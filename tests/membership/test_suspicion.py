@@ -52,22 +52,22 @@ def test_suspects_die_in_the_order_of_their_deadlines_and_once() -> None:
     under_way = Suspicions()
     under_way.put(X, suspicion("a", started_s=1.0, expected=0))
     under_way.put(Y, suspicion("a", started_s=0.0, expected=0))
-    assert under_way.next_deadline() == 4.0
+    assert under_way.deadline_s == 4.0
     assert under_way.pop_due(3.9) == []
     assert [node for node, _ in under_way.pop_due(5.0)] == [Y, X]
     assert under_way.pop_due(100.0) == []
-    assert under_way.next_deadline() == inf
+    assert under_way.deadline_s == inf
 
 
 def test_a_confirmation_moves_the_deadline_forward_and_an_end_takes_it_away() -> None:
     under_way = Suspicions()
     begun = suspicion("a")
     under_way.put(X, begun)
-    assert under_way.next_deadline() == 24.0
+    assert under_way.deadline_s == 24.0
     under_way.put(X, begun.confirm(tuple(map(NodeId, "bc")), 3))
-    assert under_way.next_deadline() == 4.0
+    assert under_way.deadline_s == 4.0
     under_way.drop(X)
-    assert under_way.next_deadline() == inf
+    assert under_way.deadline_s == inf
     assert under_way.pop_due(100.0) == []
 
 
@@ -76,6 +76,6 @@ def test_postponing_gives_every_suspect_that_much_more_time() -> None:
     under_way.put(X, suspicion("a", expected=0))
     under_way.put(Y, suspicion("a", expected=2))
     under_way.postpone(10.0)
-    assert under_way.next_deadline() == 14.0
+    assert under_way.deadline_s == 14.0
     assert [node for node, _ in under_way.pop_due(14.0)] == [X]
-    assert under_way.next_deadline() == 34.0
+    assert under_way.deadline_s == 34.0
