@@ -2,10 +2,8 @@
 
 ⚙ Everything here touches the process itself: descriptors, limits, signals, standard streams.
 
-A child lives in its own session and ends with its parent, however the parent ends: a thread waits on a
-pipe whose other end only the parent holds, and Linux is asked for a signal as well, because code that
-never releases the interpreter lock would keep the thread waiting.  Ending means the whole process group,
-so nothing that user code started stays behind.
+A child lives in its own session; the parent ends the whole process group, so nothing that user code started
+stays behind.
 
 Whatever user code does to the process (prints, exits, crashes, swallows exceptions) the parent learns
 from the outside; nothing is trusted to run at exit.
@@ -45,7 +43,6 @@ from mapreduce.runs import DamagedRun
 
 _LENGTH = struct.Struct("<I")
 _OURS = os.path.dirname(os.path.abspath(__file__))
-_PR_SET_PDEATHSIG = 1
 # The default thresholds make a collection of every 700th new container; grouping makes millions that
 # all stay alive.
 _GC_THRESHOLDS = (100_000, 20, 100)
@@ -56,16 +53,13 @@ _USERS_FAULT = ("UserCode", TooManyBadRecords.__name__)
 _sending = _thread.allocate_lock()
 
 
-def main(orders_fd: int, lifeline_fd: int, memory_limit_bytes: int) -> None:
+def main(orders_fd: int, memory_limit_bytes: int) -> None:
     """Serve orders until the parent closes the socket.
 
     Args:
         orders_fd: a stream socket to the parent.
-        lifeline_fd: the reading end of a pipe; its end of file means the parent is gone.
         memory_limit_bytes: what the process may allocate, 0 for no limit.
     """
-    _thread.start_new_thread(_end_with_parent, (lifeline_fd,))
-    _ask_for_death_signal()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _limit_memory(memory_limit_bytes)
     gc.set_threshold(*_GC_THRESHOLDS)
@@ -229,22 +223,6 @@ def _format(error: BaseException, users: TracebackType | None) -> str:
         shown = shown.__cause__ or shown.__context__
     lines = "".join(formatted.format()).splitlines()
     return "\n".join(line[:MAX_LINE_CHARS] for line in lines) + "\n"
-
-
-def _end_with_parent(lifeline_fd: int) -> None:
-    try:
-        while os.read(lifeline_fd, 1):
-            pass  # nothing is ever written
-    except OSError:
-        pass
-    os.killpg(0, signal.SIGKILL)
-
-
-def _ask_for_death_signal() -> None:
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _limit_memory(limit_bytes: int) -> None:

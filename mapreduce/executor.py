@@ -3,9 +3,12 @@
 ⚙ Starts, feeds, watches and ends processes.
 
 One thread, one `selectors` loop.  For each child there are a socket (orders out, reports in), a pipe with
-whatever it prints, and a lifeline whose closing ends it.  A child works its orders off in turn, so of the
-orders it has not answered the oldest is the one it runs: if it dies, that attempt failed, and the others
-were never begun.
+whatever it prints, and a guard: a shell that waits at a pipe whose other end only we hold.  However we end,
+the guard then kills the child's process group.  A thread of the child could not, while user code keeps the
+interpreter lock; a death signal would reach the child alone, and not what it started.
+
+A child works its orders off in turn, so of the orders it has not answered the oldest is the one it runs: if
+it dies, that attempt failed, and the others were never begun.
 
 An order belongs to a `Load`, the job and the step that a child must hold to run it.  A child is sent a load
 when its next order has another one than its last, so one pool can serve many jobs.
@@ -59,8 +62,12 @@ WINDOW_S = 0.05
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _BOOT = (
     "import sys; sys.path.append({root!r}) if {root!r} not in sys.path else None; "
-    "from mapreduce.child import main; main({orders}, {lifeline}, {memory})"
+    "from mapreduce.child import main; main({orders}, {memory})"
 )
+# Takes a process group as its argument.
+_GUARD = ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$0"']
+if not os.path.exists(_GUARD[0]):
+    _GUARD = [sys.executable, "-ISc", "import os, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), 9)"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +126,7 @@ class Child:
     process: subprocess.Popen[bytes]
     channel: socket.socket
     output_fd: int
-    lifeline_fd: int
+    guard: subprocess.Popen[bytes]
     orders: deque[AnyOrder] = field(default_factory=deque)
     loads: deque[Load] = field(default_factory=deque)
     # The order of the report that is being given, after it has left `orders`.
@@ -271,13 +278,7 @@ class Executor:
     def _start(self) -> Child:
         ours, theirs = socket.socketpair()
         output_read, output_write = os.pipe()
-        lifeline_read, lifeline_write = os.pipe()
-        boot = _BOOT.format(
-            root=_PACKAGE_ROOT,
-            orders=theirs.fileno(),
-            lifeline=lifeline_read,
-            memory=self._memory_limit_bytes,
-        )
+        boot = _BOOT.format(root=_PACKAGE_ROOT, orders=theirs.fileno(), memory=self._memory_limit_bytes)
         try:
             process = subprocess.Popen(
                 # -P: a file of the user's called socket.py must not become the standard library's.
@@ -285,21 +286,27 @@ class Executor:
                 stdin=subprocess.DEVNULL,
                 stdout=output_write,
                 stderr=output_write,
-                pass_fds=(theirs.fileno(), lifeline_read),
+                pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 # Sets and dicts of strings in user code iterate alike in every attempt and every run.
                 env={**os.environ, "PYTHONHASHSEED": "0"},
             )
         except BaseException:
-            for fd in (output_read, lifeline_write):
-                os.close(fd)
+            os.close(output_read)
             ours.close()
             raise
         finally:
             theirs.close()
             os.close(output_write)
-            os.close(lifeline_read)
-        child = Child(process=process, channel=ours, output_fd=output_read, lifeline_fd=lifeline_write)
+        # Until now it has no orders, so if we end here it ends at the end of its socket.
+        guard = subprocess.Popen(
+            [*_GUARD, str(process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        child = Child(process=process, channel=ours, output_fd=output_read, guard=guard)
         self.children.append(child)
         ours.setblocking(False)
         os.set_blocking(output_read, False)
@@ -469,7 +476,8 @@ class Executor:
             self._selector.unregister(child.output_fd)
         child.channel.close()
         os.close(child.output_fd)
-        os.close(child.lifeline_fd)
+        child.guard.kill()
+        child.guard.communicate()  # closes the pipe once it is dead
         self.children.remove(child)
 
     def _until_deadline(self, timeout_s: float) -> float:
