@@ -43,6 +43,7 @@ CHUNK_BYTES = 1 << 20
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNESCAPED_SURROGATES = re.compile("([\ud800-\udc7f\udd00-\udfff]+)")
 _SHOWN_CHARACTERS = 80
+_ARRAYS = frozenset({list, tuple})
 
 
 def encoded(out_format: str, pairs: Iterable[Pair]) -> Iterator[bytes]:
@@ -125,6 +126,8 @@ def _mixed_text(pairs: list[Pair]) -> str:
             [
                 f"{key}\t{value}\n"
                 if type(value) is int and type(key) is str
+                else f"{key}\t{_json(value)}\n"
+                if type(value) in _ARRAYS and type(key) is str
                 else f"{_text_of(key)}\t{_text_of(value)}\n"
                 for key, value in pairs
             ]

@@ -22,6 +22,7 @@ machines and versions, as the builtin `hash` is not.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from math import copysign
@@ -429,12 +430,11 @@ class Groups:
             self._to_tokens()
             groups = None
         if groups is not None:
+            # An append a key without a turn of Python's own loop.
             if columns is None:
-                for key, value in zip(keys, values, strict=True):
-                    groups[key].append(value)
+                deque(map(list.append, map(groups.__getitem__, keys), values), 0)
             else:
-                for key, some in zip(keys, columns, strict=True):
-                    groups[key].extend(some)
+                deque(map(list.extend, map(groups.__getitem__, keys), columns), 0)
             return
         if columns is None:
             columns = ((value,) for value in values)
@@ -465,6 +465,18 @@ class Groups:
             columns = [values for _, values in self._by_token.values()]
         self._restart()
         return keys, columns
+
+    def take_in_key_order(self) -> tuple[list[Any], list[list[Any]]]:
+        """Return what `take` does, sorted by key."""
+        by_key = self._by_key
+        if by_key is not None and self._counts is None and self._unique is None:
+            keys = list(by_key)
+            if _sorts_by_itself(keys):
+                keys.sort()
+                columns = list(map(by_key.__getitem__, keys))
+                self._restart()
+                return keys, columns
+        return in_key_order(*self.take(), distinct=True)
 
     def take_rows(self) -> Rows:
         """Return the keys in order of first arrival with rows of values, or of one value each; start anew."""

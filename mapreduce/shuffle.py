@@ -206,7 +206,7 @@ class MapOutput:
         self._chunks = 0
         self._fresh_bytes = 0
         self._value_bytes = 0
-        self._last_size = 1 << 62
+        self._last_size = 0
         self._key_bytes = KEY_OVERHEAD_BYTES
         self._spills: list[list[RunRange | None]] = []
         self.spilled_bytes = 0
@@ -471,7 +471,7 @@ def gather(
         for keys, counts, values in read_blocks(files.open(run.path), run.offset, run.length):
             groups.add_column(keys, columns_of(counts, values), values)
     columns: list[list[Any]]
-    keys, columns = in_key_order(*groups.take(), distinct=True)
+    keys, columns = groups.take_in_key_order()
     if value_order is not None:
         _sort_values(columns, value_order)
     return keys, columns
