@@ -92,14 +92,20 @@ class Beliefs:
     """The table of members with all that hangs on it.
 
     Args:
-        me: our own record, which is part of the table but never of the roster.
+        me: our own record, which is part of the table but never of the roster or of what we hear here.
         config: settings.
         awareness: our own health, which stretches the suspicions that we begin.
         base: what we know from the start.
+
+    Attributes:
+        me: our own record.
+        members, roster, queue, suspicions, history: see their modules.
+        tombstones: the last records of the forgotten, and of the dead whom we never knew alive; oldest first.
+        reap_at: when somebody may have to be forgotten: not later than the first of them, perhaps earlier.
     """
 
     def __init__(self, *, me: Member, config: SwimConfig, awareness: Awareness, base: MemberTable) -> None:
-        self._me = me.id
+        self.me = me
         self._config = config
         self._awareness = awareness
         self._base = base
@@ -116,7 +122,6 @@ class Beliefs:
         self._departed: dict[NodeId, float] = {}  # in the table but not in the ring -> since when
         self._recently_dead: deque[tuple[float, NodeId]] = deque()
         self.reap_at = inf
-        """When somebody may have to be forgotten: not later than the first of them, perhaps earlier."""
 
     def start(self, now: float) -> None:
         """Begin the clocks of the suspects and the dead that we know from the start."""
@@ -124,7 +129,20 @@ class Beliefs:
             self._departed[node] = now
             self.reap_at = now + self._config.reap_after_s
         for node in self._base.suspects:
-            self._suspect(node, (self._me,), now)
+            self._suspect(node, (self.me.id,), now)
+
+    # What we are.
+
+    def become(self, me: Member) -> None:
+        """Replace our own record and tell everybody."""
+        self.me = me
+        self.members.put(me)
+        self.queue.put(Rumour(member=me))
+
+    def repeat(self, member: Member) -> None:
+        """Tell once more what we believe of somebody, if we are not telling it anyway."""
+        if member.id not in self.queue:
+            self.queue.put(self.rumour_about(member))
 
     # What we know.
 
@@ -207,9 +225,9 @@ class Beliefs:
         member = self.members.get(node)
         if member is not None and member.status is Status.ALIVE:
             suspect = replace(member, status=Status.SUSPECT)
-            self._believe(member, suspect, (self._me,), now, out, cause=Cause.PROBE_FAILED)
+            self._believe(member, suspect, (self.me.id,), now, out, cause=Cause.PROBE_FAILED)
         elif member is not None and member.status is Status.SUSPECT:
-            self._confirm(member, (self._me,), now)
+            self._confirm(member, (self.me.id,), now)
 
     def bury_due(self, now: float, out: list[Effect]) -> None:
         """Declare those dead who did not object in time."""

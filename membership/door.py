@@ -20,9 +20,9 @@ the other one answers.
 A holder that could not be reached (cut off, stopped by a debugger) may come back later, its own zombie: the
 id has an admitted holder with a greater session. When the zombie hears of it, from anybody, it asks that
 holder at its address, as often as the door pings; the holder answers with a `Conflict`, and the zombie stops.
-Without an answer it outbids the record. For the holder may be gone: refused at one door, where the elder could
-be reached, and admitted at another, where it could not. Were hearsay enough, both would stop.
-Sessions order processes by start: a shell uses max(persisted + 1, wall clock in ms), so processes of one data
+Without an answer it outbids the record. For the holder may be gone: refused at one door, where the elder
+could be reached, and admitted at another, where it could not. Were hearsay enough, both would stop. Sessions
+order processes by start: a shell uses max(persisted + 1, wall clock in ms), so processes of one data
 directory are ordered even by a clock that is wrong. A claimant at the door that finds a greater session
 already dead there raises its own above it.
 """

@@ -8,13 +8,13 @@ raising its incarnation, which nobody else may do (`view.supersedes`). News ride
 between probes (`gossip`); now and then two peers compare everything (`sync`). A peer that notices that it is
 slow itself believes its own accusations less (`awareness`).
 
-This module is the talking half: who is sent what, and when. What is believed, and what follows from news, is
-`beliefs`.
+This module decides when what is done, and who is answered; it holds the clock's side of everything. What is
+believed, and what follows from news, is `beliefs`; what is said, `voice`; who we are ourselves, `identity`.
 
-    messages ─► receive ─┐                        ┌─► beliefs ─► Announce
-                         ├─► _on_… ─► _hear ──────┤
-    time ─────► tick ────┘                        └─► our own name: _hear_of_me ─► Persist
-                  └─► probe, relays, door, gossip, sync, knocking ─► Send
+    messages ─► receive ─┐                 ┌─► of others: beliefs ─► Announce, the view
+                         ├─► _on_… ─► _hear┤
+    time ─────► tick ────┘                 └─► of ourselves: identity ─► Persist, Announce
+                  └─► probe, relays, door, gossip, sync, knocking ─► voice ─► Send
 
 *Time.* The machine keeps one deadline for each of its concerns; `next_deadline` is their minimum, computed
 once at the end of each call. Nothing is due while there is nothing to do: an idle peer wakes once a period to
@@ -44,18 +44,10 @@ from typing import assert_never
 from membership.awareness import Awareness
 from membership.beliefs import Beliefs
 from membership.config import SwimConfig
-from membership.door import Challenge, Door, must_be_challenged
-from membership.effects import (
-    Announce,
-    ConflictingIdentity,
-    Effect,
-    Persist,
-    SeedSilent,
-    SelfRefuted,
-    Send,
-)
+from membership.effects import Announce, Effect, Persist, SeedSilent, Send
 from membership.errors import InvalidMember, SwimStopped
-from membership.history import Cause, WhyEntry
+from membership.history import WhyEntry
+from membership.identity import Identity
 from membership.messages import (
     Ack,
     Conflict,
@@ -70,9 +62,10 @@ from membership.messages import (
 )
 from membership.probe import Probe, Relay, Relays
 from membership.seeds import Seed, Seeds
-from membership.sync import better_than, chunks, differing, sync_period_s
+from membership.sync import better_than, sync_period_s
 from membership.table import MemberTable
 from membership.view import Member, NodeId, Status, View, supersedes
+from membership.voice import Voice
 
 __all__ = ["Swim"]
 
@@ -107,21 +100,24 @@ class Swim:
         mine = base.by_id.get(me.id)
         if mine is not None and supersedes(mine, me):
             me = replace(me, incarnation=mine.incarnation + 1)
-        self._me = me
         self._config = config
         self._rng = rng
         self._awareness = Awareness(config.awareness_max)
         self._beliefs = Beliefs(me=me, config=config, awareness=self._awareness, base=base)
+        self._voice = Voice(beliefs=self._beliefs, config=config, rng=rng)
+        self._identity = Identity(
+            beliefs=self._beliefs,
+            voice=self._voice,
+            awareness=self._awareness,
+            config=config,
+            admitted=mine is not None and mine.session == me.session,
+        )
         self._seeds = Seeds([address for address in seeds if address != me.address])
         self._relays = Relays(config.relays_max)
-        self._door = Door(config.challenges_max)
         self._probe: Probe | None = None
-        # Random at first, so that a late answer to a former process of this peer matches no number of ours.
-        self._number = rng.getrandbits(40)
-        self._known_as_I_am = mine == me
-        self._admitted = mine is not None and mine.session == me.session
-        self._running = False
-        self._leaving = False
+        self._known_as_we_are = mine == me
+        self._started = False
+        self._gone = False
         self._now = 0.0
         self._gossiped_at = -inf
         self._probe_at = inf
@@ -140,13 +136,13 @@ class Swim:
         Args:
             now: seconds of the shell's monotonic clock, as in all other calls.
         """
-        self._running = True
+        self._started = True
         self._now = now
         self._deadline = inf
-        out: list[Effect] = [Persist(self._me.incarnation, self._me.session)]
+        out: list[Effect] = [Persist(self.me.incarnation, self.me.session)]
         self._beliefs.start(now)
-        if not self._known_as_I_am:
-            self._beliefs.queue.put(Rumour(member=self._me))
+        if not self._known_as_we_are:
+            self._beliefs.queue.put(Rumour(member=self.me))
         for seed in self._silent_seeds():
             self._ask(seed, out)
         self._schedule(now)
@@ -160,12 +156,12 @@ class Swim:
             sender: who said it, as the connection has authenticated it.
             now: in seconds.
         """
-        if not self._running:
+        if self.stopped:
             return []
         self._wake(now)
         out: list[Effect] = []
-        if sender == self._me.id:
-            self._hear_my_double(message, out)
+        if sender == self._beliefs.me.id:
+            self._on_double(message, out)
         else:
             match message:
                 case Ping():
@@ -183,7 +179,7 @@ class Swim:
                 case SyncState():
                     self._on_sync_state(message, sender, now, out)
                 case Conflict():
-                    self._on_conflict(message, out)
+                    self._identity.hear_conflict(message, out)
                 case _:
                     assert_never(message)
         self._schedule(now)
@@ -191,7 +187,7 @@ class Swim:
 
     def tick(self, now: float) -> list[Effect]:
         """Do what is due at `now` (seconds); does nothing if nothing is."""
-        if not self._running:
+        if self.stopped:
             return []
         self._wake(now)
         out: list[Effect] = []
@@ -204,9 +200,8 @@ class Swim:
         if self._relays.deadline_s <= now:
             for relay in self._relays.pop_silent(now):
                 out.append(Send(relay.reply_to, relay.requester, Nack(number=relay.number)))
-        if self._door.deadline_s <= now:
-            for challenge in self._door.pop_due(now):
-                self._challenge_further(challenge, now, out)
+        if self._identity.door.deadline_s <= now:
+            self._identity.examine_due(now, out)
         if self._sync_at <= now:
             self._sync_with_one(now, out)
         if self._knock_at <= now:
@@ -214,7 +209,9 @@ class Swim:
         if self._beliefs.reap_at <= now:
             self._beliefs.reap_due(now)
         if self._gossip_at <= now:
-            self._gossip(now, out)
+            self._gossip_at = inf
+            self._gossiped_at = now
+            out.extend(self._voice.gossip(now))
         self._schedule(now)
         return out
 
@@ -230,11 +227,11 @@ class Swim:
         nothing.
         """
         self._refuse_if_stopped()
-        if self._leaving:
+        if self._identity.leaving:
             return []
         self._wake(now)
-        self._leaving = True
-        self._become(replace(self._me, status=Status.LEFT))
+        self._identity.leaving = True
+        self._beliefs.become(replace(self.me, status=Status.LEFT))
         self._probe = None
         self._probe_at = self._sync_at = self._knock_at = inf
         self._leave_at = now + self._config.leave_timeout_s
@@ -247,7 +244,7 @@ class Swim:
         Beyond `lag_tolerance_s` it counts as ill health, and those we wait for get that much more time. Calls
         that come late are noticed anyway; this is for lag that the shell sees in another way.
         """
-        if self._running and lag_s > self._config.lag_tolerance_s:
+        if not self.stopped and lag_s > self._config.lag_tolerance_s:
             self._oversleep(lag_s, now)
             self._schedule(now)
 
@@ -267,25 +264,26 @@ class Swim:
         """
         self._refuse_if_stopped()
         self._wake(now)
+        before = self.me
         me = replace(
-            self._me,
-            address=self._me.address if address is None else address,
-            zone=self._me.zone if zone is None else zone,
-            weight=self._me.weight if weight is None else weight,
-            slots=self._me.slots if slots is None else slots,
-            meta=self._me.meta if meta is None else meta,
+            before,
+            address=before.address if address is None else address,
+            zone=before.zone if zone is None else zone,
+            weight=before.weight if weight is None else weight,
+            slots=before.slots if slots is None else slots,
+            meta=before.meta if meta is None else meta,
         )
-        if me == self._me or self._leaving:
+        if me == before or self._identity.leaving:
             return []
         me = replace(me, incarnation=me.incarnation + 1)
-        self._become(me)
+        self._beliefs.become(me)
         self._schedule(now)
         return [Persist(me.incarnation, me.session)]
 
     @property
     def me(self) -> Member:
         """Our own record."""
-        return self._me
+        return self._beliefs.me
 
     @property
     def view(self) -> View:
@@ -305,12 +303,12 @@ class Swim:
     @property
     def has_left(self) -> bool:
         """Whether our goodbye has spread, or timed out."""
-        return self._leaving and not self._running
+        return self._gone
 
     @property
     def stopped(self) -> bool:
         """Whether we have left, were refused, or never started: this machine does nothing."""
-        return not self._running
+        return not self._started or self._gone or self._identity.refused
 
     def get(self, node: NodeId) -> Member | None:
         """Return what we believe about a node, without building the view."""
@@ -342,7 +340,7 @@ class Swim:
             self._probe_at += by_s
         self._beliefs.suspicions.postpone(by_s)
         self._relays.postpone(by_s)
-        self._door.postpone(by_s)
+        self._identity.door.postpone(by_s)
         set_back_s = min(0.0, by_s)
         self._gossiped_at += set_back_s
         self._probe_at = max(now, self._probe_at + (set_back_s if self._probe is None else 0.0))
@@ -354,9 +352,9 @@ class Swim:
     def _schedule(self, now: float) -> None:
         """Begin what has become worth doing, and compute the next deadline."""
         beliefs = self._beliefs
-        if self._leaving and (now >= self._leave_at or self._told_goodbye()):
-            self._running = False
-        if not self._running:
+        if self._identity.leaving and (now >= self._leave_at or self._told_goodbye()):
+            self._gone = True
+        if self.stopped:
             self._deadline = inf
             return
         if self._scheduled_version != beliefs.members.version:
@@ -372,14 +370,14 @@ class Swim:
             self._knock_at,
             self._leave_at,
             self._relays.deadline_s,
-            self._door.deadline_s,
+            self._identity.door.deadline_s,
             beliefs.suspicions.deadline_s,
             beliefs.reap_at,
         )
 
     def _begin_worthwhile(self, now: float) -> None:
         """After a change in the table: there may be somebody to probe, or to look for, who was not before."""
-        if self._leaving:
+        if self._identity.leaving:
             return
         if self._beliefs.roster:
             if self._probe_at == inf:
@@ -390,7 +388,7 @@ class Swim:
             self._knock_at = now + self._knock_period_s()
 
     def _told_goodbye(self) -> bool:
-        return self._me.id not in self._beliefs.queue or not self._beliefs.roster
+        return self.me.id not in self._beliefs.queue or not self._beliefs.roster
 
     # ------------------------------------------------------------------ probing (SWIM 3.1; Lifeguard IV-A)
 
@@ -410,13 +408,13 @@ class Swim:
             return
         self._probe_at = now + self._awareness.scale(self._config.probe_period_s)
         self._probe = Probe(
-            number=self._next_number(),
+            number=self._voice.next_number(),
             target=member.id,
             incarnation=member.incarnation,
             accused=member.status is Status.SUSPECT,
             direct_until_s=now + self._awareness.scale(self._config.probe_timeout_s),
         )
-        out.append(self._ping(member, self._probe.number))
+        out.append(self._voice.ping(member, self._probe.number))
 
     def _ask_relays(self, probe: Probe, out: list[Effect]) -> None:
         probe.direct_until_s = inf
@@ -429,40 +427,18 @@ class Swim:
         relays = [node for node in drawn if self._beliefs.is_alive(node)][:k]
         probe.relays = len(relays)
         probe.silent_relays = relays.copy()
-        for relay in relays:
-            request = PingRequest(
-                number=probe.number,
-                target=target.id,
-                target_address=target.address,
-                reply_to=self._me.address,
-                rumours=self._take(),
-            )
-            out.append(self._send(relay, request))
+        out.extend(self._voice.ping_request(relay, target, probe.number) for relay in relays)
         if len(relays) < k:
-            out.append(self._ping(target, probe.number))
-
-    def _ping(self, member: Member, number: int) -> Send:
-        rumours = self._take(but=member.id)
-        if member.status is not Status.ALIVE:
-            # Buddy system (Lifeguard IV-C): the suspect hears of it from whoever pings it, at once.
-            rumours = (self._beliefs.rumour_about(member), *rumours)
-        ping = Ping(number=number, target=member.id, reply_to=self._me.address, rumours=rumours)
-        return Send(member.address, member.id, ping)
+            out.append(self._voice.ping(target, probe.number))
 
     def _on_ping(self, ping: Ping, sender: NodeId, now: float, out: list[Effect]) -> None:
-        if ping.target != self._me.id:
+        if ping.target != self.me.id:
             return
         self._hear_all(ping.rumours, sender, now, out)
-        if not self._running:
-            return
-        rumours = self._take(but=sender)
-        known = self._beliefs.known(sender)
-        if known is not None and known.status is not Status.ALIVE:
-            rumours = (self._beliefs.rumour_about(known), *rumours)
-        out.append(Send(ping.reply_to, sender, Ack(number=ping.number, rumours=rumours)))
-        if known is None:
+        out.append(self._voice.ack(ping.number, sender, ping.reply_to))
+        if self._beliefs.known(sender) is None:
             # It knows us, we don't know it: we have restarted, or its introduction was lost.
-            out.append(Send(ping.reply_to, sender, self._sync_request()))
+            out.append(Send(ping.reply_to, sender, self._voice.sync_request()))
 
     def _on_ack(self, ack: Ack, sender: NodeId, now: float, out: list[Effect]) -> None:
         probe = self._probe
@@ -471,12 +447,9 @@ class Swim:
                 probe.answer()
                 self._awareness.improve()
         elif (relay := self._relays.pop(ack.number)) is not None:
-            passed_on = Ack(number=relay.number, rumours=self._take(but=relay.requester))
-            out.append(Send(relay.reply_to, relay.requester, passed_on))
-        elif self._door and (challenge := self._door.answered(ack.number)) is not None:
-            claimant = challenge.claimant
-            refusal = Conflict(session=claimant.session, holder=challenge.holder)
-            out.append(Send(claimant.address, claimant.id, refusal))
+            out.append(self._voice.ack(relay.number, relay.requester, relay.reply_to))
+        else:
+            self._identity.hear_holder(ack.number, out)
         self._hear_all(ack.rumours, sender, now, out)
 
     def _on_nack(self, nack: Nack, sender: NodeId) -> None:
@@ -486,9 +459,9 @@ class Swim:
 
     def _on_ping_request(self, request: PingRequest, sender: NodeId, now: float, out: list[Effect]) -> None:
         self._hear_all(request.rumours, sender, now, out)
-        if not self._running or request.target == self._me.id:
+        if request.target == self.me.id:
             return
-        number = self._next_number()
+        number = self._voice.next_number()
         relay = Relay(
             number=request.number,
             requester=sender,
@@ -500,42 +473,27 @@ class Swim:
             target = self._beliefs.members.get(request.target)
             if target is None or target.address != request.target_address:
                 target = Member(id=request.target, address=request.target_address)
-            out.append(self._ping(target, number))
-
-    # ------------------------------------------------------------------ telling (SWIM 4.1)
-
-    def _gossip(self, now: float, out: list[Effect]) -> None:
-        self._gossip_at = inf
-        self._gossiped_at = now
-        for node in self._beliefs.roster.sample(self._config.gossip_fanout, self._rng):
-            rumours = self._take()
-            if rumours:
-                out.append(self._send(node, Gossip(rumours=rumours)))
-        dead = self._beliefs.recently_dead(now)
-        if dead:
-            # One who may be alive hears what is said of it. That is extra: news told to the dead are told to
-            # nobody, and where many have died they would use up what the living should hear.
-            _, node = dead[int(self._rng.random() * len(dead))]
-            member = self._beliefs.members.get(node)
-            if member is not None and member.status is Status.DEAD:
-                told = Gossip(rumours=(self._beliefs.rumour_about(member),))
-                out.append(Send(member.address, node, told))
-
-    def _take(self, but: NodeId | None = None) -> tuple[Rumour, ...]:
-        queue = self._beliefs.queue
-        if not queue:
-            return ()
-        return queue.take(self._config.rumour_bytes_max, self._beliefs.transmissions, but)
+            out.append(self._voice.ping(target, number))
 
     # ------------------------------------------------------------------ hearing
 
     def _on_gossip(self, gossip: Gossip, sender: NodeId, now: float, out: list[Effect]) -> None:
         self._hear_all(gossip.rumours, sender, now, out)
         known = self._beliefs.known(sender)
-        if self._running and known is not None and known.status is Status.DEAD:
+        if known is not None and known.status is Status.DEAD:
             # Only itself can put it right. Not by a Gossip: where each holds the other for dead, that would
             # be answered by another, for ever. An exchange of states tells both the truth, and ends.
-            out.append(Send(known.address, sender, self._sync_request()))
+            out.append(Send(known.address, sender, self._voice.sync_request()))
+
+    def _on_double(self, message: Message, out: list[Effect]) -> None:
+        """A message under our own id: we talk to ourselves, or to a second process (see `identity`)."""
+        if isinstance(message, Conflict):
+            self._identity.hear_conflict(message, out)
+        elif isinstance(message, SyncRequest | SyncState) and message.me.id == self.me.id:
+            if message.me.session == self.me.session:
+                self._seeds.answered(message.number, self.me.id)  # a seed turned out to be our own address
+            else:
+                self._identity.meet_double(message.me, out)
 
     def _hear_all(self, rumours: tuple[Rumour, ...], sender: NodeId, now: float, out: list[Effect]) -> None:
         for rumour in rumours:
@@ -544,100 +502,34 @@ class Swim:
     def _hear(
         self, record: Member, accusers: tuple[NodeId, ...], sender: NodeId, now: float, out: list[Effect]
     ) -> None:
-        if record.id == self._me.id:
+        if record.id == self._beliefs.me.id:
             self._hear_of_me(record, accusers, now, out)
-            return
-        if record.id == sender:
-            holder = self._beliefs.members.get(sender)
-            if must_be_challenged(record, holder) and supersedes(record, holder):
-                self._challenge(record, holder, now, out)
-                return
-        self._beliefs.hear(record, accusers, now, out)
+        elif record.id == sender and self._identity.is_doubtful(record):
+            self._identity.challenge(record, now, out)
+        else:
+            self._beliefs.hear(record, accusers, now, out)
 
     def _hear_of_me(
         self, record: Member, accusers: tuple[NodeId, ...], now: float, out: list[Effect]
     ) -> None:
-        """Somebody believes something about us: is it us, and is it better than what we say ourselves?"""
-        me = self._me
-        if not self._running:
-            return
-        if record.session == me.session and record.address == me.address:
-            self._admitted = True
-        if self._leaving or record == me:
-            return
-        if record.incarnation < me.incarnation:
-            # Old news of us go about, or somebody missed the new ones: as long as that is so, we repeat.
-            if me.id not in self._beliefs.queue:
-                self._beliefs.queue.put(Rumour(member=me))
-            return
-        session = me.session
-        if record.session > session:
-            if self._admitted and record.status.in_ring and supersedes(record, me):
-                self._question_rival(record, now, out)
-                return
-            # A former holder of our id, dead or not yet examined by the door: continue its line.
-            session = record.session + 1
-        # Only we may raise our incarnation: it outbids whatever is said of us.
-        me = replace(me, incarnation=record.incarnation + 1, session=session)
-        self._become(me)
-        out.append(Persist(me.incarnation, me.session))
-        if record.status is not Status.ALIVE:
-            if record.session == me.session:
-                self._awareness.worsen(1)  # said of this process, not of one that is gone
-            out.append(Announce(SelfRefuted(me.incarnation, record.status, accusers)))
-            entry = WhyEntry(
-                at_s=now, cause=Cause.REFUTED, by=accusers, status=me.status, incarnation=me.incarnation
-            )
-            self._beliefs.history.add(me.id, entry)
+        self._identity.hear(record, accusers, now, out)
 
-    def _become(self, me: Member) -> None:
-        self._me = me
-        self._beliefs.members.put(me)
-        self._beliefs.queue.put(Rumour(member=me))
-
-    # ------------------------------------------------------------------ comparing notes
+    # ------------------------------------------------------------------ comparing notes (see `sync`)
 
     def _sync_with_one(self, now: float, out: list[Effect]) -> None:
         self._sync_at = now + self._sync_period_s() if self._beliefs.roster else inf
         for node in self._beliefs.roster.sample(1, self._rng):
-            out.append(self._send(node, self._sync_request()))
-
-    def _sync_request(self) -> SyncRequest:
-        digests = self._beliefs.members.digests()
-        return SyncRequest(number=self._next_number(), me=self._me, digests=digests)
+            out.append(self._send(node, self._voice.sync_request()))
 
     def _on_sync_request(self, request: SyncRequest, sender: NodeId, now: float, out: list[Effect]) -> None:
         if request.me.id != sender:
             return  # nobody introduces another one this way
         self._seeds.heard_from(request.me.address, sender)
-        holder = self._beliefs.members.get(sender)
-        doubtful = must_be_challenged(request.me, holder) and supersedes(request.me, holder)
+        doubtful = self._identity.is_doubtful(request.me)
         self._hear(request.me, (), sender, now, out)
-        if doubtful:
-            return  # it learns nothing, not even that it was heard, and comes again
-        buckets = differing(self._beliefs.members.digests(), request.digests)
-        parts = list(chunks(self._beliefs.members.in_buckets(buckets), self._config.sync_members_max))
-        for bits, members in parts or [(0, [])]:
-            self._send_state(request.number, request.me, bits, members, reply_wanted=bits != 0, out=out)
-
-    def _send_state(
-        self,
-        number: int,
-        to: Member,
-        buckets: int,
-        members: list[Member],
-        *,
-        reply_wanted: bool,
-        out: list[Effect],
-    ) -> None:
-        # What we believe of the receiver comes first: it learns that we know it, or what it must outbid.
-        theirs = self._beliefs.known(to.id)
-        first = () if theirs is None else (theirs,)
-        rest = (member for member in members if member.id != to.id)
-        state = SyncState(
-            number=number, me=self._me, buckets=buckets, members=(*first, *rest), reply_wanted=reply_wanted
-        )
-        out.append(Send(to.address, to.id, state))
+        # A doubtful claimant learns nothing, not even that it was heard, and comes again.
+        if not doubtful:
+            out.extend(self._voice.sync_answer(request))
 
     def _on_sync_state(self, state: SyncState, sender: NodeId, now: float, out: list[Effect]) -> None:
         if state.me.id != sender:
@@ -645,18 +537,13 @@ class Swim:
         self._seeds.answered(state.number, sender)
         self._hear(state.me, (), sender, now, out)
         for member in state.members:
-            if member.id == self._me.id:
+            if member.id == self.me.id:
                 self._hear_of_me(member, (sender,), now, out)
             elif member.id != sender:
                 self._beliefs.hear_in_state(member, sender, now, out)
-        if not state.reply_wanted or not self._running:
-            return
-        mine = [member for _, some in self._beliefs.members.in_buckets(state.buckets) for member in some]
-        better = better_than(mine, (state.me, *state.members))
-        size = self._config.sync_members_max
-        for first in range(0, len(better), size):
-            part = better[first : first + size]
-            self._send_state(state.number, state.me, 0, part, reply_wanted=False, out=out)
+        if state.reply_wanted:
+            mine = [member for _, some in self._beliefs.members.in_buckets(state.buckets) for member in some]
+            out.extend(self._voice.sync_reply(state, better_than(mine, (state.me, *state.members))))
 
     def _sync_period_s(self) -> float:
         return sync_period_s(self._config.sync_period_s, len(self._beliefs.roster) + 1)
@@ -675,7 +562,7 @@ class Swim:
         if lost:
             member = self._beliefs.lost_one(int(self._rng.random() * lost))
             if member is not None:
-                out.append(Send(member.address, member.id, self._sync_request()))
+                out.append(Send(member.address, member.id, self._voice.sync_request()))
         self._knock_at = now + self._knock_period_s() if silent or lost else inf
 
     def _knock_period_s(self) -> float:
@@ -683,97 +570,20 @@ class Swim:
         return self._config.join_retry_s if alone else self._config.reconnect_period_s
 
     def _ask(self, seed: Seed, out: list[Effect]) -> None:
-        request = self._sync_request()
+        request = self._voice.sync_request()
         seed.number = request.number
         out.append(Send(seed.address, None, request))
 
     def _silent_seeds(self) -> list[Seed]:
         if not self._seeds:
             return []
-        return self._seeds.silent(lambda node: node == self._me.id or node in self._beliefs.roster)
-
-    # ------------------------------------------------------------------ two processes, one id (see `door`)
-
-    def _challenge(self, claimant: Member, holder: Member | None, now: float, out: list[Effect]) -> None:
-        if holder is None or claimant.id in self._door:
-            return
-        challenge = Challenge(claimant, holder, self._next_number(), 1, now + self._config.probe_timeout_s)
-        if self._door.put(challenge):
-            out.append(self._ping(holder, challenge.number))
-
-    def _question_rival(self, rival: Member, now: float, out: list[Effect]) -> None:
-        """It is said that a younger process holds our id: ask it, at its address (see `door`)."""
-        if self._me.id in self._door:
-            return
-        question = Challenge(self._me, rival, self._next_number(), 1, now + self._config.probe_timeout_s)
-        if self._door.put(question):
-            out.append(Send(rival.address, rival.id, self._sync_request()))
-
-    def _question_further(self, question: Challenge, now: float, out: list[Effect]) -> None:
-        rival = question.holder
-        if question.pings < self._config.challenge_pings:
-            due_s = now + self._config.probe_timeout_s
-            self._door.put(replace(question, pings=question.pings + 1, due_s=due_s))
-            out.append(Send(rival.address, rival.id, self._sync_request()))
-            return
-        me, session = self._me, max(self._me.session, rival.session + 1)
-        me = replace(me, incarnation=max(me.incarnation, rival.incarnation) + 1, session=session)
-        self._become(me)
-        out.append(Persist(me.incarnation, me.session))
-
-    def _challenge_further(self, challenge: Challenge, now: float, out: list[Effect]) -> None:
-        claimant, holder = challenge.claimant, challenge.holder
-        if claimant.id == self._me.id:
-            self._question_further(challenge, now, out)
-            return
-        if challenge.pings < self._config.challenge_pings:
-            due_s = now + self._config.probe_timeout_s
-            self._door.put(replace(challenge, pings=challenge.pings + 1, due_s=due_s))
-            out.append(self._ping(holder, challenge.number))
-            return
-        self._beliefs.hear(claimant, (), now, out)
-        out.append(Send(claimant.address, claimant.id, self._sync_request()))
-
-    def _hear_my_double(self, message: Message, out: list[Effect]) -> None:
-        """A message under our own id: we talk to ourselves, or to a second process."""
-        if isinstance(message, Conflict):
-            self._on_conflict(message, out)
-        elif isinstance(message, SyncRequest | SyncState):
-            double = message.me
-            if double.id != self._me.id:
-                return
-            if double.session == self._me.session:
-                self._seeds.answered(message.number, self._me.id)  # a seed turned out to be our own address
-            elif double.session < self._me.session and not self._admitted:
-                self._stop(double, out)
-            else:
-                out.append(Send(double.address, double.id, Conflict(session=double.session, holder=self._me)))
-
-    def _on_conflict(self, conflict: Conflict, out: list[Effect]) -> None:
-        holder = conflict.holder
-        if conflict.session != self._me.session or holder.id != self._me.id or self._leaving:
-            return
-        if self._admitted and holder.session < self._me.session:
-            # We were admitted while it could not be reached: it is our own zombie, and must be told.
-            out.append(Send(holder.address, holder.id, Conflict(session=holder.session, holder=self._me)))
-        elif holder.session != self._me.session:
-            self._stop(holder, out)
-
-    def _stop(self, holder: Member, out: list[Effect]) -> None:
-        self._running = False
-        out.append(Announce(ConflictingIdentity(self._me, holder)))
+        return self._seeds.silent(lambda node: node == self.me.id or node in self._beliefs.roster)
 
     # ------------------------------------------------------------------ odds and ends
 
     def _send(self, node: NodeId, message: Message) -> Send:
-        member = self._beliefs.members.get(node)
-        assert member is not None, f"{node} is in the roster but not in the table"
-        return Send(member.address, node, message)
-
-    def _next_number(self) -> int:
-        self._number += 1
-        return self._number
+        return self._voice.send(node, message)
 
     def _refuse_if_stopped(self) -> None:
-        if not self._running:
-            raise SwimStopped(f"{self._me.id} has not started, has left, or was refused its identity")
+        if self.stopped:
+            raise SwimStopped(f"{self.me.id} has not started, has left, or was refused its identity")

@@ -110,7 +110,7 @@ class MachineWorld(World):
         self.now = 0.0
         known = [record(number_of(other)) for other in (name, *others)]
         self.swim = Swim(me=known[0], config=LAN, rng=random.Random(1), known=known)
-        self.first = self.swim._number
+        self.first = self.swim._voice.number
         return self.told(self.swim.start(0.0))
 
     def do_tick(self, at: str = "") -> list[str]:

@@ -189,7 +189,7 @@ def test_only_so_many_claims_are_examined_at_a_time_and_the_rest_come_again() ->
     for number in range(5, 25):
         cluster.restart(number, address=f"10.9.9.{number}:7000", seeds=[SEED])
     cluster.run(0.05)
-    assert 0 < len(cluster[0]._door) <= LAN.challenges_max
+    assert 0 < len(cluster[0]._identity.door) <= LAN.challenges_max
     cluster.run_until(cluster.agreed, 60)
 
 
