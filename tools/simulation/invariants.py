@@ -6,7 +6,7 @@ Checked in every step, on the node that took it:
 * no resurrection: who was dead or gone at incarnation i in a view is never in the ring there at i or below;
 * no accusation is forgotten: whoever heard one at incarnation i knows the accused at i or above from then on,
   also when it was dead already (``Dead@1``, ``Dead@10``, ``Alive@2`` resurrects nobody);
-* one record: all views that know (id, incarnation, session) know the same address and the rest;
+* one record: all views that know an incarnation of one process (id, session, pid) know the same of it;
 * a running process never sees itself as anything but alive, unless it is leaving;
 * nobody is refused as a double who is none;
 * views hold only ids that exist, and the queue of rumours no more than one for each.
@@ -30,7 +30,7 @@ class Invariants:
     def __init__(self, names: frozenset[str]) -> None:
         self._names = names
         self._issued: dict[NodeId, int] = {}
-        self._records: dict[tuple[NodeId, int, int], Member] = {}
+        self._records: dict[tuple[NodeId, int, int, int], Member] = {}
         self._seen: dict[int, _Seen] = {}
 
     def check(self, node: Node, process: SwimProcess) -> None:
@@ -79,7 +79,7 @@ class Invariants:
             seen.buried[member.id] = member.incarnation
         elif seen.buried.get(member.id, 0) >= member.incarnation:
             raise Violation(f"{brief(member)} {here}: it was buried there at {seen.buried[member.id]}")
-        key = (member.id, member.incarnation, member.session)
+        key = (member.id, member.incarnation, member.session, member.pid)
         facts = _without_status(member)
         if self._records.setdefault(key, facts) != facts:
             raise Violation(f"two records of {brief(member)}: {self._records[key]} and {facts}")

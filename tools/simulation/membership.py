@@ -29,6 +29,7 @@ from tools.simulation.world import ObjectCodec, Violation, World
 __all__ = ["MembershipScenario", "healing_limit_s", "membership_maker"]
 
 WALL_CLOCK_AT_START_MS = 1_700_000_000_000
+WALL_CLOCK_ERROR_MS = 3_600_000
 PHASE_IN_PERIODS = (25.0, 80.0)  # how long the faults last, in probe periods
 DOUBLES_MAX = 2
 MAX_STEPS = 60_000  # ten times what the busiest seed of a thousand needs: beyond it there is a storm
@@ -152,13 +153,24 @@ class MembershipScenario:
                 id=NodeId(node.name),
                 address=node.address,
                 incarnation=incarnation + 1,
-                session=max(session + 1, WALL_CLOCK_AT_START_MS + int(self.world.now * 1000)),
+                session=max(session + 1, self._wall_clock_ms(node)),
                 pid=100 * node.boots + node.index,
             ),
             config=self.profile,
             rng=child_random(self.world.seed, "swim", node.index, node.boots),
             seeds=tuple(f"10.0.0.{index}:7000" for index in range(self.anchors)),
         )
+
+    def _wall_clock_ms(self, node: Node) -> int:
+        """What the host believes the time to be: where clocks are skewed, wrong by up to an hour at each boot.
+
+        Not where doubles are started too: with wrong clocks nothing says which of two processes is the younger.
+        """
+        error_ms = 0.0
+        if Fault.SKEW in self.config.enabled and Fault.DOUBLE not in self.config.enabled:
+            draw = child_random(self.world.seed, "wall clock", node.index, node.boots)
+            error_ms = draw.uniform(-WALL_CLOCK_ERROR_MS, WALL_CLOCK_ERROR_MS)
+        return int(WALL_CLOCK_AT_START_MS + self.world.now * 1000 + error_ms)
 
     def _leave(self, node: Node, _random: Random) -> bool:
         process = node.process
