@@ -462,7 +462,16 @@ def _iterable_results(function: Callable[..., Any]) -> Callable[..., Iterable[Pa
 
     def call(*arguments: Any) -> Iterable[Pair]:
         result = function(*arguments)
-        return () if result is None else result
+        if result is None:
+            return ()
+        if not hasattr(result, "__iter__"):
+            name = getattr(function, "__name__", repr(function))
+            raise JobDefinitionError(
+                f"{name} returned {short_repr(result)} (a {type(result).__name__}); "
+                "it must yield pairs, (key, value), or return a list of them"
+            )
+        pairs: Iterable[Pair] = result
+        return pairs
 
     return call
 

@@ -12,6 +12,7 @@ finished attempt wins, and `_SUCCESS` is written when every part is in its place
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -66,6 +67,7 @@ PROGRESS_INTERVAL_S = 0.1
 SAMPLE_SPLITS = 32
 SAMPLE_SPLIT_BYTES = 1 << 20
 MAX_WORKERS = 1024
+MAX_DIRECTORIES_TRIED = 10
 
 
 @dataclass(slots=True)
@@ -136,21 +138,18 @@ class WorkDirectory:
     def __init__(self, parent: str | None) -> None:
         base = parent or tempfile.gettempdir()
         try:
-            root = os.path.join(base, f"ringreduce-{os.getuid()}")
+            # Absolute, because user code may change the working directory of its process.
+            root = os.path.abspath(os.path.join(base, f"ringreduce-{os.getuid()}"))
             os.makedirs(root, mode=0o700, exist_ok=True)
             if os.stat(root).st_uid != os.getuid():
                 raise PermissionError(13, "it belongs to somebody else", root)
             _sweep(root)
-            self.path = tempfile.mkdtemp(prefix="run-", dir=root)
-            self._lock = os.open(os.path.join(self.path, "owner"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+            self.path, self._lock = _locked_directory(root)
         except OSError as error:
             raise EnvironmentFailed(
                 f"cannot make a temporary directory in {base}: {error.strerror or error}; "
                 "choose another with --temp-dir"
             ) from error
-        import fcntl
-
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def remove(self) -> None:
         """Remove the directory; harmless when it is gone."""
@@ -158,6 +157,21 @@ class WorkDirectory:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)
             self._lock = -1
+
+
+def _locked_directory(root: str) -> tuple[str, int]:
+    """Make a directory whose file "owner" is locked, which tells others that its owner lives."""
+    import fcntl
+
+    for _ in range(MAX_DIRECTORIES_TRIED):
+        path = tempfile.mkdtemp(prefix="run-", dir=root)
+        owner = os.path.join(path, "owner")
+        lock = os.open(owner, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(owner):
+            return path, lock
+        os.close(lock)  # before the lock was ours another run took it for a dead one's, and removed it
+    raise OSError(errno.EBUSY, "other runs remove what is made there", root)
 
 
 def _sweep(root: str) -> None:
@@ -451,7 +465,7 @@ class _Engine:
     def _out_path(self, setup: StepSetup, part: int, attempt: int) -> str:
         """Where an attempt writes its part."""
         if setup.step == self._job.last_step and self._target is not None:
-            return self._target.attempt_path(part, attempt)
+            return os.path.abspath(self._target.attempt_path(part, attempt))
         return os.path.join(self._work, f"{setup.step}.part-{part:05d}.{attempt}")
 
     def _finish_step(self, setup: StepSetup, done: list[TaskDone]) -> list[str]:
