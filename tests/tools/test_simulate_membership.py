@@ -20,6 +20,7 @@ from tools import simulate
 from tools.simulation.kinds import Fault
 from tools.simulation.membership import healing_limit_s, membership_maker
 from tools.simulation.scenario import Outcome, never_fired, run_scenario
+from tools.simulation.trace import Trace
 
 SEEDS = 300
 CHUNK = 50
@@ -258,3 +259,37 @@ def test_bad_usage_ends_with_code_2_and_a_line_that_says_what(
         simulate.main(["membership", *arguments])
     assert ended.value.code == 2
     assert arguments[-1].lstrip("-") in capsys.readouterr().err
+
+
+def test_an_interrupted_run_reports_what_it_has_and_ends_with_130(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run_seeds([0])[0]
+
+    def run_until_interrupted(_: object, seed: int) -> Outcome:
+        if seed == 2:
+            raise KeyboardInterrupt
+        return replace(done, seed=seed)
+
+    monkeypatch.setattr(simulate, "run_scenario", run_until_interrupted)
+    assert simulate.main(["membership", "--seeds", "0:50"]) == 130
+    assert "2 seeds in" in capsys.readouterr().out
+
+
+# -- a host of two processes -------------------------------------------------------------------------
+
+
+def test_of_two_processes_with_one_id_one_is_left_in_the_end() -> None:
+    """Seeds with no other fault: the double is refused, and nobody else notices."""
+    refused = 0
+    for seed in range(40):
+        trace = Trace(keep_lines=True)
+        make = membership_maker(menu=[Fault.DOUBLE])
+        outcome = run_scenario(make, seed, trace)
+        assert outcome.violation is None
+        started = outcome.fired[Fault.DOUBLE]
+        stopped = sum("  refused  " in line for line in trace.lines)
+        assert stopped == started
+        refused += stopped
+        assert all("10.0.1." in line for line in trace.lines if "  refused  " in line), "the elder had to go"
+    assert refused >= 10

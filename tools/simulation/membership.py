@@ -162,9 +162,9 @@ class MembershipScenario:
         )
 
     def _wall_clock_ms(self, node: Node) -> int:
-        """What the host believes the time to be: where clocks are skewed, wrong by up to an hour at each boot.
+        """What the host believes the time to be: where clocks are skewed, wrong by an hour at most.
 
-        Not where doubles are started too: with wrong clocks nothing says which of two processes is the younger.
+        Not where doubles are started too: with wrong clocks nothing says which process is the younger.
         """
         error_ms = 0.0
         if Fault.SKEW in self.config.enabled and Fault.DOUBLE not in self.config.enabled:
