@@ -174,7 +174,7 @@ class CancelTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forget:
-    """These attempts are settled: what they left in working files is not needed (their pushed outputs are)."""
+    """These attempts are settled: what they left in working files, beside pushed outputs, is not needed."""
 
     job: str
     attempts: tuple[int, ...]

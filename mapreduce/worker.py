@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-A worker serves any number of leaders, each for one job (`mapreduce.worker_job`).  What is common to all jobs is
-the peer's slots.  Whenever one is free, the next attempt is of the job that has the least of its share, the
-shares being powers of two by priority; a job that has nothing to run leaves its share to the others.  How
+A worker serves any number of leaders, each for one job (`mapreduce.worker_job`).  What all jobs have in
+common is the peer's slots.  Whenever one is free, the next attempt is of the job that has the least of its share,
+the shares being powers of two by priority; a job that has nothing to run leaves its share to the others.  How
 much a job claims follows from its share too, so the queues at busy workers do not hide tasks from idle ones.
 
 A slot is given more than one attempt at a time where tasks are so short that it would wait for the next one
@@ -99,7 +99,7 @@ class Worker:
         self._orphans_at = inf
         self._asked: dict[str, int] = {}
 
-    # -- messages --------------------------------------------------------------------------------------------
+    # -- messages ----------------------------------------------------------------------------------------
 
     def receive(self, message: ToWorker, sender: NodeId, now: float) -> list[WorkerEffect]:
         """Take a leader's message; those of a deposed leader are dropped."""
@@ -166,7 +166,7 @@ class Worker:
         out.append(Announce(event=JobEnded(job=message.job, status=message.status)))
         return out + self._fill()
 
-    # -- membership ------------------------------------------------------------------------------------------
+    # -- membership --------------------------------------------------------------------------------------
 
     def on_view(self, view: View, now: float) -> list[WorkerEffect]:
         """Members came or went: claim anew, and trust no acknowledgement of a process that is no more."""
@@ -197,7 +197,7 @@ class Worker:
             out += self._go_on(job, now)
         return out
 
-    # -- answers to effects ------------------------------------------------------------------------------------
+    # -- answers to effects ------------------------------------------------------------------------------
 
     def on_plan(self, job: str, plan: JobPlan, now: float) -> list[WorkerEffect]:
         """`FetchPlan` is done."""
@@ -242,8 +242,8 @@ class Worker:
         """`RunTask` failed; nothing of it is left.
 
         Args:
-            failure: what went wrong; of kind `failures.NOT_BEGUN` for an attempt that no child had begun, which
-                is then returned once more, and of `failures.INPUT_GONE` where what it reads is not here.
+            failure: what went wrong; of kind `failures.NOT_BEGUN` for an attempt that no child had begun,
+                which then waits again, and of `failures.INPUT_GONE` where what it reads is not here.
             missing: of a reduce task: map tasks whose outputs were not here, or damaged.
         """
         known = self._jobs.get(job)
@@ -302,7 +302,7 @@ class Worker:
         known.out.append(Send(to=known.leader, message=missing))
         return self._go_on(known, now)
 
-    # -- time --------------------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[WorkerEffect]:
         """Do what is due."""
@@ -328,7 +328,7 @@ class Worker:
         """Whether it has as many jobs as it works for at once: a submission should be refused."""
         return len(self._jobs) >= self._config.jobs_most
 
-    # -- inside ------------------------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------------------
 
     def _go_on(self, job: WorkerJob, now: float) -> list[WorkerEffect]:
         """Do what is due for a job and fill the slots; gives all that is to be done, in order."""
