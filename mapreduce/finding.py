@@ -74,6 +74,7 @@ def load(argument: str, params: Mapping[str, str]) -> tuple[Job, Code, dict[str,
         module, file = _load_named(target), None
         directory = _import_root(module)
     job, values = _job_in(module, target, name, params)
+    job.check_inputs()
     return job, pack(job, file=file, directory=directory), values
 
 

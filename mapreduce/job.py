@@ -234,16 +234,28 @@ class Job:
         read = {name for step in self.steps.values() for name in step.after}
         return next(name for name in self.steps if name not in read)
 
+    def check_inputs(self) -> None:
+        """Check that the steps which read the job's inputs take what their readers give.
+
+        A job that is meant to stand behind another may have a mapper of (key, value) where this one reads
+        lines; so this is checked when a job is run, before anything else is done.
+
+        Raises:
+            JobDefinitionError: a mapper is missing, or takes another number of arguments.
+        """
+        for name, step in self.steps.items():
+            _check_mapper(f"step {name!r}", step, pairs=bool(_reads_pairs(step)))
+
     def then(self, other: Job) -> Job:
         """Return a job in which `other` reads this job's output.
 
-        `other` is a job that reads pairs, `Job(..., reader=Pairs())`: the same job can read the files that
-        this one has written.  Steps of `other` whose names are taken get a number behind them; its
+        The mapper of `other` takes (key, value).  With `reader=Pairs()` the same job can also read the files
+        that this one has written.  Steps of `other` whose names are taken get a number behind them; its
         parameters and side files are added to this job's.
 
         Raises:
-            JobDefinitionError: both jobs give one parameter or side file different values, or `other` reads
-                something else than pairs.
+            JobDefinitionError: both jobs give one parameter or side file different values, or `other` cannot
+                read pairs.
         """
         renamed: dict[str, str] = {}
         taken = set(self.steps)
@@ -257,10 +269,10 @@ class Job:
         for name, step in other.steps.items():
             after = tuple(renamed[before] for before in step.after)
             if not after:
-                if not getattr(step.reader, "gives_pairs", False):
+                if _reads_pairs(step) is False:
                     raise JobDefinitionError(
-                        f"step {name!r} reads single records, so it cannot follow another job; "
-                        "give it reader=Pairs() and a mapper of (key, value)"
+                        f"step {name!r} reads single records, so it cannot follow another job; leave its "
+                        "reader out, or give it reader=Pairs(), and a mapper of (key, value)"
                     )
                 step = replace(step, reader=None)
                 after = (self.last_step,)
@@ -339,7 +351,7 @@ def _check_step(name: str, step: Step) -> None:
         )
     if step.after and step.reader is not None:
         raise JobDefinitionError(f"{where} reads step {step.after[0]!r}, so it takes no reader")
-    _check_mapper(where, step)
+    _check_mapper(where, step, pairs=_reads_pairs(step))
     for role, count, shape in (
         ("reducer", 2, "(key, values)"),
         ("combiner", 2, "(key, values)"),
@@ -353,8 +365,24 @@ def _check_step(name: str, step: Step) -> None:
             _check_arity(where, role, function, count, shape)
 
 
-def _check_mapper(where: str, step: Step) -> None:
-    pairs = bool(step.after) or getattr(step.reader, "gives_pairs", False)
+def _reads_pairs(step: Step) -> bool | None:
+    """True if the step reads (key, value) pairs, False if not, None if that depends on where it stands."""
+    if step.after or getattr(step.reader, "gives_pairs", False):
+        return True
+    return None if step.reader is None else False
+
+
+def _check_mapper(where: str, step: Step, *, pairs: bool | None) -> None:
+    if pairs is None:
+        # By itself the job reads lines; behind another (`then`) it reads that one's pairs.
+        try:
+            _check_mapper(where, step, pairs=False)
+        except JobDefinitionError as error:
+            try:
+                _check_mapper(where, step, pairs=True)
+            except JobDefinitionError:
+                raise error from None
+        return
     if step.mapper is None or step.mapper is identity:
         if not pairs:
             mapper = "without a mapper it" if step.mapper is None else "identity"

@@ -182,8 +182,8 @@ def test_an_unknown_encoding_is_refused(engine: Engine) -> None:
 
 
 def test_a_reader_without_an_encoding_takes_none(engine: Engine, tmp_path: Path) -> None:
-    reader = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Own:\n    pass\n"
-    (tmp_path / "count.py").write_text(reader + JOB.replace("Job(", "Job(reader=Own(), "))
+    reader = "from mapreduce import FixedLength\n"
+    (tmp_path / "count.py").write_text(reader + JOB.replace("Job(", "Job(reader=FixedLength(4), "))
     assert "--encoding: the reader of step 'main' takes no encoding" in refused("--encoding", "utf-8")
 
 

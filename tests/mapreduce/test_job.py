@@ -153,7 +153,7 @@ def test_batch_marks_a_mapper_with_its_kind() -> None:
 )
 def test_a_job_that_is_none_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(JobDefinitionError, match=message):
-        make()
+        make().check_inputs()
 
 
 @pytest.mark.parametrize(
@@ -263,14 +263,14 @@ def test_whatever_takes_one_argument_can_be_a_mapper(function: Any) -> None:
     ],
 )
 def test_what_takes_another_number_of_arguments_is_refused_as_a_mapper(function: Any) -> None:
-    message = refusal(lambda: Job(function))
+    message = refusal(lambda: Job(function).check_inputs())
     assert message.startswith("step 'main': the mapper ")
     assert message.endswith("(record): it must take 1 argument")
 
 
 def test_a_wrong_function_is_named_with_its_file_and_line() -> None:
     line = two.__code__.co_firstlineno
-    assert refusal(lambda: Job(two)) == (
+    assert refusal(lambda: Job(two).check_inputs()) == (
         f"step 'main': the mapper two ({__file__}, line {line}) cannot be called as two(record): "
         "it must take 1 argument"
     )
@@ -368,11 +368,21 @@ def test_then_unites_parameters_and_side_files() -> None:
         (following(params={"k": 2}), "both jobs set parameter 'k': 1 and 2"),
         (following(side_files={"a": "b.txt"}), "both jobs set side file 'a': 'a.txt' and 'b.txt'"),
         (
-            Job(mapper),
-            "step 'main' reads single records, so it cannot follow another job; give it reader=Pairs()",
+            Job(mapper, reader=Text()),
+            "step 'main' reads single records, so it cannot follow another job; leave its reader out",
         ),
     ],
 )
 def test_then_refuses_what_does_not_fit(second: Job, message: str) -> None:
     first = Job(mapper, reducer, params={"k": 1}, side_files={"a": "a.txt"})
     assert refusal(lambda: first.then(second)).startswith(message)
+
+
+def test_a_mapper_of_pairs_makes_a_job_that_can_stand_behind_another() -> None:
+    second = Job(two, reducer, name="second")
+    assert Job(mapper, reducer).then(second).steps["second"].after == ("main",)
+    assert "it must take 1 argument" in refusal(second.check_inputs)
+
+
+def test_a_mapper_of_records_cannot_stand_behind_another_job() -> None:
+    assert "it must take 2 arguments" in refusal(lambda: Job(mapper, reducer).then(Job(mapper, name="b")))
