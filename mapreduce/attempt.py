@@ -163,8 +163,7 @@ class Attempt:
                     self._reduce(self._order)
                 case SampleOrder():
                     self._sample(self._order)
-            self._batch = self._inside = None
-            self._keys = []
+            self._forget_position()
             if self._step.teardown is not None:
                 self._step.teardown()
         finally:
@@ -403,17 +402,28 @@ class Attempt:
     def _write_part(self, pairs: Iterator[Pair], out_path: str) -> None:
         """Write a part under its attempt's name; the engine's rename makes it visible."""
         with open(out_path, "wb") as file:
-            if self._setup.out_format is None:
-                writer = RunWriter(file, f"{self._setup.step}/{self._name}")
-                writer.write_stream(pairs)
-                length = writer.finish()
-                self._done.cuts = _cuts(writer.block_offsets, length, self._setup.split_bytes)
-            else:
-                from mapreduce.outputs import write_part
-
-                write_part(self._setup.out_format, file, pairs)
+            try:
+                self._write(pairs, file)
+            except BadValue:
+                self._forget_position()  # it names its key; what was read last is another one
+                raise
             self._done.bytes_out = file.tell()
         self._done.path = out_path
+
+    def _write(self, pairs: Iterator[Pair], file: BinaryIO) -> None:
+        if self._setup.out_format is None:
+            writer = RunWriter(file, f"{self._setup.step}/{self._name}")
+            writer.write_stream(pairs)
+            length = writer.finish()
+            self._done.cuts = _cuts(writer.block_offsets, length, self._setup.split_bytes)
+        else:
+            from mapreduce.outputs import write_part
+
+            write_part(self._setup.out_format, file, pairs)
+
+    def _forget_position(self) -> None:
+        self._batch = self._inside = None
+        self._keys = []
 
     # -- what user code sees ---------------------------------------------------------------------------
 
@@ -461,7 +471,11 @@ def _iterable_results(function: Callable[..., Any]) -> Callable[..., Iterable[Pa
         return function
 
     def call(*arguments: Any) -> Iterable[Pair]:
-        result = function(*arguments)
+        try:
+            result = function(*arguments)
+        except StopIteration as error:
+            # The iterators that call us would take it for their end, and what follows would be lost.
+            raise RuntimeError(f"{getattr(function, '__name__', function)} raised StopIteration") from error
         if result is None:
             return ()
         if not hasattr(result, "__iter__"):

@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import selectors
 import signal
 import socket
@@ -60,6 +61,8 @@ MAX_WINDOW = 64
 WINDOW_S = 0.05
 
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# A line of a crash report that is none of the user's.
+_OUR_FRAME = re.compile(rf'File "({re.escape(_PACKAGE_ROOT)}/mapreduce/(?!examples/)|<string>")')
 _BOOT = (
     "import sys; sys.path.append({root!r}) if {root!r} not in sys.path else None; "
     "from mapreduce.child import main; main({orders}, {memory})"
@@ -454,7 +457,7 @@ class Executor:
                 lines = file.read(64 << 10).splitlines()
         except FileNotFoundError:  # it crashed before its first order, or the job is gone
             return []
-        return [line for line in lines if _PACKAGE_ROOT not in line and 'File "<string>"' not in line]
+        return [line for line in lines if not _OUR_FRAME.search(line)]
 
     def _drain_reports(self, child: Child) -> Iterator[tuple[Child, Event]]:
         """Take the reports a child sent before it died: what is done is done."""
