@@ -9,10 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from membership.acceptor import Acceptor
 from membership.proposer import Phase, Proposer
-from membership.register import NO_BALLOT, AcceptorId, Change, Group, Record, majority, successor
+from membership.register import (
+    NO_BALLOT,
+    AcceptorId,
+    BallotSource,
+    Change,
+    Group,
+    Record,
+    majority,
+    successor,
+)
 from membership.register_config import RegisterConfig
 from membership.register_effects import Committed, RegisterEffect, Report, Save, SendTo
 from membership.register_messages import (
@@ -344,3 +354,17 @@ class SameLifeTwice(RegisterProcess):
     def life(self) -> int:
         """See ``RegisterProcess``."""
         return 1
+
+
+# -- nodes -----------------------------------------------------------------------------------------------
+
+
+class SharedBallots(Registers):
+    """Ballots do not bear the name of who made them."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._ballots = BallotSource(NodeId("anybody"), 1)
+
+
+PLANTS["shared-ballots"] = Plant("shared-ballots", str(SharedBallots.__doc__), SharedBallots)

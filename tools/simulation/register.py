@@ -30,6 +30,7 @@ from membership.register_effects import (
     QuorumLost,
     RegisterEvent,
 )
+from membership.register_messages import Accepted, Born, Promise, RegisterMessage
 from membership.registers import Registers
 from membership.view import NodeId
 from tools.simulation.chance import child_random
@@ -117,7 +118,7 @@ class RegisterScenario:
         self.size = draw.choice([size for size in (1, 3, 3, 5) if size <= self.count])
         self.keys = draw.randint(1, 2)
         self.clients = draw.randint(2, 6)
-        self.think_s = draw.choice([0.02, 0.1, 0.5])
+        self.think_s = draw.choice([0.01, 0.03, 0.2])
         self.surgery_s = draw.choice([0.5, 2.0, 8.0])
         self.whim = draw.choice([0.0, 0.3])  # how often the surgeon replaces members that are well
         self.lies = draw.choice([0.0, 0.1, 0.3])  # how often a living node is held for dead
@@ -134,7 +135,7 @@ class RegisterScenario:
             codec=ObjectCodec(),
         )
         self.bypass = draw.choice([0.0, 0.0, 0.1])  # how often a client passes the leader over
-        self.storm_s = draw.choice([0.0, 0.0, 0.1, 0.5])  # between restarts that are over in no time
+        self.restarts = draw.choice([0.0, 0.02, 0.1, 0.3])  # how often an acceptor restarts after it promised
         self.sick = draw.choice([0.0, 0.2])  # how often a node is ill
         kinds = [draw.choice(["job", "lock"]) for _ in range(self.keys)]
         self.registers = [Register(f"{kind}{number}") for number, kind in enumerate(kinds)]
@@ -143,7 +144,7 @@ class RegisterScenario:
         self._draw = child_random(seed, "clients")
         self._surgery = child_random(seed, "surgeon")
         self._views = child_random(seed, "views")
-        self._storms = child_random(seed, "storms")
+        self._restarts = child_random(seed, "restarts")
         self._pending: dict[tuple[str, int, str, int], Operation] = {}
         self._tokens = 0
         self._healed_at: float | None = None
@@ -171,6 +172,7 @@ class RegisterScenario:
                 rng=child_random(world.seed, "registers", node.name, node.boots),
                 machine=self._machine,
                 report=self._heard,
+                said=self._said,
             )
 
         for index in range(self.count):
@@ -179,30 +181,26 @@ class RegisterScenario:
             self._found(register)
         for client in range(self.clients):
             self._client_later(f"c{client}")
-        self._later(self._surgery, self.surgery_s, self._operate)
+        self._later(self._surgery, self.surgery_s, lambda: self._operate(calm=False))
         self._later(self._views, 0.3, self._observe)
-        if self.storm_s and Fault.CRASH in self.config.enabled:
-            self._later(self._storms, self.storm_s, self._storm)
         self._later(self._draw, 1.0, self._gossip)
         return Nemesis(world, self.config, max_down=self.max_down)
 
-    def _storm(self) -> None:
-        """Restart a node so fast that messages to its former life still reach it."""
-        if self._healed_at is not None:
+    def _said(self, node: Node, message: RegisterMessage) -> None:
+        """Perhaps restart a node just after it has said something that it must not forget."""
+        if not isinstance(message, Promise | Accepted | Born) or self._healed_at is not None:
             return
-        running = [node for node in self.world.nodes if node.running]
-        if running:
-            node = self._storms.choice(running)
-            wipe = Fault.WIPE in self.config.enabled and self._storms.random() < 0.05
-            self.world.network.fired[Fault.WIPE if wipe else Fault.CRASH] += 1
-            self.world.crash(node, wipe=wipe)
+        if Fault.CRASH not in self.config.enabled or self._restarts.random() >= self.restarts:
+            return
+        wipe = Fault.WIPE in self.config.enabled and self._restarts.random() < 0.05
+        self.world.network.fired[Fault.WIPE if wipe else Fault.CRASH] += 1
+        self.world.crash(node, wipe=wipe)
 
-            def boot() -> None:
-                if node.state is NodeState.DOWN and not node.gone:
-                    self.world.boot(node)
+        def boot() -> None:
+            if node.state is NodeState.DOWN and not node.gone:
+                self.world.boot(node)
 
-            self._later(self._storms, 0.01, boot)
-        self._later(self._storms, self.storm_s, self._storm)
+        self._later(self._restarts, 0.005, boot)
 
     def _client_later(self, name: str) -> None:
         self._later(self._draw, self.think_s, lambda: self._client(name))
@@ -311,7 +309,9 @@ class RegisterScenario:
 
     # ------------------------------------------------------------------ the surgeon
 
-    def _operate(self) -> None:
+    def _operate(self, calm: bool) -> None:
+        if calm != (self._healed_at is not None):
+            return  # another one has taken over
         for register in self.registers:
             asked = self._some_node()
             node = None if asked is None else self._leaders_node(asked, register.key)
@@ -329,7 +329,7 @@ class RegisterScenario:
                 self.world.trace.note(self.world.now, "seal", f"{register.key} by {node.name} to {wanted}")
                 now = node.clock.read(self.world.now)
                 self.world.inject(node, registers.seal(register.key, wanted, now))
-        self._later(self._surgery, self.surgery_s if self._healed_at is None else 0.5, self._operate)
+        self._later(self._surgery, 0.5 if calm else self.surgery_s, lambda: self._operate(calm))
 
     def _living(self) -> list[AcceptorId]:
         return [_acceptor(node) for node in self.world.nodes if node.running]
@@ -453,7 +453,8 @@ class RegisterScenario:
         return None
 
     def _finish(self) -> None:
-        """A last append and a last look on every node; tried again until they succeed."""
+        """A last append or look on every node, tried again until it succeeds; and a surgeon that hurries."""
+        self._operate(calm=True)
         for node in self.world.nodes:
             for register in self.registers:
                 if node.running:

@@ -14,6 +14,7 @@ from random import Random
 from membership.register import AcceptorId
 from membership.register_config import RegisterConfig
 from membership.register_effects import RegisterEffect, RegisterEvent, Report, Save, SendTo
+from membership.register_messages import RegisterMessage
 from membership.registers import Registers
 from membership.view import NodeId
 from tools.simulation.node import Node
@@ -63,8 +64,10 @@ class RegisterProcess:
         rng: Random,
         machine: type[Registers],
         report: Callable[[Node, RegisterEvent], None],
+        said: Callable[[Node, RegisterMessage], None],
     ) -> None:
         self._node = node
+        self._said = said
         self._report = report
         disk = disk_of(node) or self._name_disk()
         saved = {
@@ -123,6 +126,7 @@ class RegisterProcess:
         match effect:
             case SendTo(to, message):
                 self._node.send_to(address_of(to), message)
+                self._said(self._node, message)
             case Save() as save:
                 self.write(save)
                 self._node.disk.sync()
