@@ -348,6 +348,8 @@ class Swim:
         self._sync_at = max(now, self._sync_at + set_back_s)
         self._knock_at = max(now, self._knock_at + set_back_s)
         self._leave_at = max(now, self._leave_at + set_back_s)
+        # Nothing may stay in the past: the next message would find us asleep again and add the sleep again.
+        self._beliefs.reap_at = max(now, self._beliefs.reap_at)
 
     def _schedule(self, now: float) -> None:
         """Begin what has become worth doing, and compute the next deadline."""
