@@ -46,9 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _maker(parsed: argparse.Namespace) -> Callable[[int, Trace], Scenario]:
     """What makes a seed of the world that was asked for."""
     if parsed.world == "register":
+        from tools.simulation.planted_registers import PLANTS
         from tools.simulation.register import register_maker
 
-        return register_maker()
+        if parsed.plant is None:
+            return register_maker(codec=parsed.codec)
+        plant = PLANTS[parsed.plant]
+        return register_maker(machine=plant.machine, process=plant.process, codec=parsed.codec)
     from tools.simulation.membership import membership_maker
 
     return membership_maker(nodes=parsed.nodes, codec=parsed.codec)
@@ -175,7 +179,9 @@ def _again(parsed: argparse.Namespace, seed: int) -> str:
     options = ""
     if parsed.world == "membership":
         options += f" --nodes {parsed.nodes}" if parsed.nodes is not None else ""
-        options += "" if parsed.codec else " --no-codec"
+    if parsed.world == "register":
+        options += f" --plant {parsed.plant}" if parsed.plant is not None else ""
+    options += "" if parsed.codec else " --no-codec"
     return f"replay: python -m tools.simulate {parsed.world} --replay {seed}{options}"
 
 
@@ -189,13 +195,14 @@ def _parser() -> argparse.ArgumentParser:
     for world in (membership, register):
         world.add_argument("--seeds", type=_seed_range, default=range(100), metavar="FROM:TO", help="0:100")
         world.add_argument("--replay", type=int, metavar="SEED", help="run one seed and print its trace")
+        world.add_argument(
+            "--codec",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="pass messages through the real wire format (default) or as objects, which is faster",
+        )
     membership.add_argument("--nodes", type=_node_count, default=None, help="default: 3 to 9, drawn by seed")
-    membership.add_argument(
-        "--codec",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="pass messages through the real wire format (default) or as objects, which is faster",
-    )
+    register.add_argument("--plant", type=_plant, metavar="NAME", help="run with this mistake; ? lists them")
     gossip = worlds.add_parser("gossip", help="measure dissemination and detection in large clusters")
     gossip.add_argument("--nodes", type=_node_counts, default=(100, 1000, 10_000), help="100,1000,10000")
     gossip.add_argument("--seed", type=int, default=0)
@@ -212,6 +219,15 @@ def _seed_range(text: str) -> range:
     if not seeds:
         raise argparse.ArgumentTypeError(f"{text!r} holds no seed")
     return seeds
+
+
+def _plant(text: str) -> str:
+    from tools.simulation.planted_registers import PLANTS
+
+    if text not in PLANTS:
+        known = "".join(f"\n  {plant.name}: {plant.mistake}" for plant in PLANTS.values())
+        raise argparse.ArgumentTypeError(f"{text!r} is none of the plants:{known}")
+    return text
 
 
 def _node_count(text: str) -> int:

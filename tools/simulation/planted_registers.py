@@ -346,16 +346,6 @@ class OldNameOnNewDisk(RegisterProcess):
         return "d1"
 
 
-@_planted("same-life-twice")
-class SameLifeTwice(RegisterProcess):
-    """A restarted peer takes the ballots of its former life again."""
-
-    @property
-    def life(self) -> int:
-        """See ``RegisterProcess``."""
-        return 1
-
-
 # -- nodes -----------------------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ from tools.simulation.kinds import Fault
 from tools.simulation.network import Network
 from tools.simulation.node import Node, NodeState
 from tools.simulation.register_history import CLOSING, LogHistory, NotLinearizable
-from tools.simulation.register_host import RegisterProcess, disk_of, is_led, log_of, payload_of
+from tools.simulation.register_host import RegisterCodec, RegisterProcess, disk_of, is_led, log_of, payload_of
 from tools.simulation.trace import Trace
 from tools.simulation.world import ObjectCodec, Violation, World
 
@@ -98,6 +98,7 @@ class RegisterScenario:
         seed: decides everything.
         trace: where to record.
         machine, process: what to run; plants are subclasses.
+        codec: whether messages pass through the real wire format.
         menu: the faults that may be drawn.
     """
 
@@ -111,6 +112,7 @@ class RegisterScenario:
         *,
         machine: type[Registers] = Registers,
         process: type[RegisterProcess] = RegisterProcess,
+        codec: bool = True,
         menu: Iterable[Fault] = MENU,
     ) -> None:
         draw = child_random(seed, "scenario")
@@ -132,7 +134,7 @@ class RegisterScenario:
             seed,
             Network(child_random(seed, "network"), self.config.conditions),
             trace=trace,
-            codec=ObjectCodec(),
+            codec=RegisterCodec() if codec else ObjectCodec(),
         )
         self.bypass = draw.choice([0.0, 0.0, 0.1])  # how often a client passes the leader over
         self.restarts = draw.choice([0.0, 0.02, 0.1, 0.3])  # how often an acceptor restarts after it promised
@@ -525,11 +527,14 @@ def _change(token: str | None) -> Change:
 
 
 def register_maker(
-    *, machine: type[Registers] = Registers, process: type[RegisterProcess] = RegisterProcess
+    *,
+    machine: type[Registers] = Registers,
+    process: type[RegisterProcess] = RegisterProcess,
+    codec: bool = True,
 ) -> Callable[[int, Trace], RegisterScenario]:
     """What ``run_scenario`` needs to make a register seed with these settings."""
 
     def make(seed: int, trace: Trace) -> RegisterScenario:
-        return RegisterScenario(seed, trace, machine=machine, process=process)
+        return RegisterScenario(seed, trace, machine=machine, process=process, codec=codec)
 
     return make

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import get_args
 
 from membership.register import AcceptorId
 from membership.register_config import RegisterConfig
@@ -17,10 +18,12 @@ from membership.register_effects import RegisterEffect, RegisterEvent, Report, S
 from membership.register_messages import RegisterMessage
 from membership.registers import Registers
 from membership.view import NodeId
+from p2p.roles import Role
+from p2p.wire import Envelope, Kind, WireFormat
 from tools.simulation.node import Node
 from tools.simulation.register_history import CLOSING
 
-__all__ = ["RegisterProcess", "closes", "disk_of", "is_led", "log_of", "payload_of"]
+__all__ = ["RegisterCodec", "RegisterProcess", "closes", "disk_of", "is_led", "log_of", "payload_of"]
 
 VOTE = "vote "
 
@@ -138,6 +141,44 @@ class RegisterProcess:
     def write(self, save: Save) -> None:
         """Write a vote, without waiting for the disk."""
         self._node.disk.write(VOTE + save.key, save.state)
+
+
+class RegisterCodec:
+    """The real frames, of a table that holds the messages of registers only."""
+
+    def __init__(self) -> None:
+        kinds = [
+            Kind(tag=tag, message=message, role=Role.PEER)
+            for tag, message in enumerate(get_args(RegisterMessage), start=1)
+        ]
+        self._wire = WireFormat(kinds)
+
+    def encode(self, message: object, sender: Node) -> bytes:
+        """The frame that a peer would send."""
+        return self._wire.encode(
+            Envelope(
+                cluster="simulated",
+                ring_digest=b"",
+                sender=NodeId(sender.name),
+                incarnation=sender.boots,
+                message=message,
+            )
+        )
+
+    def decode(self, payload: object) -> tuple[object, str]:
+        """The message, checked against its schema, and its sender."""
+        assert isinstance(payload, bytes)
+        envelope = self._wire.decode(payload)
+        return envelope.message, envelope.sender
+
+    def fingerprint(self, payload: object) -> bytes:
+        """The frame itself."""
+        assert isinstance(payload, bytes)
+        return payload
+
+    def describe(self, payload: object) -> str:
+        """The message in the frame."""
+        return repr(self.decode(payload)[0])
 
 
 def address_of(node: NodeId) -> str:
