@@ -99,7 +99,7 @@ from mapreduce.stages import Stage, StageGraph, TaskInput, task_name
 from membership.ring import Ring
 from membership.view import NodeId, Status, View
 
-__all__ = ["Leader", "LeaderPhase"]
+__all__ = ["Leader", "LeaderPhase", "dissolve_of"]
 
 MAX_WAITING_EVENTS = 256
 
@@ -193,7 +193,7 @@ class Leader:
         if self.phase is LeaderPhase.TAKING_OVER:
             return []
         if self.phase is LeaderPhase.ENDED:
-            self._send(sender, self._dissolve())
+            self._send(sender, dissolve_of(self._plan, self.record))
         elif isinstance(message, AskFate) or message.ballot < self.record.ballot:
             self._send(sender, self._beat())
         elif message.ballot == self.record.ballot and (seat := self._seats.get(sender)) is not None:
@@ -669,7 +669,9 @@ class Leader:
         self._run = None
         self._beat_at = now + self._config.beat_s
         self._step_down_at = now + self._config.linger_s
-        self._send_all((member.id, self._dissolve()) for member in self._view.ring_members)
+        self._send_all(
+            (member.id, dissolve_of(self._plan, self.record)) for member in self._view.ring_members
+        )
         self._out.append(Announce(event=JobEnded(job=self._job, status=self.record.status)))
 
     def _linger(self, now: float) -> None:
@@ -678,17 +680,9 @@ class Leader:
             self._out.append(StepDown(job=self._job))
         elif now >= self._beat_at:
             self._beat_at = now + self._config.beat_s
-            self._send_all((member.id, self._dissolve()) for member in self._view.ring_members)
-
-    def _dissolve(self) -> Dissolve:
-        keep = self._graph.result_stage if self.record.status is JobStatus.COMMITTED else -1
-        return Dissolve(
-            job=self._job,
-            ballot=self.record.ballot,
-            status=self.record.status,
-            keep_stage=keep,
-            keep_s=self._plan.ttl_s,
-        )
+            self._send_all(
+                (member.id, dissolve_of(self._plan, self.record)) for member in self._view.ring_members
+            )
 
     # -- telling ---------------------------------------------------------------------------------------------
 
@@ -728,6 +722,18 @@ class Leader:
     def _done(self) -> list[LeaderEffect]:
         out, self._out = self._out, []
         return out
+
+
+def dissolve_of(plan: JobPlan, record: JobRecord) -> Dissolve:
+    """Return what is told of a job that has ended, by its last leader or by whoever keeps its record."""
+    keep_stage = StageGraph(plan).result_stage if record.status is JobStatus.COMMITTED else -1
+    return Dissolve(
+        job=record.job,
+        ballot=record.ballot,
+        status=record.status,
+        keep_stage=keep_stage,
+        keep_s=plan.ttl_s,
+    )
 
 
 def _named(nodes: Iterable[NodeId]) -> str:

@@ -3,9 +3,10 @@
 Theory of operation
 -------------------
 A worker serves any number of leaders, each for one job (`mapreduce.worker_job`).  What all jobs have in
-common is the peer's slots.  Whenever one is free, the next attempt is of the job that has the least of its share,
-the shares being powers of two by priority; a job that has nothing to run leaves its share to the others.  How
-much a job claims follows from its share too, so the queues at busy workers do not hide tasks from idle ones.
+common is the peer's slots.  Whenever one is free, the next attempt is of the job that has the least of its
+share, the shares being powers of two by priority; a job that has nothing to run leaves its share to the
+others.  How much a job claims follows from its share too, so the queues at busy workers do not hide tasks
+from idle ones.
 
 A slot is given more than one attempt at a time where tasks are so short that it would wait for the next one
 (`WorkerJob.depth`); a job's attempts count against its share by that measure.
@@ -322,6 +323,11 @@ class Worker:
     def jobs(self) -> tuple[str, ...]:
         """The jobs this worker knows."""
         return tuple(self._jobs)
+
+    def held_count(self, job: str) -> int:
+        """How many attempts of a job are in hand, in any phase."""
+        known = self._jobs.get(job)
+        return known.held_count if known is not None else 0
 
     @property
     def is_full(self) -> bool:

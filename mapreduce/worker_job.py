@@ -259,6 +259,11 @@ class WorkerJob:
     # -- claiming ------------------------------------------------------------------------------------------
 
     @property
+    def held_count(self) -> int:
+        """How many attempts are in hand, in any phase."""
+        return len(self._held)
+
+    @property
     def room(self) -> int:
         """How many more attempts the job could use here."""
         if not self.may_claim or self._pushing >= self._config.push_pending:

@@ -127,7 +127,7 @@ def rank_only(node: str, value: Any) -> Iterator[tuple[str, int]]:
 
 def first_word(line: str) -> Iterator[tuple[str, str]]:
     """Sort lines by their first word."""
-    yield line.split()[0], line
+    yield line.split(maxsplit=1)[0], line
 
 
 _JOBS: dict[str, tuple[Job, int]] = {
@@ -210,7 +210,13 @@ def workload(name: str) -> Workload:
     job, partitions = _JOBS[name]
     output = os.path.join(directory, "expected")
     result = run(
-        job, inputs, workers=1, partitions=partitions, split_bytes=SPLIT_BYTES, output=output, out_format="text"
+        job,
+        inputs,
+        workers=1,
+        partitions=partitions,
+        split_bytes=SPLIT_BYTES,
+        output=output,
+        out_format="text",
     )
     parts = []
     for entry in sorted(os.listdir(output)):

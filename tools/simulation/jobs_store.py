@@ -1,0 +1,193 @@
+"""A simulated store of segments: what a peer holds of jobs' outputs, on a disk that forgets and rots.
+
+A segment is one attempt's output, or those partitions of it that the peer is a place of.  It is written whole
+and never changed; its digest is checked whenever it is read.  A crash loses what was not synced; rot
+changes a byte; a full disk takes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from random import Random
+
+from mapreduce.messages import HeldGroup
+from tools.simulation.jobs_engine import Run
+from tools.simulation.node import Disk
+
+__all__ = ["DiskFull", "Segment", "SegmentMissing", "Store", "segment_of"]
+
+Key = tuple[str, int, int, int]
+
+
+class SegmentMissing(Exception):
+    """What was asked for does not lie here, or is damaged (and has been removed)."""
+
+    def __init__(self, task: int, attempt: int, *, damaged: bool) -> None:
+        super().__init__(f"task {task}, attempt {attempt:#x} {'is damaged' if damaged else 'is not here'}")
+        self.task = task
+        self.attempt = attempt
+        self.damaged = damaged
+
+
+class DiskFull(Exception):
+    """No space."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One attempt's output, or some partitions of it; `partitions` empty: all there is."""
+
+    job: str
+    stage: int
+    task: int
+    attempt: int
+    partitions: tuple[int, ...]
+    runs: dict[int, Run]
+    digest: bytes
+
+    @property
+    def key(self) -> Key:
+        """Of the attempt."""
+        return self.job, self.stage, self.task, self.attempt
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the bytes are those that were written."""
+        return _digest(self.runs) == self.digest
+
+    def covers(self, partition: int) -> bool:
+        """Whether the segment is responsible for a partition, which may be empty."""
+        return not self.partitions or partition in self.partitions
+
+
+def segment_of(
+    job: str, stage: int, task: int, attempt: int, partitions: tuple[int, ...], runs: dict[int, Run]
+) -> Segment:
+    """A segment of some partitions of an output."""
+    chosen = {p: run for p, run in runs.items() if not partitions or p in partitions}
+    return Segment(job, stage, task, attempt, partitions, chosen, _digest(chosen))
+
+
+def _digest(runs: dict[int, Run]) -> bytes:
+    state = blake2b(digest_size=16)
+    for partition in sorted(runs):
+        state.update(b"%d %d " % (partition, len(runs[partition].data)) + runs[partition].data)
+    return state.digest()
+
+
+class Store:
+    """One life of a peer's store.
+
+    Args:
+        disk: the node's.
+        syncs: whether a segment is synced before it is acknowledged; if not, a crash may lose it.
+    """
+
+    def __init__(self, disk: Disk, *, syncs: bool) -> None:
+        self.is_full = False
+        self._disk = disk
+        self._syncs = syncs
+        self._segments: dict[Key, list[Segment]] = {}
+        for name in sorted(disk.durable):
+            value = disk.durable[name]
+            if isinstance(value, Segment):
+                self._segments.setdefault(value.key, []).append(value)
+
+    def write(self, segment: Segment) -> None:
+        """Keep a segment; raises ``DiskFull``. Writing the same again changes nothing."""
+        known = self._segments.setdefault(segment.key, [])
+        if any(one.partitions == segment.partitions for one in known):
+            return
+        if self.is_full:
+            raise DiskFull
+        known.append(segment)
+        self._disk.write(_name(segment), segment)
+        if self._syncs:
+            self._disk.sync()
+
+    def read(self, job: str, stage: int, task: int, attempt: int, partition: int) -> Run | None:
+        """One partition's run, None where it has no pairs; raises ``SegmentMissing``."""
+        for segment in self._segments.get((job, stage, task, attempt), []):
+            if segment.covers(partition):
+                if not segment.is_intact:
+                    self._remove(segment)
+                    raise SegmentMissing(task, attempt, damaged=True)
+                return segment.runs.get(partition)
+        raise SegmentMissing(task, attempt, damaged=False)
+
+    def extract(self, job: str, stage: int, task: int, attempt: int, partitions: tuple[int, ...]) -> Segment:
+        """The part of an output that a copy is to have; raises ``SegmentMissing``."""
+        runs: dict[int, Run] = {}
+        for partition in partitions or (0,):
+            run = self.read(job, stage, task, attempt, partition)
+            if run is not None:
+                runs[partition] = run
+        return segment_of(job, stage, task, attempt, partitions, runs)
+
+    def holds(self, job: str, stage: int, task: int, attempt: int, partition: int) -> bool:
+        """Whether the partition of an output lies here, intact; for checks, changes nothing."""
+        return any(
+            segment.covers(partition) and segment.is_intact
+            for segment in self._segments.get((job, stage, task, attempt), [])
+        )
+
+    def inventory(self, job: str) -> list[HeldGroup]:
+        """What lies here of a job; damage is not looked for."""
+        groups: dict[tuple[int, tuple[int, ...]], list[Segment]] = {}
+        for segment in self.segments(job):
+            groups.setdefault((segment.stage, segment.partitions), []).append(segment)
+        return [
+            HeldGroup(
+                stage=stage,
+                partitions=partitions,
+                tasks=tuple([segment.task for segment in some]),
+                attempts=tuple([segment.attempt for segment in some]),
+            )
+            for (stage, partitions), some in groups.items()
+        ]
+
+    def segments(self, job: str) -> Iterator[Segment]:
+        """All segments of a job."""
+        for key, some in list(self._segments.items()):
+            if key[0] == job:
+                yield from some
+
+    def drop(self, job: str, stages: Sequence[int] | None, *, but: int = -1) -> None:
+        """Remove some stages of a job; None: all but one."""
+        for segment in list(self.segments(job)):
+            if segment.stage in stages if stages is not None else segment.stage != but:
+                self._remove(segment)
+
+    def rot(self, random: Random) -> bool:
+        """Change one byte somewhere; whether there was one."""
+        all_segments = [s for some in self._segments.values() for s in some if s.runs]
+        if not all_segments:
+            return False
+        segment = random.choice(all_segments)
+        partition = random.choice(sorted(segment.runs))
+        run = segment.runs[partition]
+        if not run.data:
+            return False
+        data = bytearray(run.data)
+        data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+        rotten = replace(segment, runs={**segment.runs, partition: replace(run, data=bytes(data))})
+        some = self._segments[segment.key]
+        some[some.index(segment)] = rotten
+        self._disk.write(_name(segment), rotten)
+        self._disk.sync()
+        return True
+
+    def _remove(self, segment: Segment) -> None:
+        some = self._segments[segment.key]
+        some[:] = [one for one in some if one.partitions != segment.partitions]
+        if not some:
+            del self._segments[segment.key]
+        self._disk.write(_name(segment), None)
+        self._disk.sync()
+
+
+def _name(segment: Segment) -> str:
+    covered = ",".join(map(str, segment.partitions))
+    return f"segment/{segment.job}/{segment.stage}/{segment.task}/{segment.attempt}/{covered}"
