@@ -13,6 +13,7 @@ alive and in the right, we are refused: the machine stops, and its peer has to.
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import blake2b
 
 from membership.awareness import Awareness
 from membership.beliefs import Beliefs
@@ -25,6 +26,14 @@ from membership.view import Member, NodeId, Status, supersedes
 from membership.voice import Voice
 
 __all__ = ["Identity"]
+
+SESSION_JITTER = 1024
+
+
+def _jitter(me: Member) -> int:
+    """Part two processes that outbid the same record: with equal sessions they would count as one."""
+    data = f"{me.address} {me.pid} {me.session}".encode()
+    return int.from_bytes(blake2b(data, digest_size=2).digest(), "big") % SESSION_JITTER
 
 
 class Identity:
@@ -93,7 +102,7 @@ class Identity:
 
     def _outbid(self, record: Member, out: list[Effect]) -> None:
         me = self._beliefs.me
-        session = me.session if record.session <= me.session else record.session + 1
+        session = me.session if record.session <= me.session else record.session + 1 + _jitter(me)
         me = replace(me, incarnation=max(me.incarnation, record.incarnation) + 1, session=session)
         self._beliefs.become(me)
         out.append(Persist(me.incarnation, me.session))

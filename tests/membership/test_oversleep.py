@@ -13,7 +13,7 @@ from membership.view import Member, NodeId, Status
 
 
 def test_a_full_inbox_does_not_multiply_the_sleep_over_a_time_to_forget() -> None:
-    """Found by the simulation: a stopped peer slept over the time to forget a dead one, and probed no more."""
+    """Found by the simulation: a stopped peer slept over the time to forget a dead one."""
     config = replace(LOCAL, gossip_to_dead_s=1.0, reap_after_s=2.0)
     me, friend = Member(NodeId("me"), "host:1"), Member(NodeId("friend"), "host:2")
     dead = Member(NodeId("dead"), "host:3", status=Status.DEAD)

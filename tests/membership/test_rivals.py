@@ -42,9 +42,23 @@ def test_a_rival_that_only_others_speak_of_is_asked_and_outbid_when_it_stays_sil
         now = max(peer.next_deadline(), now)
         effects += peer.tick(now)
     assert questions(effects) == LOCAL.challenge_pings
-    assert (peer.me.incarnation, peer.me.session) == (4, 21)
-    assert Persist(4, 21) in effects
-    assert peer.view.get(ME.id) == replace(ME, incarnation=4, session=21, status=Status.ALIVE)
+    assert peer.me.incarnation == 4
+    assert peer.me.session > RIVAL.session
+    assert Persist(4, peer.me.session) in effects
+    assert peer.view.get(ME.id) == replace(ME, incarnation=4, session=peer.me.session, status=Status.ALIVE)
+
+
+def test_two_processes_that_outbid_the_same_record_do_not_get_the_same_session() -> None:
+    """With equal sessions they would count as one process, and take the id from each other for ever."""
+    sessions = set()
+    for address in ("host:1", "host:7"):
+        me = replace(ME, address=address)
+        peer = Swim(me=me, config=LOCAL, rng=random.Random(1), known=[me, FRIEND])
+        peer.start(0.0)
+        peer.receive(Gossip(rumours=(Rumour(member=replace(RIVAL, status=Status.DEAD)),)), FRIEND.id, 0.01)
+        assert peer.me.session > RIVAL.session
+        sessions.add(peer.me.session)
+    assert len(sessions) == 2
 
 
 def test_a_rival_that_answers_keeps_the_id() -> None:

@@ -29,6 +29,7 @@ from tools.simulation.world import ObjectCodec, Violation, World
 __all__ = ["MembershipScenario", "healing_limit_s", "membership_maker"]
 
 WALL_CLOCK_AT_START_MS = 1_700_000_000_000
+SESSION_JITTER = 1000  # two processes that start from copies of one disk must not have the same session
 WALL_CLOCK_ERROR_MS = 3_600_000
 PHASE_IN_PERIODS = (25.0, 80.0)  # how long the faults last, in probe periods
 DOUBLES_MAX = 2
@@ -92,6 +93,7 @@ class MembershipScenario:
         self.settling_s = 2 * self.profile.probe_period_s
         self._machine = machine
         self._doubles = 0
+        self._stamps = child_random(seed, "stamps")
         self._arrivals = child_random(seed, "arrivals")
         self._departures = child_random(seed, "departures")
         self._names = frozenset(f"n{index}" for index in range(self.count))
@@ -153,7 +155,7 @@ class MembershipScenario:
                 id=NodeId(node.name),
                 address=node.address,
                 incarnation=incarnation + 1,
-                session=max(session + 1, self._wall_clock_ms(node)),
+                session=max(session + 1, self._wall_clock_ms(node)) + self._stamps.randrange(SESSION_JITTER),
                 pid=100 * node.boots + node.index,
             ),
             config=self.profile,
@@ -162,12 +164,9 @@ class MembershipScenario:
         )
 
     def _wall_clock_ms(self, node: Node) -> int:
-        """What the host believes the time to be: where clocks are skewed, wrong by an hour at most.
-
-        Not where doubles are started too: with wrong clocks nothing says which process is the younger.
-        """
+        """What the host believes the time to be: where clocks are skewed, wrong by an hour at most."""
         error_ms = 0.0
-        if Fault.SKEW in self.config.enabled and Fault.DOUBLE not in self.config.enabled:
+        if Fault.SKEW in self.config.enabled:
             draw = child_random(self.world.seed, "wall clock", node.index, node.boots)
             error_ms = draw.uniform(-WALL_CLOCK_ERROR_MS, WALL_CLOCK_ERROR_MS)
         return int(WALL_CLOCK_AT_START_MS + self.world.now * 1000 + error_ms)
