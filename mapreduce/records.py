@@ -220,13 +220,20 @@ def pack_column(values: list[Any]) -> tuple[int, bytes]:
 
 
 def _is_constant(values: list[Any]) -> bool:
-    """True for a column of several values that are one object, or equal strings or bytes."""
-    if len(values) < 2:
+    """True for a column of several values that are one object, or equal strings or bytes.
+
+    A list or a dict is never constant: those who read it may change one of the values and not the others.
+    """
+    if len(values) < 2 or not _is_unchangeable(values[0]):
         return False
     first = values[0]
     if type(first) is str or type(first) is bytes:
         return type(values[-1]) is type(first) and values[-1] == first and values.count(first) == len(values)
     return values[-1] is first and all(map(is_, values, repeat(first)))
+
+
+def _is_unchangeable(value: Any) -> bool:
+    return type(value) in _PLAIN or (type(value) is tuple and all(map(_is_unchangeable, value)))
 
 
 def _pack_plain(form: int, values: list[Any]) -> tuple[int, bytes]:

@@ -326,6 +326,21 @@ def test_lists_tuples_large_numbers_and_lone_surrogates_survive_together(column:
     assert exactly(unpack_column(form, data)) == exactly(column)
 
 
+@given(values, st.integers(2, 300))
+def test_one_value_many_times_comes_back_as_often(value: Any, count: int) -> None:
+    form, data = pack_column([value] * count)
+    assert exactly(unpack_column(form, data)) == exactly([value] * count)
+
+
+@pytest.mark.parametrize("value", [[0], {"a": 0}, ([0],)])
+def test_who_changes_one_value_changes_no_other(value: Any) -> None:
+    form, data = pack_column([value, value, value])
+    first, second, third = unpack_column(form, data)
+    inner = first[0] if isinstance(first, tuple) else first
+    inner.clear()
+    assert second == third == value
+
+
 @pytest.mark.parametrize(
     ("value", "plain"),
     [
@@ -424,3 +439,19 @@ def test_what_is_no_pair_is_refused(
 ) -> None:
     with pytest.raises(JobDefinitionError, match=rf"must yield pairs, \(key, value\): {message}"):
         collection().add_pairs(iter([*before, wrong]))
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.one_of(st.text(max_size=2), st.binary(max_size=1), st.integers()), st.integers())
+    )
+)
+def test_the_items_of_dicts_are_grouped_like_pairs(dicts: list[dict[Any, int]]) -> None:
+    groups, pile = Groups(), Pile()
+    for items in dicts:
+        groups.add_items(list(items), list(items.values()))
+        pile.add_items(list(items), list(items.values()))
+    pairs = [pair for items in dicts for pair in items.items()]
+    assert len(groups) == len(grouped(pairs))
+    assert taken(groups) == grouped(pairs)
+    assert list(zip(*pile.take_rows()[:2], strict=True)) == pairs
