@@ -41,7 +41,7 @@ from typing import Any, assert_never
 
 import msgpack
 
-from membership.errors import DamagedVote, InvalidGroup
+from membership.errors import DamagedVote
 from membership.register import NO_BALLOT, AcceptorId, Ballot, Group, Place, Record
 from membership.register_config import RegisterConfig
 from membership.register_effects import RegisterEffect, Save, SendTo
@@ -274,10 +274,7 @@ class Acceptor:
         if vote is None or message.place <= vote.place or self.me in message.members:
             return []
         place = message.place
-        try:
-            record = Record(generation=place.generation, epoch=place.epoch, members=message.members)
-        except InvalidGroup:
-            return []
+        record = Record(generation=place.generation, epoch=place.epoch, members=message.members)
         return self._save(message.key, Vote(promised=NO_BALLOT, accepted=NO_BALLOT, record=record))
 
     # ------------------------------------------------------------------ helpers

@@ -276,6 +276,8 @@ class Election:
     def _on_hearing(self, message: Hearing, sender: NodeId, now: float) -> list[ElectionEffect]:
         if self.phase is not Phase.POLLING or message.number != self._poll:
             return []
+        if message.leader == self._me:
+            return self._count(sender, hears=False, now=now)  # what it heard was our former life
         news = message.fence is not None and (self.fence is None or message.fence > self.fence)
         if message.leader is not None and message.fence is not None and (news or message.leader == sender):
             return self._hear(message.leader, message.fence, now)

@@ -417,7 +417,7 @@ class Proposer:
     def _on_promise(self, message: Promise, now: float) -> list[RegisterEffect]:
         if self.phase is not Phase.PREPARING or message.ballot != self._ballot:
             return []
-        if message.record.members != self.group.members:
+        if message.record.place != message.place or message.record.members != self.group.members:
             return []  # two founders: that acceptor votes in the other one's group
         votes = self._round.votes
         votes[message.acceptor] = message

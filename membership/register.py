@@ -185,11 +185,17 @@ class Group:
         key: the register's name.
         place: since when.
         members: the acceptors of that epoch; fixed.
+
+    Raises:
+        InvalidGroup: no members, or one of them twice.
     """
 
     key: str
     place: Place
     members: tuple[AcceptorId, ...]
+
+    def __post_init__(self) -> None:
+        _check_members(self.members)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -223,11 +229,9 @@ class Record:
     payload: bytes = b""
 
     def __post_init__(self) -> None:
-        if not self.members:
-            raise InvalidGroup("a register needs at least one member")
-        for members in (self.members, self.sealed_to):
-            if len(set(members)) != len(members):
-                raise InvalidGroup(f"a register's members must be distinct, not {members}")
+        _check_members(self.members)
+        if self.sealed_to:
+            _check_members(self.sealed_to)
 
     @property
     def place(self) -> Place:
@@ -238,6 +242,13 @@ class Record:
     def sealed(self) -> bool:
         """Whether this epoch is over."""
         return bool(self.sealed_to)
+
+
+def _check_members(members: Sequence[AcceptorId]) -> None:
+    if not members:
+        raise InvalidGroup("a register needs at least one member")
+    if len(set(members)) != len(members):
+        raise InvalidGroup(f"a register's members must be distinct, not {members}")
 
 
 Change = Callable[[Record], bytes]

@@ -162,10 +162,9 @@ class Registers:
 
     def learn(self, group: Group, now: float) -> list[RegisterEffect]:
         """Take note of who keeps a key (from a handle, from gossip); old news changes nothing."""
-        proposer = self.proposers.get(group.key)
-        if proposer is None:
-            self._open(group)
-            return self._complete(group.key, self.acceptor.receive(group, self.me.node, now), now)
+        if group.key not in self.proposers:
+            known = self.acceptor.group(group.key)
+            self._open(known if known is not None and known.place > group.place else group)
         return self._complete(group.key, self._hear_of(group, now), now)
 
     def observe(self, suspected: Collection[NodeId], health: int, now: float) -> list[RegisterEffect]:
@@ -184,12 +183,12 @@ class Registers:
     def close(self, key: str) -> None:
         """Drop the proposer of a key; what it had not finished stays uncertain."""
         self.proposers.pop(key, None)
-        self._due.pop(key, None)
+        self._note_due(key)
 
     def forget(self, key: str) -> list[RegisterEffect]:
         """Drop everything about a key for good; see `Acceptor.forget`."""
-        self.close(key)
         self.elections.pop(key, None)
+        self.close(key)
         return self.acceptor.forget(key)
 
     # ------------------------------------------------------------------ what the shell calls

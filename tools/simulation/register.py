@@ -15,6 +15,7 @@ gossip, and the surgeon works from a list of the living that is wrong as often a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
@@ -23,7 +24,6 @@ from membership.errors import UnknownRegister
 from membership.register import AcceptorId, Change, Group, Place, Record, majority, next_group
 from membership.register_config import LOCAL_REGISTER
 from membership.register_effects import (
-    Abandoned,
     Committed,
     Founded,
     GroupChanged,
@@ -151,6 +151,7 @@ class RegisterScenario:
         self._tokens = 0
         self._healed_at: float | None = None
         self._final: list[Operation] = []
+        self.events: Counter[str] = Counter()  # what was reported, by type
 
     @property
     def title(self) -> str:
@@ -368,6 +369,7 @@ class RegisterScenario:
 
     def _heard(self, node: Node, event: RegisterEvent) -> None:
         self.world.trace.note(self.world.now, "report", f"{node.name}: {event}")
+        self.events[type(event).__name__] += 1
         match event:
             case Committed():
                 self._committed(node, event)
@@ -382,8 +384,6 @@ class RegisterScenario:
                 self._group_seen(group)
             case QuorumLost():
                 self._quorum_lost(event)
-            case Abandoned():
-                pass
             case _:
                 pass
 
