@@ -114,7 +114,19 @@ def _tell_crashes(work_dir: str) -> Iterator[None]:
 def _check(job: Job | JobError | None, order: CheckOrder) -> Report:
     if isinstance(job, JobError):
         return TaskError(task=order.task, attempt=order.attempt, kind=type(job).__name__, message=str(job))
+    missing = [path for path, size_bytes in order.inputs if not _is_there(path, size_bytes)]
+    if missing:
+        message, paths = f"{missing[0]}: it cannot be read here, or is another file", "\n".join(missing)
+        kind = "InputNotHere"
+        return TaskError(task=order.task, attempt=order.attempt, kind=kind, message=message, traceback=paths)
     return TaskDone(task=order.task, attempt=order.attempt)
+
+
+def _is_there(path: str, size_bytes: int) -> bool:
+    try:
+        return os.stat(path).st_size == size_bytes and os.access(path, os.R_OK)
+    except (OSError, ValueError):
+        return False
 
 
 def _load(packed: bytes) -> Job | JobError:

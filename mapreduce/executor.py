@@ -148,6 +148,8 @@ class Child:
     killed_for: str = ""
     # A running mean of how long a task takes, to choose how many to hand out at a time.
     task_s: float = 1.0
+    # How long the last one took.
+    took_s: float = 0.0
 
     @property
     def window(self) -> int:
@@ -377,7 +379,8 @@ class Executor:
 
     def _next_order(self, child: Child) -> None:
         now = time.monotonic()
-        child.task_s = 0.7 * child.task_s + 0.3 * (now - child.busy_since)
+        child.took_s = now - child.busy_since
+        child.task_s = 0.7 * child.task_s + 0.3 * child.took_s
         child.busy_since = now
         child.answered = child.orders.popleft()
         child.loads.popleft()

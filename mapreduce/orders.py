@@ -79,10 +79,15 @@ class SampleOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckOrder:
-    """Load the job's code and do nothing with it: is there all that it needs?"""
+    """Load the job's code and do nothing with it: is there all that it needs?
+
+    Attributes:
+        inputs: files that must be here, and their sizes in bytes.
+    """
 
     task: int = 0
     attempt: int = 0
+    inputs: tuple[tuple[str, int], ...] = ()
 
 
 Order = MapOrder | ReduceOrder | SampleOrder

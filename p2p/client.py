@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from membership.view import NodeId
 from p2p.addresses import parse_address, resolve
@@ -62,7 +62,7 @@ class Client:
         self._number = 0
         self._transport = ZmqTransport(keys)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mapreduce.console import Command
+from p2p.command_options import (
+    DEFAULT_ADDRESS,
+    format_option,
+    key_options,
+    key_source,
+    peer_options,
+    print_json,
+    print_table,
+    split_addresses,
+    token_option,
+)
 
 if TYPE_CHECKING:
     from membership.view import Member
     from p2p.client import Client
-    from p2p.config import KeySource
     from p2p.questions import Happened, Story
 
 __all__ = ["init", "keys", "members", "monitor", "peer", "swarm", "token", "where", "why"]
-
-DEFAULT_ADDRESS = "127.0.0.1:7700"
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Repeatable(click.Option):
@@ -35,46 +41,6 @@ class _Repeatable(click.Option):
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Let one string stand for a list of one."""
         return super().type_cast_value(ctx, [value] if isinstance(value, str) else value)
-
-
-def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
-    def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-_key_options = _options(
-    click.option(
-        "--keys",
-        type=click.Path(path_type=Path),
-        help="Directory of the cluster's keys [default: below ~/.local/state/ringreduce].",
-    ),
-    click.option("--cluster", help="The cluster's name [default: that of the keys, or 'default']."),
-)
-_token_option = click.option(
-    "--token", help="A token instead of key files; best given as RINGREDUCE_TOKEN, which ps does not show."
-)
-_format_option = click.option(
-    "--format", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
-_peer_options = _options(
-    click.option(
-        "--peer",
-        default=DEFAULT_ADDRESS,
-        show_default=True,
-        metavar="ADDR[,ADDR…]",
-        help="The peer to ask; further ones are asked when it does not answer.",
-    ),
-    click.option(
-        "--timeout", type=click.FloatRange(min=0.1), default=3.0, show_default=True, metavar="SECONDS"
-    ),
-    _format_option,
-    _key_options,
-    _token_option,
-)
 
 
 # ---- peers ------------------------------------------------------------
@@ -110,8 +76,8 @@ _peer_options = _options(
 @click.option(
     "--bulk-port", type=click.IntRange(0, 65_535), default=0, help="Port for data [default: any free one]."
 )
-@_key_options
-@_token_option
+@key_options
+@token_option
 @click.option("--lifeline", type=int, hidden=True)
 @click.option("--die-with-parent", is_flag=True, hidden=True)
 def peer(
@@ -140,7 +106,7 @@ def peer(
 
     config = PeerConfig.from_text(
         listen=listen,
-        join=tuple(part for text in join for part in _split(text)),
+        join=tuple(part for text in join for part in split_addresses(text)),
         advertise=advertise,
         bulk_port=bulk_port,
         data=data,
@@ -148,7 +114,7 @@ def peer(
         zone=zone,
         weight=weight,
         profile=profile,
-        keys=_key_source(keys, cluster, token),
+        keys=key_source(keys, cluster, token),
     )
     return run_peer(config, lifeline=lifeline, die_with_parent=die_with_parent)
 
@@ -163,7 +129,7 @@ def peer(
 )
 @click.option("--slots", type=int, help="Tasks at a time of each peer [default: the number of processors].")
 @click.option("--quiet", is_flag=True, help="Drop what the peers write to stderr.")
-@_key_options
+@key_options
 def swarm(
     count: int,
     data: Path | None,
@@ -191,7 +157,7 @@ def swarm(
 
 
 @click.command(cls=Command, short_help="Who is in the ring.")
-@_peer_options
+@peer_options
 def members(format: str, **where_to: Any) -> None:
     """Show the members as a peer sees them.
 
@@ -210,9 +176,9 @@ def members(format: str, **where_to: Any) -> None:
                 row["health"] = answer.health
                 row["cluster"] = answer.cluster
                 row["ring_digest"] = answer.ring_digest.hex()
-        _print_json(rows)
+        print_json(rows)
         return
-    _print_table(rows, ("id", "address", "status", "incarnation", "pid", "slots", "zone"))
+    print_table(rows, ("id", "address", "status", "incarnation", "pid", "slots", "zone"))
     if answer.refused:
         told = ", ".join(f"{kind} {count}" for kind, count in sorted(answer.refused.items()))
         click.echo(f"refused by {answer.me}: {told}", err=True)
@@ -221,7 +187,7 @@ def members(format: str, **where_to: Any) -> None:
 @click.command(cls=Command, short_help="Which peers own a key.")
 @click.argument("key")
 @click.option("--count", type=click.IntRange(1, 1_024), default=3, show_default=True, help="How many owners.")
-@_peer_options
+@peer_options
 def where(key: str, count: int, format: str, **where_to: Any) -> None:
     """Show the owners of KEY, nearest first, and why it is them."""
     from p2p.questions import AskWhere, WhereIs
@@ -230,9 +196,9 @@ def where(key: str, count: int, format: str, **where_to: Any) -> None:
         answer = client.ask(AskWhere(number=0, key=key, count=count), WhereIs)
     rows = [{"rank": rank, **_row(member)} for rank, member in enumerate(answer.owners, start=1)]
     if format == "json":
-        _print_json(rows)
+        print_json(rows)
         return
-    _print_table(rows, ("rank", "id", "address", "status", "zone"))
+    print_table(rows, ("rank", "id", "address", "status", "zone"))
     click.echo()
     for line in answer.explanation:
         click.echo(line)
@@ -240,7 +206,7 @@ def where(key: str, count: int, format: str, **where_to: Any) -> None:
 
 @click.command(cls=Command, short_help="Why a member is believed alive, suspect or dead.")
 @click.argument("node", metavar="NODE")
-@_peer_options
+@peer_options
 def why(node: str, format: str, **where_to: Any) -> int:
     """Tell the story of NODE as a peer knows it: who suspected it, who confirmed, who refuted, and when.
 
@@ -251,7 +217,7 @@ def why(node: str, format: str, **where_to: Any) -> int:
     with _client(**where_to) as client:
         answer = client.ask(AskWhy(number=0, node=node), WhyIs)
     if format == "json":
-        _print_json([{**_row(story.member), "history": _history(story)} for story in answer.stories])
+        print_json([{**_row(story.member), "history": _history(story)} for story in answer.stories])
     else:
         for story in answer.stories:
             _tell(story)
@@ -262,7 +228,7 @@ def why(node: str, format: str, **where_to: Any) -> int:
 
 
 @click.command(cls=Command, short_help="Follow membership events.")
-@_peer_options
+@peer_options
 def monitor(format: str, **where_to: Any) -> None:
     """Print membership events as a peer sees them, one a line, until Ctrl-C."""
     import time
@@ -286,7 +252,7 @@ def monitor(format: str, **where_to: Any) -> None:
 
 
 @click.command(cls=Command, short_help="Make, or bring, the cluster's keys.")
-@_key_options
+@key_options
 @click.option("--token", metavar="TOKEN|-", help="Take the keys from a token; '-' reads it from stdin.")
 def init(keys: Path | None, cluster: str | None, token: str | None) -> int:
     """Make the keys of a new cluster, or take those of an existing one from a token.
@@ -302,8 +268,8 @@ def init(keys: Path | None, cluster: str | None, token: str | None) -> int:
     if token is None:
         made = key_files.generate(cluster or key_files.DEFAULT_CLUSTER, new_key_pair)
     else:
-        made = _key_source(None, cluster, token).load().keys
-    directory = _key_source(keys, made.cluster, None).path
+        made = key_source(None, cluster, token).load().keys
+    directory = key_source(keys, made.cluster, None).path
     path = directory / key_files.KEY_FILE
     if not key_files.store(made, directory):
         click.echo(
@@ -323,7 +289,7 @@ def init(keys: Path | None, cluster: str | None, token: str | None) -> int:
     help="What its holder may do: join as a peer, hand in jobs, or only look.",
 )
 @click.option("--peer", default="", metavar="ADDR[,ADDR…]", help="Addresses for the newcomer to begin with.")
-@_key_options
+@key_options
 def token(role: str, peer: str, keys: Path | None, cluster: str | None) -> None:
     """Print a token on stdout.  It holds secret keys: pass it on as you would a password."""
     from p2p.addresses import parse_address
@@ -332,18 +298,18 @@ def token(role: str, peer: str, keys: Path | None, cluster: str | None) -> None:
 
     wanted = Role.from_label(role)
     assert wanted is not None, "click has checked the choice"
-    addresses = tuple(str(parse_address(address)) for address in _split(peer))
-    held = _key_source(keys, cluster, None).load().keys
+    addresses = tuple(str(parse_address(address)) for address in split_addresses(peer))
+    held = key_source(keys, cluster, None).load().keys
     click.echo(Token(held.restricted_to(wanted), addresses).to_text())
 
 
 @click.command(cls=Command, short_help="List the cluster's keys.")
-@_format_option
-@_key_options
-@_token_option
+@format_option
+@key_options
+@token_option
 def keys(format: str, keys: Path | None, cluster: str | None, token: str | None) -> None:
     """List the keys: the public halves, and of which role the secret half is here."""
-    source = _key_source(keys, cluster, token)
+    source = key_source(keys, cluster, token)
     held = source.load().keys
     pairs = {"ring": held.ring, **{role.label: pair for role, pair in sorted(held.roles.items())}}
     rows = [
@@ -351,22 +317,12 @@ def keys(format: str, keys: Path | None, cluster: str | None, token: str | None)
         for name, pair in pairs.items()
     ]
     if format == "json":
-        _print_json(rows)
+        print_json(rows)
         return
-    _print_table(rows, ("cluster", "role", "public", "secret"))
+    print_table(rows, ("cluster", "role", "public", "secret"))
 
 
 # ---- shared ------------------------------------------------------------
-
-
-def _split(addresses: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in addresses.split(",") if part.strip())
-
-
-def _key_source(directory: Path | None, cluster: str | None, token: str | None) -> KeySource:
-    from p2p.config import KeySource
-
-    return KeySource(directory=directory, cluster=cluster, token=token)
 
 
 def _client(
@@ -379,7 +335,7 @@ def _client(
 ) -> Client:
     from p2p.client import Client
 
-    return Client(_key_source(keys, cluster, token).load().keys, _split(peer), timeout_s=timeout)
+    return Client(key_source(keys, cluster, token).load().keys, split_addresses(peer), timeout_s=timeout)
 
 
 def _row(member: Member) -> dict[str, Any]:
@@ -428,15 +384,3 @@ def _tell(story: Story) -> None:
         click.echo(
             f"  {step.age_s:8.1f} s ago  {step.cause.value}{by}: {step.status.value} @{step.incarnation}"
         )
-
-
-def _print_json(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A JSON list with a row a line, for programs and for grep."""
-    click.echo("[" + ",\n ".join(json.dumps(row) for row in rows) + "]")
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    cells = [[str(row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[place]) for line in [list(columns), *cells]) for place in range(len(columns))]
-    for line in [list(columns), *cells]:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -37,13 +37,14 @@ from p2p.gate import Gate, worth_telling
 from p2p.membership_service import MembershipService
 from p2p.questions import Refused
 from p2p.refusals import Refusals
-from p2p.service import Effect, Origin, Reply, Service
+from p2p.service import Effect, Engine, Origin, Reply, Say, Service
 from p2p.transport import Arrival, LinkFailed, StrangerRefused, Transport
 from p2p.wire import Envelope, WireFormat
 
 __all__ = ["Peer"]
 
 FRAMES_PER_TURN = 256
+BULK_PER_TURN = 8  # of up to a megabyte each: about as long as a turn should take
 MAINTENANCE_PERIOD_S = 0.5
 LONGEST_WAIT_S = 0.5  # as maintenance is due
 MAX_REMEMBERED_FAILURES = 256
@@ -60,6 +61,7 @@ class Peer:
         persist: stores (incarnation, session) for the next start.
         log: takes one line of text; must not block.
         services: further machines for the loop.
+        engine: the machine that runs jobs; without it bulk messages are dropped.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Peer:
         persist: Callable[[int, int], None],
         log: Callable[[str], None],
         services: Sequence[Service] = (),
+        engine: Engine | None = None,
     ) -> None:
         self.cluster = cluster
         self.swim = swim
@@ -84,7 +87,13 @@ class Peer:
         self._counters: Counter[str] = Counter()
         self._membership = MembershipService(swim)
         self.answers = Answers(cluster, swim, lambda: self._refusals.counts, self.counters)
-        self._services: tuple[Service, ...] = (self._membership, self.answers, *services)
+        self._engine = engine
+        self._services: tuple[Service, ...] = (
+            self._membership,
+            self.answers,
+            *services,
+            *((engine,) if engine is not None else ()),
+        )
         self._by_message = _routes(self._services)
         self._due_at = inf  # when the coming turn is expected at the latest
         self._maintained_at = -inf
@@ -109,14 +118,21 @@ class Peer:
         self.swim.observe_lag(now - self._due_at, now)
         for arrival in self._transport.receive(FRAMES_PER_TURN):
             self._take(arrival, now)
-        # Nobody here takes bulk messages; one that lay unread would keep every wait from waiting.
-        self._counters["bulk_unwanted"] += len(self._transport.receive_bulk(FRAMES_PER_TURN))
+        self._pump(now)
         for service in self._services:
             if service.next_deadline() <= now:
                 self._perform(service.tick(now), now)
         if now - self._maintained_at >= MAINTENANCE_PERIOD_S:
             self._maintain(now)
         self._due_at = max(now, self._next_deadline())
+
+    def _pump(self, now: float) -> None:
+        if self._engine is None:
+            # One that lay unread would keep every wait from waiting.
+            self._counters["bulk_unwanted"] += len(self._transport.receive_bulk(FRAMES_PER_TURN))
+            return
+        arrivals = self._transport.receive_bulk(BULK_PER_TURN)
+        self._perform(self._engine.pump(arrivals, now), now)
 
     def wait_s(self, now: float) -> float:
         """How long the coming wait may last."""
@@ -148,6 +164,8 @@ class Peer:
         if self._leave_until is not inf:
             return
         self._leave_until = now
+        if self._engine is not None:
+            self._perform(self._engine.leave(now), now)
         if not self.swim.stopped:
             self._perform(self.swim.leave(now), now)
         self._due_at = now
@@ -198,6 +216,8 @@ class Peer:
                     self._send(effect)
                 case Reply():
                     self._reply(effect)
+                case Say():
+                    self._say(effect)
                 case Persist():
                     self._persist(effect.incarnation, effect.session)
                 case Announce():
@@ -210,6 +230,12 @@ class Peer:
         if frame is not None:
             self._counters["frames_sent"] += 1
             self._transport.send(send.to_address, frame)
+
+    def _say(self, say: Say) -> None:
+        frame = self._framed(say.message)
+        if frame is not None:
+            self._counters["frames_sent"] += 1
+            self._transport.send(say.address, frame)
 
     def _reply(self, reply: Reply) -> None:
         frame = self._framed(reply.message)

@@ -1,7 +1,8 @@
 """The table of everything peers and clients say to each other: tag, type, who may say it, limits.
 
 Tags are for ever: a message that is no longer spoken leaves its number unused.  1–19 membership, 20–39
-questions to a peer and their answers, 40 and up is for jobs, the register and the store.
+questions to a peer and their answers, 40–59 registers and transfers (`p2p.register_protocol`), 60–89 leaders
+and workers (`p2p.job_protocol`), 90 and up questions about jobs (`p2p.job_questions`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import get_args
 from membership import messages as swim
 from membership.ring import MAX_WEIGHT
 from p2p import questions as q
+from p2p.job_protocol import JOB_KINDS
+from p2p.job_questions import QUESTION_KINDS
+from p2p.register_protocol import REGISTER_KINDS
 from p2p.roles import Role
 from p2p.schema import Bounds
 from p2p.wire import MAX_ITEMS, Kind, WireFormat
@@ -76,6 +80,9 @@ KINDS: tuple[Kind, ...] = (
     _ask(26, q.Watch),
     _peer(27, q.Happened),
     _peer(28, q.Refused),
+    *REGISTER_KINDS,
+    *JOB_KINDS,
+    *QUESTION_KINDS,
 )
 
 assert set(get_args(swim.Message)) <= {kind.message for kind in KINDS}, (

@@ -13,15 +13,29 @@ import random
 import select
 import signal
 import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
+from mapreduce.config import JobsConfig
+from mapreduce.local import MEMORY_SHARE, MIN_MEMORY_BYTES, available_memory_bytes
+from membership.config import LOCAL
+from membership.register_config import LAN_REGISTER, LOCAL_REGISTER
 from membership.swim import Swim
-from membership.view import Member
+from membership.view import Member, NodeId
 from p2p.addresses import parse_address, resolve
 from p2p.config import PeerConfig
 from p2p.datadir import DataDirectory, Identity
+from p2p.errors import DataDirectoryUnusable
+from p2p.job_files import JobFiles
+from p2p.job_protocol import MAX_RECORD_BYTES
+from p2p.job_service import JobService, OwnLimits
 from p2p.peer import Peer
 from p2p.process import LogStream, Wakeup, kill_with_parent, raise_descriptor_limit, stop_signals
 from p2p.protocol import wire_format
+from p2p.store import Store
+from p2p.submissions import DISK_META
+from p2p.votes import VoteStore
 from p2p.zmq_transport import ZmqTransport
 
 __all__ = ["BULK_PORT_META", "run_peer"]
@@ -67,11 +81,22 @@ def run_peer(config: PeerConfig, *, lifeline: int | None = None, die_with_parent
             transport.watch(lifeline)
         identity = directory.begin_life(time.time_ns() // 1_000_000)
         log = LogStream(identity.id[:8])
+        try:
+            votes = VoteStore(str(directory.path / "votes"))
+            swim = _swim(config, identity, transport, token.addresses, votes.disk)
+            jobs = _jobs(config, directory.path, swim, votes, transport, log)
+        except OSError as error:
+            raise DataDirectoryUnusable(
+                f"data directory {directory.path}: {error.strerror or error}"
+            ) from None
+        stack.callback(jobs.close)
+        transport.watch(jobs.fileno())
         peer = Peer(
             cluster=token.keys.cluster,
-            swim=_swim(config, identity, transport, token.addresses),
+            swim=swim,
             transport=transport,
             wire=wire_format(),
+            engine=jobs,
             persist=lambda incarnation, session: _remember(
                 directory, Identity(identity.id, incarnation, session), log
             ),
@@ -90,8 +115,44 @@ def run_peer(config: PeerConfig, *, lifeline: int | None = None, die_with_parent
     return INTERRUPTED if signal.SIGINT in received else 0
 
 
+def _jobs(
+    config: PeerConfig,
+    directory: Path,
+    swim: Swim,
+    votes: VoteStore,
+    transport: ZmqTransport,
+    log: LogStream,
+) -> JobService:
+    def send_chunk(to: NodeId, parts: Sequence[bytes]) -> bool:
+        member = swim.get(to)
+        port = dict(member.meta).get(BULK_PORT_META) if member is not None else None
+        if member is None or port is None:
+            return False  # the transfer waits, and ends when the member is known to be gone
+        return transport.send_bulk(f"{member.address.rpartition(':')[0]}:{port}", parts)
+
+    registers = LOCAL_REGISTER if config.swim is LOCAL else LAN_REGISTER
+    memory_bytes = int(available_memory_bytes() * MEMORY_SHARE) // config.slots
+    return JobService(
+        swim=swim,
+        store=Store(str(directory / "segments")),
+        votes=votes,
+        files=JobFiles(str(directory / "jobs")),
+        limits=OwnLimits(slots=config.slots, memory_bytes=max(MIN_MEMORY_BYTES, memory_bytes)),
+        jobs=JobsConfig(),
+        registers=replace(registers, payload_bytes_max=MAX_RECORD_BYTES),
+        send_chunk=send_chunk,
+        log=log,
+        now=time.monotonic(),
+        wall=time.time(),
+    )
+
+
 def _swim(
-    config: PeerConfig, identity: Identity, transport: ZmqTransport, more_seeds: tuple[str, ...]
+    config: PeerConfig,
+    identity: Identity,
+    transport: ZmqTransport,
+    more_seeds: tuple[str, ...],
+    disk: str,
 ) -> Swim:
     bulk_port = transport.bulk_address.rpartition(":")[2]
     me = Member(
@@ -103,7 +164,7 @@ def _swim(
         slots=config.slots,
         pid=os.getpid(),
         session=identity.session,
-        meta=((BULK_PORT_META, bulk_port),),
+        meta=((BULK_PORT_META, bulk_port), (DISK_META, disk)),
     )
     seeds = [*map(str, config.join), *(str(resolve(parse_address(address))) for address in more_seeds)]
     return Swim(me=me, config=config.swim, rng=random.Random(), seeds=seeds)

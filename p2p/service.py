@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from membership.effects import Announce, Event, Persist, Send
 from membership.view import NodeId
 from p2p.roles import Role
-from p2p.transport import Connection
+from p2p.transport import BulkArrival, Connection
 
-__all__ = ["Effect", "Origin", "Reply", "Service"]
+__all__ = ["Effect", "Engine", "Origin", "Reply", "Say", "Service"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,15 @@ class Reply:
     message: Any
 
 
-Effect = Send | Persist | Announce | Reply
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Send a message to a peer, once, without waiting; losing it is expected and harmless."""
+
+    address: str
+    message: Any
+
+
+Effect = Send | Persist | Announce | Reply | Say
 """Everything the loop can do for a service."""
 
 
@@ -68,3 +76,13 @@ class Service(Protocol):
 
     def next_deadline(self) -> float:
         """When to be ticked again; infinity when never."""
+
+
+class Engine(Service, Protocol):
+    """The one service that also has hands: child processes to look after, and the data plane."""
+
+    def pump(self, arrivals: Sequence[BulkArrival], now: float, /) -> Sequence[Effect]:
+        """Take what has arrived on the bulk inbox and what children have said; called in every turn."""
+
+    def leave(self, now: float, /) -> Sequence[Effect]:
+        """The peer is about to say goodbye."""

@@ -568,7 +568,7 @@ class Store:
                 del entries[partition]
             if not entries:
                 indexed.pop(attempt, None)
-        # Another copy of what is gone may lie here in another segment; it was not indexed while the first was.
+        # Another copy may lie here in another segment; it was not indexed while the first one was.
         lost = set(covers.attempts)
         for other, spoken_of in list(self._files[job][stage].items()):
             if not lost.isdisjoint(spoken_of.attempts):

@@ -1,0 +1,95 @@
+"""What the commands that talk to peers share: options, and how rows are printed.
+
+Only click is imported here; what a command needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from p2p.config import KeySource
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "format_option",
+    "key_options",
+    "key_source",
+    "options",
+    "peer_options",
+    "print_json",
+    "print_table",
+    "split_addresses",
+    "token_option",
+]
+
+DEFAULT_ADDRESS = "127.0.0.1:7700"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+key_options = options(
+    click.option(
+        "--keys",
+        type=click.Path(path_type=Path),
+        help="Directory of the cluster's keys [default: below ~/.local/state/ringreduce].",
+    ),
+    click.option("--cluster", help="The cluster's name [default: that of the keys, or 'default']."),
+)
+token_option = click.option(
+    "--token", help="A token instead of key files; best given as RINGREDUCE_TOKEN, which ps does not show."
+)
+format_option = click.option(
+    "--format", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+peer_options = options(
+    click.option(
+        "--peer",
+        default=DEFAULT_ADDRESS,
+        show_default=True,
+        metavar="ADDR[,ADDR…]",
+        help="The peer to ask; further ones are asked when it does not answer.",
+    ),
+    click.option(
+        "--timeout", type=click.FloatRange(min=0.1), default=3.0, show_default=True, metavar="SECONDS"
+    ),
+    format_option,
+    key_options,
+    token_option,
+)
+
+
+def split_addresses(addresses: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in addresses.split(",") if part.strip())
+
+
+def key_source(directory: Path | None, cluster: str | None, token: str | None) -> KeySource:
+    from p2p.config import KeySource
+
+    return KeySource(directory=directory, cluster=cluster, token=token)
+
+
+def print_json(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A JSON list with a row a line, for programs and for grep."""
+    click.echo("[" + ",\n ".join(json.dumps(row) for row in rows) + "]")
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    cells = [[str(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[place]) for line in [list(columns), *cells]) for place in range(len(columns))]
+    for line in [list(columns), *cells]:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

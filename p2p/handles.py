@@ -1,0 +1,389 @@
+"""A swarm from Python: hand in a job, watch it, take its result.
+
+    swarm = Swarm("127.0.0.1:7700")
+    handle = swarm.submit(job, ["books/"])
+    for event in handle.events():
+        print(event)
+    for key, value in handle.result():
+        ...
+
+A handle has a connection of its own, so that several can be followed at once; `close` it, or use it as a
+context manager.  Nothing of the job depends on it: a handle that is closed, or dies, leaves the job running.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mapreduce.bundling import bundle
+from mapreduce.inputs import expand
+from mapreduce.job import Job
+from mapreduce.loading import Code, pack
+from mapreduce.plan import DEFAULT_SPLIT_BYTES
+from mapreduce.record import NOBODY, JobStatus
+from mapreduce.records import Pair
+from mapreduce.submission import spec_of
+from membership.view import NodeId
+from p2p import job_questions as q
+from p2p.config import KeySource
+from p2p.errors import PeerError
+from p2p.job_client import JobClient, Moved, ResultGone, failure_of, report_of
+from p2p.job_protocol import pack_spec
+from p2p.keys import KeySet
+
+__all__ = ["JobEvent", "JobHandle", "JobTimeout", "Swarm", "SwarmResult", "fetch_parts"]
+
+SPOOL_BYTES = 8 << 20
+
+
+class JobTimeout(PeerError):
+    """The job has not ended in time; it goes on."""
+
+    exit_code = 4
+
+
+class QuorumMissing(PeerError):
+    """The job has not ended in time, because its group lacks a majority; it goes on when that is back."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """Something that happened to a job.
+
+    Attributes:
+        kind: "progress", "moved" (to another peer to follow from), "waiting", "ended", or that of an entry of
+            the job's log: "leader", "stage", "lost", "again", "healed", …
+        text: one line.
+        node: the peer it is about, "" for none.
+        at_s: wall clock.
+        view: the job as it was then; None with "moved".
+    """
+
+    kind: str
+    text: str
+    node: NodeId = NOBODY
+    at_s: float = 0.0
+    view: q.JobView | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.kind != "progress" else self.text
+
+
+class JobHandle:
+    """A job on a swarm.
+
+    Args:
+        client: for this handle alone; it is closed with it.
+        job: the job's id.
+        warnings: what the swarm said of the submission.
+        began_at: when it was handed in, monotonic seconds; None for a job of earlier.
+    """
+
+    def __init__(
+        self, client: JobClient, job: str, *, warnings: Sequence[str] = (), began_at: float | None = None
+    ) -> None:
+        self.id = job
+        self.warnings = tuple(warnings)
+        self._client = client
+        self._began_at = began_at
+        self._view: q.JobView | None = None
+        self._took_s: float | None = None
+
+    def __enter__(self) -> JobHandle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; the job goes on."""
+        self._client.close()
+
+    def status(self) -> q.JobView:
+        """Return how the job is now.
+
+        Raises:
+            JobUnknown: no peer knows it any more.
+        """
+        if self._view is None or not self._view.state.is_final:
+            self._take(self._client.view(self.id))
+        assert self._view is not None
+        return self._view
+
+    def events(self, timeout_s: float | None = None) -> Iterator[JobEvent]:
+        """Yield what happens, until the job has ended.
+
+        Args:
+            timeout_s: how long to follow it; None: to the end.
+
+        Raises:
+            JobTimeout, QuorumMissing: it has not ended in that time.
+            NoPeerReached: no peer answers any more.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        told = 0
+        line = waiting = ""
+        if self._view is not None and self._view.state.is_final:
+            return
+        for news in self._client.follow(self.id):
+            if isinstance(news, Moved):
+                yield JobEvent(kind="moved", text=str(news), at_s=time.time())
+            elif news is not None:
+                self._take(news)
+                # The log is bounded: what was told is known by how much there was, unless it is full.
+                fresh = news.events[told:] if told <= len(news.events) else news.events[-1:]
+                told = len(news.events)
+                for event in fresh:
+                    yield JobEvent(
+                        kind=event.kind, text=event.text, node=event.node, at_s=event.at_s, view=news
+                    )
+                if news.waiting_for != waiting:
+                    waiting = news.waiting_for
+                    yield JobEvent(kind="waiting", text=waiting or "it moves again", view=news)
+                now_line = progress_line(news)
+                if now_line != line:
+                    line = now_line
+                    yield JobEvent(kind="progress", text=line, at_s=time.time(), view=news)
+                if news.state.is_final:
+                    text = f"job {self.id[:12]} has ended: {news.state}"
+                    yield JobEvent(kind="ended", text=text, at_s=news.ended_at_s, view=news)
+                    return
+            if deadline is not None and time.monotonic() >= deadline:
+                if waiting and "quorum" in waiting:
+                    raise QuorumMissing(f"job {self.id[:12]}: {waiting}; it goes on when they are back")
+                raise JobTimeout(f"job {self.id[:12]} has not ended in {timeout_s:g} s; it goes on")
+
+    def wait(self, timeout_s: float | None = None) -> q.JobView:
+        """Return how the job has ended, as soon as it has.
+
+        Raises: as `events`.
+        """
+        for _ in self.events(timeout_s):
+            pass
+        return self.status()
+
+    def result(self, timeout_s: float | None = None) -> SwarmResult:
+        """Wait for the job and give its result.
+
+        Raises:
+            JobError: it failed, or was cancelled.
+            ResultGone: it was there and is no more.
+            JobTimeout, QuorumMissing, NoPeerReached: as `events`.
+        """
+        view = self.wait(timeout_s)
+        if view.state is not JobStatus.COMMITTED:
+            raise failure_of(view)
+        return SwarmResult(self._client, view, self._took_s)
+
+    def cancel(self) -> q.JobView | None:
+        """End the job; returns how it is then, None if nobody who leads it was reached."""
+        view = self._client.cancel(self.id)
+        if view is not None:
+            self._take(view)
+        return view
+
+    def logs(self) -> list[q.LogsAre]:
+        """Return what user code has printed, peer by peer, the end of it."""
+        return self._client.logs(self.id)
+
+    def report(self) -> dict[str, Any]:
+        """Return what the job did and cost so far, as `--report` writes it."""
+        return report_of(self.status(), self._took_s)
+
+    def _take(self, view: q.JobView) -> None:
+        self._view = view
+        if view.state.is_final and self._began_at is not None and self._took_s is None:
+            self._took_s = time.monotonic() - self._began_at
+
+
+class SwarmResult:
+    """A finished job's output: iterate it for (key, value) pairs, in part and key order.
+
+    Attributes:
+        counters: {name: value}, summed over all tasks.
+    """
+
+    def __init__(self, client: JobClient, view: q.JobView, took_s: float | None) -> None:
+        self._client = client
+        self._view = view
+        self._took_s = took_s
+        self.counters: dict[str, int] = dict(view.counters)
+
+    def __iter__(self) -> Iterator[Pair]:
+        if self._view.out_format:
+            raise ResultGone(
+                f"job {self._view.job[:12]} was submitted for {self._view.out_format} output: fetch its parts"
+            )
+        from mapreduce.runs import read_blocks
+
+        for row in self._client.parts(self._view.job):
+            if not row.attempt:
+                continue
+            with tempfile.TemporaryFile() as file:
+                self._client.write_part(self._view.job, row, file.write, _restart(file))
+                for keys, _, values in read_blocks(file, 0, row.size_bytes):
+                    yield from zip(keys, values, strict=True)
+
+    def report(self) -> dict[str, Any]:
+        """Return what the job did and cost, as `--report` writes it."""
+        return report_of(self._view, self._took_s)
+
+
+class Swarm:
+    """A swarm, by the address of any of its peers.
+
+    Args:
+        peers: "host:port", or several, by commas or in a list.
+        keys: the directory of the cluster's keys; default: as the command line.
+        cluster: its name.
+        token: a token instead of key files.
+    """
+
+    def __init__(
+        self,
+        peers: str | Sequence[str],
+        *,
+        keys: str | os.PathLike[str] | None = None,
+        cluster: str | None = None,
+        token: str | None = None,
+    ) -> None:
+        given = peers.split(",") if isinstance(peers, str) else list(peers)
+        self.peers = [address.strip() for address in given if address.strip()]
+        directory = Path(keys) if keys is not None else None
+        self._keys: KeySet = KeySource(directory=directory, cluster=cluster, token=token).load().keys
+        self._handles: weakref.WeakSet[JobHandle] = weakref.WeakSet()
+
+    def submit(
+        self,
+        job: Job,
+        inputs: str | Sequence[str],
+        *,
+        partitions: int | None = None,
+        split_bytes: int = DEFAULT_SPLIT_BYTES,
+        params: Mapping[str, Any] | None = None,
+        out_format: str = "",
+        replicas: int = 2,
+        strict_replicas: bool = False,
+        priority: int = 0,
+        ttl_s: float = 3600.0,
+        code: Code | None = None,
+        on_message: Callable[[str], None] | None = None,
+    ) -> JobHandle:
+        """Hand in a job; returns when it exists and will outlive the peer that took it.
+
+        Args:
+            job: what to run.
+            inputs: files, directories, globs, fsspec URLs.
+            partitions, split_bytes, params: as `mapreduce.local.run`.
+            out_format: "" for a result to iterate; "text", "jsonl" or "msgpack" for parts.
+            replicas, strict_replicas, priority, ttl_s: as in `mapreduce.spec.JobPlan`.
+            code: the job as it travels; default: packed here.
+            on_message: takes lines for people.
+
+        Raises:
+            JobError, PeerError: what is wrong, in one line.
+        """
+        sources = expand([inputs] if isinstance(inputs, str) else list(inputs))
+        spec = spec_of(
+            job,
+            bundle(code if code is not None else pack(job)),
+            sources,
+            partitions=partitions,
+            split_bytes=split_bytes,
+            params=params,
+            out_format=out_format,
+            replicas=replicas,
+            strict_replicas=strict_replicas,
+            priority=priority,
+            ttl_s=ttl_s,
+        )
+        began_at = time.monotonic()
+        client = self.client()
+        try:
+            tell = on_message or (lambda _: None)
+            answer = client.submit(pack_spec(spec), on_move=lambda moved: tell(str(moved)))
+        except BaseException:
+            client.close()
+            raise
+        return self._handle(JobHandle(client, answer.job, warnings=answer.warnings, began_at=began_at))
+
+    def job(self, prefix: str) -> JobHandle:
+        """Return a handle of a job by any beginning of its id.
+
+        Raises:
+            JobUnknown: it fits none, or several.
+        """
+        client = self.client()
+        try:
+            return self._handle(JobHandle(client, client.find(prefix)))
+        except BaseException:
+            client.close()
+            raise
+
+    def jobs(self) -> list[q.JobRow]:
+        """Return the jobs that the swarm knows, youngest first."""
+        with self.client() as client:
+            return list(client.jobs().jobs)
+
+    def client(self) -> JobClient:
+        """Return a fresh connection to the swarm."""
+        return JobClient(self._keys, self.peers)
+
+    def close(self) -> None:
+        """Hang up all handles that are still open; their jobs go on."""
+        for handle in list(self._handles):
+            handle.close()
+
+    def __enter__(self) -> Swarm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _handle(self, handle: JobHandle) -> JobHandle:
+        self._handles.add(handle)
+        return handle
+
+
+def fetch_parts(client: JobClient, job: str, write: Callable[[q.PartRow], tuple[Any, Any]]) -> None:
+    """Fetch all parts of a result in order.
+
+    Args:
+        client: where from.
+        job: whose.
+        write: gives, for a part, what takes its bytes and what drops them all again.
+
+    Raises:
+        ResultGone: a part is not to be had.
+    """
+    for row in client.parts(job):
+        take, restart = write(row)
+        client.write_part(job, row, take, restart)
+
+
+def progress_line(view: q.JobView) -> str:
+    """Return a job's progress as one line: the stage that runs, and how many there are."""
+    if view.state.is_final:
+        return f"{view.state}"
+    for number, stage in enumerate(view.stages):
+        if stage.total < 0 or stage.done < stage.total:
+            total = "?" if stage.total < 0 else f"{stage.total}"
+            return f"{stage.name}: {stage.done}/{total} tasks (stage {number + 1} of {len(view.stages)})"
+    return "finishing"
+
+
+def _restart(file: Any) -> Callable[[], None]:
+    def restart() -> None:
+        file.seek(0)
+        file.truncate()
+
+    return restart

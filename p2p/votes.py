@@ -1,0 +1,123 @@
+"""What this peer's acceptor has promised, on disk.
+
+Theory
+------
+A vote must survive a loss of power before anybody hears of it (`membership.register_effects`).  Each key has
+a file: the new state is written beside it and synced, renamed over it, and the directory synced.  A file's
+name is the digest of its key; the key stands in its first line.
+
+The directory has an id of its own, made when it is made.  It is half of the acceptor's name: a peer that has
+lost its votes comes back as another acceptor and never breaks a promise that it does not remember.  Votes
+that cannot be read back are lost votes, so the whole directory is begun anew then.
+
+⚙ This module reads, writes and syncs files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from hashlib import blake2b
+
+__all__ = ["VoteStore"]
+
+DISK_FILE = "disk"
+ENDING = ".vote"
+_DISK = re.compile(r"[0-9a-f]{16}")
+
+
+class VoteStore:
+    """The votes in one directory.
+
+    Args:
+        directory: made if need be.
+
+    Raises:
+        OSError: it cannot be made, read or written.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self.disk = self._read_disk() or self._begin()
+
+    def load(self) -> dict[str, bytes]:
+        """Return the saved states by key; their own digests say whether they are whole.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        found: dict[str, bytes] = {}
+        for name in sorted(os.listdir(self._directory)):
+            path = os.path.join(self._directory, name)
+            if name.endswith(".tmp"):
+                os.unlink(path)  # it was being written when its writer died, and nobody heard of it
+            elif name.endswith(ENDING):
+                with open(path, "rb") as file:
+                    key, _, state = file.read().partition(b"\n")
+                found[key.decode("ascii", "replace")] = state
+        return found
+
+    def save(self, key: str, state: bytes | None) -> None:
+        """Make a state durable, or remove it.
+
+        Raises:
+            OSError: it is not durable, and must not be tried again: end this life of the acceptor.
+        """
+        path = self._path(key)
+        if state is None:
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                return
+        else:
+            _write_synced(path, key.encode("ascii") + b"\n" + state)
+        self._sync()
+
+    def begin_anew(self) -> None:
+        """Forget everything and take another disk id.
+
+        Raises:
+            OSError: the directory cannot be cleared.
+        """
+        shutil.rmtree(self._directory)
+        os.makedirs(self._directory, mode=0o700)
+        self.disk = self._begin()
+
+    def _read_disk(self) -> str | None:
+        try:
+            with open(os.path.join(self._directory, DISK_FILE), encoding="ascii", errors="replace") as file:
+                disk = file.read(64).strip()
+        except FileNotFoundError:
+            return None
+        return disk if _DISK.fullmatch(disk) else None
+
+    def _begin(self) -> str:
+        # Votes without a readable id belong to a disk that nobody can name any more.
+        for name in os.listdir(self._directory):
+            os.unlink(os.path.join(self._directory, name))
+        disk = secrets.token_hex(8)
+        _write_synced(os.path.join(self._directory, DISK_FILE), disk.encode() + b"\n")
+        self._sync()
+        return disk
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self._directory, blake2b(key.encode(), digest_size=16).hexdigest() + ENDING)
+
+    def _sync(self) -> None:
+        descriptor = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_synced(path: str, content: bytes) -> None:
+    temporary = f"{path}.tmp"
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, path)
