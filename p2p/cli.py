@@ -33,8 +33,15 @@ class Lazy:
 # In the order in which help shows them: what a newcomer needs first, first.
 COMMANDS: dict[str, Lazy] = {
     "run": Lazy("mapreduce.command:run", "Run a job on this machine's cores."),
+    "submit": Lazy("p2p.commands_jobs:submit", "Run a job on a swarm."),
     "peer": Lazy("p2p.commands_ring:peer", "Start a peer; SIGTERM makes it leave."),
     "swarm": Lazy("p2p.commands_ring:swarm", "Start N local peers under one process."),
+    "jobs": Lazy("p2p.commands_jobs:jobs", "List the jobs of a swarm."),
+    "status": Lazy("p2p.commands_jobs:status", "How a job is."),
+    "attach": Lazy("p2p.commands_jobs:attach", "Follow a job, and fetch its result."),
+    "result": Lazy("p2p.commands_jobs:result", "Fetch a finished job's result."),
+    "cancel": Lazy("p2p.commands_jobs:cancel", "End a job."),
+    "logs": Lazy("p2p.commands_jobs:logs", "What user code of a job has printed."),
     "members": Lazy("p2p.commands_ring:members", "Who is in the ring."),
     "where": Lazy("p2p.commands_ring:where", "Which peers own a key."),
     "why": Lazy("p2p.commands_ring:why", "Why a member is believed alive, suspect or dead."),

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mapreduce.bundling import bundle
 from mapreduce.inputs import expand
@@ -38,7 +38,7 @@ from p2p.job_client import JobClient, Moved, ResultGone, failure_of, report_of
 from p2p.job_protocol import pack_spec
 from p2p.keys import KeySet
 
-__all__ = ["JobEvent", "JobHandle", "JobTimeout", "Swarm", "SwarmResult", "fetch_parts"]
+__all__ = ["JobEvent", "JobHandle", "JobTimeout", "Swarm", "SwarmResult", "emptied", "progress_line"]
 
 SPOOL_BYTES = 8 << 20
 
@@ -93,7 +93,7 @@ class JobHandle:
     ) -> None:
         self.id = job
         self.warnings = tuple(warnings)
-        self._client = client
+        self.client = client
         self._began_at = began_at
         self._view: q.JobView | None = None
         self._took_s: float | None = None
@@ -106,7 +106,7 @@ class JobHandle:
 
     def close(self) -> None:
         """Hang up; the job goes on."""
-        self._client.close()
+        self.client.close()
 
     def status(self) -> q.JobView:
         """Return how the job is now.
@@ -115,7 +115,7 @@ class JobHandle:
             JobUnknown: no peer knows it any more.
         """
         if self._view is None or not self._view.state.is_final:
-            self._take(self._client.view(self.id))
+            self._take(self.client.view(self.id))
         assert self._view is not None
         return self._view
 
@@ -134,7 +134,7 @@ class JobHandle:
         line = waiting = ""
         if self._view is not None and self._view.state.is_final:
             return
-        for news in self._client.follow(self.id):
+        for news in self.client.follow(self.id):
             if isinstance(news, Moved):
                 yield JobEvent(kind="moved", text=str(news), at_s=time.time())
             elif news is not None:
@@ -182,18 +182,18 @@ class JobHandle:
         view = self.wait(timeout_s)
         if view.state is not JobStatus.COMMITTED:
             raise failure_of(view)
-        return SwarmResult(self._client, view, self._took_s)
+        return SwarmResult(self.client, view, self._took_s)
 
     def cancel(self) -> q.JobView | None:
         """End the job; returns how it is then, None if nobody who leads it was reached."""
-        view = self._client.cancel(self.id)
+        view = self.client.cancel(self.id)
         if view is not None:
             self._take(view)
         return view
 
     def logs(self) -> list[q.LogsAre]:
         """Return what user code has printed, peer by peer, the end of it."""
-        return self._client.logs(self.id)
+        return self.client.logs(self.id)
 
     def report(self) -> dict[str, Any]:
         """Return what the job did and cost so far, as `--report` writes it."""
@@ -229,7 +229,7 @@ class SwarmResult:
             if not row.attempt:
                 continue
             with tempfile.TemporaryFile() as file:
-                self._client.write_part(self._view.job, row, file.write, _restart(file))
+                self._client.write_part(self._view.job, row, file.write, emptied(file))
                 for keys, _, values in read_blocks(file, 0, row.size_bytes):
                     yield from zip(keys, values, strict=True)
 
@@ -354,22 +354,6 @@ class Swarm:
         return handle
 
 
-def fetch_parts(client: JobClient, job: str, write: Callable[[q.PartRow], tuple[Any, Any]]) -> None:
-    """Fetch all parts of a result in order.
-
-    Args:
-        client: where from.
-        job: whose.
-        write: gives, for a part, what takes its bytes and what drops them all again.
-
-    Raises:
-        ResultGone: a part is not to be had.
-    """
-    for row in client.parts(job):
-        take, restart = write(row)
-        client.write_part(job, row, take, restart)
-
-
 def progress_line(view: q.JobView) -> str:
     """Return a job's progress as one line: the stage that runs, and how many there are."""
     if view.state.is_final:
@@ -381,7 +365,9 @@ def progress_line(view: q.JobView) -> str:
     return "finishing"
 
 
-def _restart(file: Any) -> Callable[[], None]:
+def emptied(file: BinaryIO) -> Callable[[], None]:
+    """Return what empties a file again."""
+
     def restart() -> None:
         file.seek(0)
         file.truncate()
