@@ -226,7 +226,7 @@ class Registers:
         key = message.key
         match message:
             case Prepare() | Accept() | Birth():
-                return self.acceptor.receive(message, sender, now)
+                return self.acceptor.receive(message, sender, now) + self._catch_up(key, now)
             case Group():
                 return self._hear_of(message, now)
             case Promise() | Accepted() | Nack() | Born() | Unborn():
@@ -243,6 +243,13 @@ class Registers:
                 return []
             case _:
                 assert_never(message)
+
+    def _catch_up(self, key: str, now: float) -> list[RegisterEffect]:
+        """Let the proposer of a key know of the group that our acceptor was born into."""
+        proposer, group = self.proposers.get(key), self.acceptor.group(key)
+        if proposer is None or group is None or group.place <= proposer.group.place:
+            return []
+        return proposer.learn(group, now)
 
     def _hear_of(self, group: Group, now: float) -> list[RegisterEffect]:
         out = self.acceptor.receive(group, self.me.node, now)
@@ -312,6 +319,8 @@ class Registers:
             now=now,
             nobody_led=vote is not None and vote.accepted == NO_BALLOT and vote.place.epoch == 0,
         )
+        if proposer is not None and proposer.leads and proposer.fence is not None:
+            return election.elected(proposer.fence, now)
         return election.observe(self._suspected, self._health, now)
 
     def _tell_election(self, key: str, event: RegisterEvent, now: float) -> Sequence[ElectionEffect]:

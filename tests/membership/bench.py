@@ -168,9 +168,14 @@ class Bench:
 
     def log(self, number: int, key: str = KEY) -> str:
         """What the register holds, as a look from this node shows."""
-        self.propose(number, look, key)
-        self.settle()
-        return self.hosts[number].told(Committed)[-1].record.payload.decode()
+        proposal = self.propose(number, look, key)
+        for _ in range(50):
+            self.settle()
+            for event in self.hosts[number].told(Committed):
+                if (event.key, event.proposal) == (key, proposal):
+                    return event.record.payload.decode()
+            self.advance(0.1)
+        raise AssertionError("the look got no answer within five seconds")
 
     # -- network and time -------------------------------------------------------------------------------
 
