@@ -133,6 +133,7 @@ class Keeper:
                 items = opened.partitions if stage.has_shuffle else opened.tasks
                 rows = Rows(tuple(record.places(stage.index)))
                 self._kept[stage.index] = _Kept(stage, items, rows, Holdings(), need, attempts)
+                self._mend(stage.index)  # members may have come or gone since its places were drawn
                 self._dirty = True
         self._record = record
         self._prune()
@@ -271,18 +272,20 @@ class Keeper:
         """Mend all rows; True if any has moved."""
         self._ring = holders_ring(view)
         self._present = frozenset(member.id for member in view.ring_members)
-        moved = False
-        for index, kept in self._kept.items():
-            rows, changes = mend_rows(
-                self._job, kept.stage.step, kept.rows, self._graph.plan.replicas, self._ring, self._present
-            )
-            if changes:
-                kept.rows = rows
-                self._moved.setdefault(index, {}).update(changes)
-                moved = True
+        moved = [index for index in self._kept if self._mend(index)]
         if moved:
             self._changed()
-        return moved
+        return bool(moved)
+
+    def _mend(self, index: int) -> bool:
+        kept = self._kept[index]
+        replicas = self._graph.plan.replicas
+        kept.rows, changes = mend_rows(
+            self._job, kept.stage.step, kept.rows, replicas, self._ring, self._present
+        )
+        if changes:
+            self._moved.setdefault(index, {}).update(changes)
+        return bool(changes)
 
     def moves_text(self) -> str:
         """The moves that the record does not know yet, in words."""

@@ -324,6 +324,10 @@ class Worker:
         """The jobs this worker knows."""
         return tuple(self._jobs)
 
+    def accepts(self, job: str) -> bool:
+        """Whether outputs of a job may be stored here: not of one that is over, whose pushes come late."""
+        return job not in self._ended
+
     def held_count(self, job: str) -> int:
         """How many attempts of a job are in hand, in any phase."""
         known = self._jobs.get(job)

@@ -248,10 +248,11 @@ class WorkerJob:
         if self._stage is None:
             return
         for held in self._held.values():
-            for node in restarted.intersection(held.acked):
+            doubtful = [node for node in held.acked if node in restarted]
+            for node in doubtful:
                 del held.acked[node]
-                if held.phase is Phase.PUSHING:
-                    self._owe(held, now)
+            if doubtful and held.phase is Phase.PUSHING:
+                self._owe(held, now)
         if self._offer is not None and not self._offer.homes:
             self._find_own(view)
             self._claim_at = now

@@ -130,19 +130,29 @@ class JobsCodec:
                 return repr(message)
 
 
-class GentleNemesis(Nemesis):
-    """Lets a node vanish for good only when the swarm has had time to heal from the last one."""
+class SparingNemesis(Nemesis):
+    """Lets a node vanish for good only where the promises hold without it.
 
+    `spared` nodes always stay. A majority of no job's group goes. With `gentle`, the swarm has time to heal
+    between two deaths.
+    """
+
+    spared = 2
+    gentle = False
+    registers: Callable[[], Iterable[HonestRegister]]
     last_gone_s = -1e9
-    spared = 0
 
-    def _may_vanish(self, _node: Node) -> bool:
-        world = self._world
-        if sum(not other.gone for other in world.nodes) <= self.spared:
+    def _may_vanish(self, node: Node) -> bool:
+        now, nodes = self._world.now, self._world.nodes
+        if sum(not other.gone for other in nodes) <= self.spared:
             return False
-        if world.now - self.last_gone_s < CALM_BETWEEN_DEATHS_S:
+        if self.gentle and now - self.last_gone_s < CALM_BETWEEN_DEATHS_S:
             return False
-        self.last_gone_s = world.now
+        for register in self.registers():
+            left = sum(not m.gone and m is not node for m in register.members)
+            if 2 * left <= len(register.members):
+                return False
+        self.last_gone_s = now
         return True
 
 
@@ -257,15 +267,15 @@ class JobsScenario:
             world.at(at, lambda number=number, name=name: self._submit(number, name))  # type: ignore[misc]
         world.run(0.5)
         self._schedule_misfortunes()
-        nemesis_type = GentleNemesis if self.gentle else Nemesis
-        nemesis = nemesis_type(
+        nemesis = SparingNemesis(
             world,
             self.config,
             actions={Fault.LEAVE: self._leave},
             max_down=self.replicas - 1 if self.gentle else self.count - 1,
         )
-        if isinstance(nemesis, GentleNemesis):
-            nemesis.spared = max(self.replicas, 2)
+        nemesis.spared = max(self.replicas, 2)
+        nemesis.gentle = self.gentle
+        nemesis.registers = self.swarm.registers.values
         return nemesis
 
     def _submit(self, number: int, name: str) -> None:
@@ -285,6 +295,7 @@ class JobsScenario:
             call=self._call,
             caprice=self._caprice,
             on_chosen=lambda before, after, proposal: self._chosen(seen, before, after, proposal),
+            leaves=lambda node: self.watch.flags.get(node.name) == ((DRAINING, "1"),),
         )
         seen = _Job(job, name, StageGraph(plan), register, world.now)
         self.swarm.works[job] = work
@@ -356,6 +367,9 @@ class JobsScenario:
         self.world.inject(node, process.worker.drain(node.clock.read(self.world.now)))
 
         def go() -> None:
+            if any(node in register.members for register in self.swarm.registers.values()):
+                self.world.at(self.world.now + 1.0, go)  # its groups are healed first
+                return
             if node.process is not None:
                 if not node.running:
                     self.world.resume(node)
@@ -454,7 +468,11 @@ class JobsScenario:
             wanted = [(p, node) for p in self._partitions(job, record, stage) for node in rows[p % len(rows)]]
         else:
             wanted = [(0, node) for node in record.winner_places(stage, task)]
-            if len(wanted) < min(self.replicas, self.count):
+            leader = job.register.leader
+            assert leader is not None
+            able = [n for n in self.world.nodes if n.name not in self.watch.flags]
+            here = sum(self.watch.believes_here(leader, node) for node in able)
+            if len(wanted) < min(self.replicas, here):
                 raise Violation(f"task {task} of stage {stage} is committed with {len(wanted)} copies")
         for partition, name in wanted:
             if not _store(self.swarm.node_of[name]).holds(job.id, stage, task, attempt, partition):
@@ -498,8 +516,8 @@ class JobsScenario:
             left = sorted({s.stage for s in process.store.segments(job.id)} - {job.graph.result_stage})
             if left and self._up_since.get(node.name, 0.0) < job.ended_at:
                 return f"{node.name} still holds outputs of stages {left}"
-            if all(one.ended_at >= 0 for one in self.jobs) and not process.is_idle:
-                return f"{node.name} has not put everything down"
+            if all(one.ended_at >= 0 for one in self.jobs) and (things := process.left_over()):
+                return f"{node.name} still has {things}"
         return None
 
     def _check_result(self, job: _Job, record: JobRecord) -> None:
@@ -519,10 +537,9 @@ class JobsScenario:
                 run = _store(node).read(job.id, stage, part, winner.attempt, 0)
                 if (run.data if run is not None else b"") != work.parts[part]:
                     raise Violation(f"part {part} is not what the embedded engine gives")
-            if not holders and not self._rots:
-                gone = sum(node.gone for node in self.world.nodes)
-                if self.gentle or not gone:
-                    raise Violation(f"nobody holds part {part}")
+            # A single copy, made while the others were down, may go with its holder.
+            if not holders and self.gentle and not any(node.gone for node in self.world.nodes):
+                raise Violation(f"nobody holds part {part}")
         if record.counters != work.counters:
             raise Violation(f"counters {dict(record.counters)} instead of {work.counters}")
         again = record.totals.maps_run_again + record.totals.parts_run_again

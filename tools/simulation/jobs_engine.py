@@ -24,7 +24,7 @@ from mapreduce.shuffle import RunRange
 from mapreduce.spec import PackedColumn
 from tools.simulation.jobs_workloads import SPLIT_BYTES, Workload, scratch
 
-__all__ = ["Made", "Run", "make", "read_input"]
+__all__ = ["Made", "Run", "make"]
 
 MEMORY_BYTES = 256 << 20
 
@@ -61,15 +61,9 @@ class _Memory:
     """What was made before, by what it was made of."""
 
     made: dict[bytes, Made] = field(default_factory=dict)
-    inputs: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
 
 
 _memory = _Memory()
-
-
-def read_input(path: str, start: int, end: int) -> bytes:
-    """Name the content of a split of an input file; inputs never change in a simulation."""
-    return f"{path}:{start}:{end}".encode()
 
 
 def make(work: Workload, order: RunTask, inputs: Sequence[Run]) -> Made:
@@ -153,7 +147,7 @@ def _order(order: RunTask, inputs: Sequence[Run], source: str, output: str) -> O
     else:
         given = order.split
         assert given is not None
-        split = Split(path=given.path, name=given.name, start=given.start, end=given.end)
+        split = Split(path=scratch() + given.path, name=given.name, start=given.start, end=given.end)
     if order.setup.kind is StageKind.SAMPLE:
         return SampleOrder(task=order.task, attempt=1, split=split, keys=order.sample_keys)
     return MapOrder(task=order.task, attempt=1, split=split, out_path=output)

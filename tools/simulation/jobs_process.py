@@ -8,7 +8,7 @@ all others, and what arrives is checked and stored before it is acknowledged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from random import Random
 from typing import assert_never, get_args
@@ -276,6 +276,7 @@ class JobProcess:
                 register.propose(self.node, self._boot, token, effect.proposal)
             case StepDown():
                 self.leaders.pop(effect.job, None)
+                self._swarm.registers[effect.job].is_over = True
             case RunTask():
                 self._run(effect)
             case CancelTask():
@@ -346,6 +347,8 @@ class JobProcess:
             return []  # it was cancelled
         failure = self._bad_luck(order)
         if failure is not None:
+            if failure.kind != NOT_BEGUN:
+                self._fetched.pop((job, order.attempt), None)
             return self.worker.on_task_failed(job, order.attempt, failure, now)
         try:
             inputs = self._inputs(order)
@@ -441,7 +444,8 @@ class JobProcess:
     def _link(self, push: Push, segments: Sequence[Segment], now: float) -> Iterable[object]:
         try:
             for segment in segments:
-                self.store.write(segment)
+                if self.worker.accepts(segment.job):
+                    self.store.write(segment)
         except DiskFull:
             return self.worker.on_push_failed(push.job, push.number, "no space left", now)
         return self.worker.on_pushed(push.job, push.number, now)
@@ -466,6 +470,9 @@ class JobProcess:
         reason = ""
         try:
             for segment in push.segments:
+                if not self.worker.accepts(segment.job):
+                    reason = "the job is over"
+                    break
                 if not segment.is_intact:
                     reason = "damaged on the way"
                     break
@@ -541,9 +548,14 @@ class JobProcess:
 
         self._later(self._random.uniform(0.001, 0.05), arrive)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing of any job is left in this process."""
-        return not (
-            self.leaders or self.made or self.running or self._pushes or self._fetches or self._fetched
-        )
+    def left_over(self) -> str:
+        """What of any job is left in this process, in words."""
+        left: dict[str, Sized] = {
+            "leaders": self.leaders,
+            "outputs": self.made,
+            "tasks": self.running,
+            "pushes": self._pushes,
+            "fetches": self._fetches,
+            "fetched": self._fetched,
+        }
+        return ", ".join(f"{len(things)} {name}" for name, things in left.items() if things)

@@ -150,7 +150,8 @@ class HonestRegister:
         members: the group.
         call: performs an action with a node's process, in its own time, if that process still lives.
         caprice: how likely somebody else is elected in a period, without reason.
-        on_chosen: called with (before, after) of each chosen proposal.
+        on_chosen: called with (before, after, proposal) of each chosen proposal.
+        leaves: whether a node is about to go for good.
     """
 
     world: World
@@ -161,13 +162,16 @@ class HonestRegister:
     call: Callable[[Node, int, Callable[[Leading], None]], None]
     caprice: float
     on_chosen: Callable[[JobRecord, JobRecord, Proposal], None]
+    leaves: Callable[[Node], bool]
     leader: Node | None = None
     leader_boot: int = 0
     token: str = ""
+    is_over: bool = False
     elections: int = 0
     uncertain: int = 0
     _silent_since: float = 0.0
     _down_since: dict[str, float] = field(default_factory=dict)
+    _elected: list[tuple[Node, int, str]] = field(default_factory=list)
 
     def begin(self) -> None:
         """Elect the first leader."""
@@ -194,7 +198,7 @@ class HonestRegister:
         if told:
             self.call(node, boot, lambda process: process.quorum(self.job, token, ()))
         if token != self.token:
-            self.call(node, boot, lambda process: process.depose(self.job, token))
+            self._depose(node, boot, token)
             return
         before, self.record = self.record, apply(self.record, proposal)
         self.on_chosen(before, self.record, proposal)
@@ -234,24 +238,41 @@ class HonestRegister:
             else:
                 self._down_since.setdefault(node.name, now)
         self._heal()
+        self._tell_the_deposed()
         leader = self.leader
         well = leader is not None and leader.boots == self.leader_boot and not self._missing(leader)
         if well and leader is not None and leader.running:
             self._silent_since = now
-        fickle = self.random.random() < self.caprice
+        fickle = self.random.random() < self.caprice and not self.record.status.is_final
+        if self.is_over:
+            return  # whoever led last has told everybody, and the record stays as it is
         if now - self._silent_since > PATIENCE_S or fickle:
             able = [m for m in self.members if m.running and not self._missing(m)]
             others = [m for m in able if m is not leader] or able
             if others:
                 self._elect(others[0] if not fickle else self.random.choice(others))
 
+    def _tell_the_deposed(self) -> None:
+        """Who led before and reaches a majority hears that it does not lead any more."""
+        for node, boot, token in list(self._elected):
+            if node.boots != boot:
+                self._elected.remove((node, boot, token))
+            elif token != self.token and node.running and not self._missing(node):
+                self._elected.remove((node, boot, token))
+                self._depose(node, boot, token)
+
+    def _depose(self, node: Node, boot: int, token: str) -> None:
+        self.call(node, boot, lambda process: process.depose(self.job, token))
+
     def _heal(self) -> None:
         """Replace a member that has been down for long, where the others are a majority."""
         for index, member in enumerate(self.members):
             down_s = self.world.now - self._down_since.get(member.name, self.world.now)
-            spare = [n for n in self.world.nodes if n.running and n not in self.members]
+            spare = [
+                n for n in self.world.nodes if n.running and n not in self.members and not self.leaves(n)
+            ]
             able = any(not self._missing(other) for other in self.members if other.running)
-            if down_s > REPLACE_AFTER_S and spare and able:
+            if (down_s > REPLACE_AFTER_S or self.leaves(member)) and spare and able:
                 self.members[index] = spare[0]
                 return
 
@@ -260,6 +281,7 @@ class HonestRegister:
         self.token = f"{self.elections}.{node.name}.{node.boots}"
         self.leader, self.leader_boot = node, node.boots
         self._silent_since = self.world.now
+        self._elected.append((node, node.boots, self.token))
         record, token = self.record, self.token
         members = tuple([NodeId(member.name) for member in self.members])
         self.call(node, node.boots, lambda process: process.lead(self.job, record, token, members))

@@ -14,14 +14,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from mapreduce import Job, Step, TotalOrder, identity, task
-from mapreduce.bundling import bundle
+from mapreduce.bundling import Bundle
 from mapreduce.inputs import expand
-from mapreduce.loading import pack
 from mapreduce.local import run
 from mapreduce.spec import JobSpec
 from mapreduce.submission import spec_of
@@ -172,11 +171,18 @@ class Workload:
     counters: dict[str, int]
 
     def spec(self, *, replicas: int, priority: int = 0) -> JobSpec:
-        """The spec that a client would submit."""
+        """The spec that a client would submit, without code: it is here already.
+
+        Paths are given below the scratch directory, whose own is another in every process: a seed must give
+        the same keys, and so the same history, everywhere.
+        """
+        found = expand(self.inputs)
+        paths = [source.path.removeprefix(scratch()) for source in found]
+        sources = [replace(one, path=path, name=path) for one, path in zip(found, paths, strict=True)]
         return spec_of(
             self.job,
-            bundle(pack(self.job)),
-            expand(self.inputs),
+            Bundle(job=b"", files={}, file=None, digest=""),
+            sources,
             partitions=self.partitions,
             split_bytes=SPLIT_BYTES,
             replicas=replicas,
