@@ -116,10 +116,10 @@ class OwnLimits:
 
 @dataclass(slots=True)
 class _Leading:
-    """A job that this peer leads; `leader` is None until its plan is here."""
+    """A job that this peer leads; `leader` is None until its plan is here, `token` names the leadership."""
 
     key: str
-    fence: Fence
+    token: str
     record: JobRecord
     leader: Leader | None = None
     proposal: int = -1  # its number at the register
@@ -566,7 +566,11 @@ class JobService:
 
     def _begin_leading(self, key: str, record: Record, fence: Fence, now: float) -> None:
         job = key.removeprefix(JOB_KEY)
-        self._leading[job] = _Leading(key, fence, self.record_in(record))
+        led = self._leading.get(job)
+        job_record = self.record_in(record)
+        if led is not None and led.leader is not None and led.token == job_record.token:
+            return  # we have led it all along, and now do so in another epoch of its group
+        self._leading[job] = _Leading(key, _token(self.me, fence), job_record)
         plan = self.plan(job)
         if plan is not None:
             self._lead(job, plan, now)
@@ -581,12 +585,11 @@ class JobService:
         leading = self._leading[job]
         group = self.registers.group(leading.key)
         assert group is not None, "who leads a register knows its group"
-        fence = leading.fence
         leading.leader = Leader(
             me=self.me,
             plan=plan,
             record=leading.record,
-            token=f"{fence.place.generation}.{fence.place.epoch}.{fence.ballot.round}.{self.me}.{fence.ballot.life}",
+            token=leading.token,
             members=_nodes(group.members),
             view=self.swim.view,
             config=self._config,
@@ -966,6 +969,12 @@ def _local_inputs(plan: JobPlan) -> tuple[tuple[str, int], ...]:
                 end = split.end if split.end >= 0 else split.size_bytes
                 sizes[split.path] = max(end, sizes.get(split.path, 0))
     return tuple(sizes.items())
+
+
+def _token(me: NodeId, fence: Fence) -> str:
+    """A name for a leadership that no other one has."""
+    place, ballot = fence.place, fence.ballot
+    return f"{place.generation}.{place.epoch}.{ballot.round}.{me}.{ballot.life}"
 
 
 def _nodes(members: Iterable[AcceptorId]) -> tuple[NodeId, ...]:
