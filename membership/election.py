@@ -73,7 +73,9 @@ class Stand:
 
 @dataclass(frozen=True, slots=True)
 class StepDown:
-    """Tell the proposer to lead no more, or to stop trying."""
+    """Tell the proposer to lead no more, or to stop trying: there is a leader with this ballot."""
+
+    by: Ballot
 
 
 ElectionEffect = RegisterEffect | Stand | StepDown
@@ -234,7 +236,10 @@ class Election:
         return self._doubt_at() <= now
 
     def _hears(self, now: float) -> bool:
-        return now - self._heard_at < self._config.silence_s and self.leader is not None
+        # A heartbeat less than what makes us doubt: who doubts first must not be told that others still hear,
+        # only because the last heartbeat reached them a moment later.
+        patience_s = self._config.silence_s - self._config.heartbeat_s
+        return self.leader is not None and now - self._heard_at < patience_s
 
     def _turn_s(self) -> float:
         """How long to wait for those who stand before us."""
@@ -309,7 +314,7 @@ class Election:
             return []
         out: list[ElectionEffect] = []
         if self.phase in (Phase.LEADING, Phase.STANDING):
-            out.append(StepDown())
+            out.append(StepDown(fence.ballot))
         if leader != self.leader or self.fence is None or fence.place != self.fence.place:
             out.append(Report(LeaderHeard(key=self.key, leader=leader, fence=fence)))
         self._follow(leader, now)

@@ -253,11 +253,13 @@ class Proposer:
         self._wants_lead = True
         return self._go_on(now)
 
-    def resign(self) -> list[RegisterEffect]:
-        """Stop being, or becoming, the distinguished proposer; changes that wait are abandoned."""
-        if not self._wants_lead:
-            return []
-        return self._give_up()
+    def resign(self, by: Ballot | None = None) -> list[RegisterEffect]:
+        """Stop being, or becoming, the distinguished proposer; changes that wait are abandoned.
+
+        Args:
+            by: the ballot of the leader in whose favour we resign, if it is known.
+        """
+        return self._depose(by) if self._wants_lead else []
 
     def seal(self, members: Sequence[AcceptorId], now: float) -> list[RegisterEffect]:
         """End the present epoch in favour of `members`, and open the next; `GroupChanged` tells the end of it.

@@ -117,9 +117,9 @@ class LeaderHeard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbid:
-    """Somebody else took the register over; we lead it no more.
+    """We lead the key no more, or have stopped trying to: somebody else took it over, or we resigned.
 
-    `by` is the ballot that outbids us, None if we heard of it by the later group's name alone.
+    `by` is the ballot that outbids us, None where we resigned, or heard of a later group only.
     """
 
     key: str

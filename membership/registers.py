@@ -268,8 +268,8 @@ class Registers:
                         waiting.extend(self._take(message, to, now))
                     case Stand(above):
                         waiting.extend(self._proposer(key).lead(now, above=above))
-                    case StepDown():
-                        waiting.extend(self._proposer(key).resign())
+                    case StepDown(by):
+                        waiting.extend(self._proposer(key).resign(by))
                     case Report(event):
                         out.append(effect)
                         waiting.extend(self._tell_election(key, event, now))
