@@ -42,6 +42,7 @@ COMMANDS: dict[str, Lazy] = {
     "result": Lazy("p2p.commands_jobs:result", "Fetch a finished job's result."),
     "cancel": Lazy("p2p.commands_jobs:cancel", "End a job."),
     "logs": Lazy("p2p.commands_jobs:logs", "What user code of a job has printed."),
+    "demo": Lazy("p2p.commands_jobs:demo", "A swarm loses its leader in the midst of a job."),
     "members": Lazy("p2p.commands_ring:members", "Who is in the ring."),
     "where": Lazy("p2p.commands_ring:where", "Which peers own a key."),
     "why": Lazy("p2p.commands_ring:why", "Why a member is believed alive, suspect or dead."),

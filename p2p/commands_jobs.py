@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from p2p.job_client import JobClient
     from p2p.job_questions import JobRow, JobView
 
-__all__ = ["attach", "cancel", "jobs", "logs", "result", "status", "submit"]
+__all__ = ["attach", "cancel", "demo", "jobs", "logs", "result", "status", "submit"]
 
 INTERRUPTED = 130
 ID_CHARS = 12
@@ -452,6 +452,22 @@ def logs(job: str, format: str, **where_to: Any) -> None:
     for one in found:
         for line in one.text.splitlines():
             click.echo(f"{one.node[:8]} {line}")
+
+
+# ---- showing off -------------------------------------------------------------------------------------------
+
+
+@click.command(cls=Command, short_help="A swarm loses its leader in the midst of a job.")
+@click.option("--peers", type=click.IntRange(3, 32), default=4, show_default=True, help="How many peers.")
+def demo(peers: int) -> None:
+    """Show a swarm at work on this machine.
+
+    It starts real peer processes, counts the words of the Python standard library, kills the job's leader
+    with SIGKILL on the way, and compares the result with a single process's.
+    """
+    from p2p.demo import run_demo
+
+    run_demo(peers)
 
 
 # ---- how things are shown ---------------------------------------------------------------------------------
