@@ -10,6 +10,7 @@ how much is left of the iterator over the batch.
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from collections import Counter
@@ -55,6 +56,7 @@ BATCH_BYTES = 256 << 10
 LARGE_BATCH_BYTES = 8 << 20
 PROGRESS_INTERVAL_S = 0.2
 CHUNK_PAIRS = 4096
+_TOKEN_DIGITS = 20
 
 _DictItems: Any = type({}.items())
 _PLAIN_KEYS = frozenset({str, bytes, int, bool, type(None)})
@@ -102,9 +104,15 @@ class SharedRuns:
     """
 
     def __init__(self, directory: str, step: str, number: int = 0) -> None:
-        # A process that comes back to a step must not write over what it left there.
-        self.path = os.path.join(directory, f"{step}.{os.getpid()}.{number}.runs")
-        self.file: BinaryIO = open(self.path, "wb", buffering=1 << 20)  # noqa: SIM115 - closed by close()
+        # A process that comes back to a step must not write over what it left there, nor over what a dead
+        # one left that had its process id.
+        while True:
+            self.path = os.path.join(directory, f"{step}.{os.getpid()}.{number}.runs")
+            try:
+                self.file: BinaryIO = open(self.path, "xb", buffering=1 << 20)  # noqa: SIM115 - see close()
+                return
+            except FileExistsError:
+                number += 1  # ends: a directory holds finitely many files
 
     def close(self) -> None:
         """Close the file; it stays."""
@@ -168,7 +176,7 @@ class Attempt:
                 self._step.teardown()
         finally:
             self._files.close()
-        self._done.counters = dict(context.counters)
+        self._done.counters = _counted(context.counters)
         self._done.cpu_s = time.process_time() - started
         return self._done
 
@@ -205,6 +213,7 @@ class Attempt:
             # Where the system tells what is really used, the estimate only has to be roughly right.
             spill_bytes=self._setup.memory_bytes // (2 if resident_bytes() else 4),
             memory_is_short=lambda: resident_bytes() > self._setup.memory_bytes * 6 // 10,
+            fan_in=fan_in_for(self._setup.memory_bytes // 3),
         )
         for pairs in self._streams(order.split):
             if isinstance(pairs, _DictItems):
@@ -266,6 +275,8 @@ class Attempt:
                     pairs = list(call(*record) if spread else call(record))
                     for key, _ in pairs:
                         normal_key(key)
+                except MemoryError:
+                    raise  # which records a machine has memory for is not a matter of the records
                 except Exception as error:
                     self._done.bad_records += 1
                     if self._done.bad_records > self._step.skip_limit:
@@ -331,7 +342,9 @@ class Attempt:
             self._check_pair(pair)
             keys.append(normal_key(pair[0]))
         self._done.sample = pack_column(keys)
-        context.counters.clear()  # the same records are mapped, and counted, again
+        # The same records are mapped, and counted, again.
+        context.counters.clear()
+        self._done.bad_records = 0
 
     # -- reduce ----------------------------------------------------------------------------------------
 
@@ -544,6 +557,28 @@ def _cuts(block_offsets: list[int], length: int, split_bytes: int) -> list[int]:
     return [*cuts, length] if cuts else []
 
 
+def _counted(counters: Mapping[Any, Any]) -> dict[str, int]:
+    """Return counters as a report carries them.
+
+    Raises:
+        JobDefinitionError: a count is no whole number (numpy's are), is too large, or its name is no text.
+    """
+    counted = {}
+    for name, count in list(counters.items()):
+        try:
+            counted[name] = operator.index(count)
+        except TypeError:
+            raise JobDefinitionError(
+                f"counter {short_repr(name)} is {short_repr(count)}: counters are whole numbers"
+            ) from None
+        if not isinstance(name, str) or not -(1 << 63) <= counted[name] < 1 << 63:
+            raise JobDefinitionError(
+                f"counter {short_repr(name)} is {short_repr(count)}: counters have text for a name and "
+                "whole numbers of 64 bits"
+            )
+    return counted
+
+
 def _is_pair(pair: Any) -> bool:
     return isinstance(pair, (tuple, list)) and len(pair) == 2
 
@@ -568,11 +603,12 @@ def file_lock(directory: str, name: str) -> Iterator[int]:
     from hashlib import blake2b
 
     path = os.path.join(directory, "lock." + blake2b(name.encode(), digest_size=12).hexdigest())
-    with open(path, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released by close, also when the process dies
-        file.seek(0)
-        token = int(file.read() or b"0") + 1
-        file.truncate(0)
-        file.write(str(token).encode())
-        file.flush()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # released by close, also when the process dies
+        token = int(os.pread(descriptor, _TOKEN_DIGITS, 0) or b"0") + 1
+        # Written over the one before in one call: a holder that dies here leaves the old token or the new.
+        os.pwrite(descriptor, b"%0*d" % (_TOKEN_DIGITS, token), 0)
         yield token
+    finally:
+        os.close(descriptor)

@@ -228,7 +228,10 @@ def _is_constant(values: list[Any]) -> bool:
         return False
     first = values[0]
     if type(first) is str or type(first) is bytes:
-        return type(values[-1]) is type(first) and values[-1] == first and values.count(first) == len(values)
+        # Not before all are known to be strings: an array, compared with one, is neither true nor false.
+        if type(values[-1]) is not type(first) or values[-1] != first or len(set(map(type, values))) > 1:
+            return False
+        return values.count(first) == len(values)
     return values[-1] is first and all(map(is_, values, repeat(first)))
 
 

@@ -48,6 +48,10 @@ from mapreduce.runs import BLOCK_BYTES, RunWriter, columns_of, read_blocks
 # Estimated bytes of pairs in one combiner round.  A constant: see above.
 ROUND_BYTES = 96 << 20
 CHUNK_PAIRS = 16_384
+# Between two looks at the memory there are no more pairs than this, to begin with, and then no more than
+# take about so many bytes: a reader of documents gives pairs a thousand times as large as one of words.
+FIRST_CHUNK_PAIRS = 256
+CHUNK_BYTES = 8 << 20
 SMALL_BYTES = 4 << 20
 # What Python needs to keep a new key with its list, beside the key's own bytes; and a value's object.
 KEY_OVERHEAD_BYTES = 200
@@ -172,6 +176,7 @@ class MapOutput:
         label: names the runs.
         spill_bytes: estimated bytes in memory that make the task spill.
         memory_is_short: asked after every chunk; True makes the task spill whatever the estimate says.
+        fan_in: how many spills are merged at once; each holds a decoded block in memory.
     """
 
     def __init__(
@@ -188,6 +193,7 @@ class MapOutput:
         memory_is_short: Callable[[], bool],
         round_bytes: int = ROUND_BYTES,
         chunk_pairs: int = CHUNK_PAIRS,
+        fan_in: int = MAX_FAN_IN,
     ) -> None:
         self._partitions = partitions
         self._splitter = splitter
@@ -199,11 +205,13 @@ class MapOutput:
         self._spill_bytes = spill_bytes
         self._memory_is_short = memory_is_short
         self._round_bytes = round_bytes
-        self._chunk_pairs = chunk_pairs
+        self._max_chunk_pairs = chunk_pairs
+        self._chunk_pairs = min(FIRST_CHUNK_PAIRS, chunk_pairs)
+        self._fan_in = fan_in
         self._fresh: Groups | Pile = Groups() if grouped else Pile()
         self._combined = Groups()
         self._rounds = 0
-        self._chunks = 0
+        self._pairs = 0
         self._fresh_bytes = 0
         self._value_bytes = 0
         self._last_size = 0
@@ -226,7 +234,7 @@ class MapOutput:
             self._after_chunk(keys[0], values[0], len(keys))
 
     def _after_chunk(self, key: Any, value: Any, count: int) -> None:
-        self._chunks += 1
+        self._pairs += count
         self._account(key, value, count)
         if self._combine is not None:
             if self._fresh_bytes > self._round_bytes:
@@ -240,7 +248,7 @@ class MapOutput:
     @property
     def is_small(self) -> bool:
         """True when there are few keys, all in memory."""
-        return self._chunks <= 1 and len(self._fresh) * self._key_bytes < SMALL_BYTES
+        return self._pairs <= 2 * CHUNK_PAIRS and len(self._fresh) * self._key_bytes < SMALL_BYTES
 
     def finish(self, file: BinaryIO, path: str) -> list[RunRange | None]:
         """Write everything.
@@ -264,6 +272,8 @@ class MapOutput:
             size = 0  # shared objects
         else:
             size = VALUE_OVERHEAD_BYTES + encoded_size(value)
+        fitting = CHUNK_BYTES // (VALUE_OVERHEAD_BYTES + size)
+        self._chunk_pairs = max(1, min(self._max_chunk_pairs, 4 * self._chunk_pairs, fitting))
         # A pair may be far larger than its like: of two pairs the smaller speaks for the chunk.  Too low an
         # estimate is mended by a look at the memory really used; too high a one would make the task spill.
         size, self._last_size = min(size, self._last_size), size
@@ -321,7 +331,9 @@ class MapOutput:
         ranges: list[RunRange | None] = []
         for partition in range(self._partitions):
             runs = [found for spill in self._spills if (found := spill[partition]) is not None]
-            groups: Iterator[tuple[Any, Iterable[Any]]] = merge_runs(runs, self._files, self._spill_order)
+            groups: Iterator[tuple[Any, Iterable[Any]]] = merge_runs(
+                runs, self._files, self._spill_order, self._fan_in
+            )
             if self._combine is not None:
                 groups = _recombined(groups, self._combine, self._value_order)
             ranges.append(write_merged(groups, file, path, f"{self._label}/{partition}"))
