@@ -104,6 +104,7 @@ class OutputDirectory:
         self.path = os.fspath(path)
         self._durable = durable
         self._committed: dict[int, int] = {}
+        self._renamed: set[int] = set()  # parts that are in their place, or may be
         self._made: list[str] = []  # directories, outermost first
         self._prepared = False
 
@@ -191,6 +192,7 @@ class OutputDirectory:
         with writing(target):
             if self._durable:
                 _sync(source)
+            self._renamed.add(part)  # before: an interruption behind the rename must find it
             os.rename(source, target)
         self._committed[part] = attempt
         return True
@@ -216,12 +218,13 @@ class OutputDirectory:
         if not self._prepared:
             return
         # The marker goes first: without it nobody takes what is left for a whole output.
-        for name in (SUCCESS, *map(part_name, self._committed)):
+        for name in (SUCCESS, *map(part_name, sorted(self._renamed))):
             with suppress(OSError):
                 os.unlink(os.path.join(self.path, name))
         shutil.rmtree(os.path.join(self.path, TEMPORARY), ignore_errors=True)
         self._remove_made()
         self._committed.clear()
+        self._renamed.clear()
         self._prepared = False
 
     def _remove_made(self) -> None:

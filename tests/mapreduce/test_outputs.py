@@ -162,6 +162,26 @@ def test_abort_removes_all_that_was_made_with_the_directories_made_for_it(
     assert everything_below(tmp_path) == ["kept"]
 
 
+def test_abort_removes_a_part_whose_commit_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = OutputDirectory(tmp_path / "out")
+    directory.prepare()
+    write(directory, 0, 1, "x")
+    rename = os.rename
+
+    def interrupted(source: str, target: str) -> None:
+        rename(source, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            directory.commit(0, 1)
+    directory.abort()
+    assert everything_below(tmp_path) == []
+
+
 def test_abort_leaves_a_directory_that_was_there_before(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     directory = OutputDirectory(tmp_path / "out")
