@@ -316,7 +316,9 @@ def _reader_with(step: str, reader: Any, changes: Mapping[str, str]) -> Any:
 def _copy_parts(directory: str) -> None:
     """Copy all parts to stdout, one after the other."""
     out = sys.stdout.buffer
-    for name in sorted(entry for entry in os.listdir(directory) if entry.startswith("part-")):
+    parts = [entry for entry in os.listdir(directory) if entry.startswith("part-")]
+    # A map-only job may have more parts than five digits can number: the longer name is the later one.
+    for name in sorted(parts, key=lambda name: (len(name), name)):
         with open(os.path.join(directory, name), "rb") as part:
             while block := part.read(_COPY_BYTES):
                 out.write(block)
@@ -373,9 +375,9 @@ def summary(label: str, report: Mapping[str, Any], output: str | None) -> str:
         if report[key]
     ]
     parts = [f"{size_text(report['input_bytes'])} in {report['wall_s']:.2f} s", *tasks]
-    again = report["attempts"] - report["map_tasks"] - report["reduce_tasks"]
-    if again > 0:
-        parts.append(f"{again} attempts more")
+    # Not what is left of `attempts`: looking at samples takes attempts too.
+    if failed := report["failed_attempts"]:
+        parts.append(f"{failed} failed attempt{'s' if failed != 1 else ''}")
     lines = [f"{label}: {', '.join(parts)}" + (f" -> {output}" if output is not None else "")]
     counters = sorted(report["counters"].items())
     lines += [f"  {name} = {value:,}" for name, value in counters[:COUNTERS_SHOWN]]

@@ -18,9 +18,10 @@ from click.testing import CliRunner
 from click.testing import Result as Outcome
 
 import mapreduce
-from mapreduce.command import check_report, run, summary, write_report
+from mapreduce.command import _copy_parts, check_report, run, summary, write_report
 from mapreduce.errors import EnvironmentFailed, InputError, OutputError, TaskFailed
 from mapreduce.loading import replace_job, unpack
+from mapreduce.outputs import part_name
 from mapreduce.progress import Progress
 
 REPORT = {
@@ -34,6 +35,7 @@ REPORT = {
     "map_tasks": 2,
     "reduce_tasks": 1,
     "attempts": 3,
+    "failed_attempts": 0,
     "maps_run_again": 0,
     "leader_changes": 0,
     "peers_lost": 0,
@@ -317,11 +319,20 @@ def test_the_last_lines_sum_the_job_up(engine: Engine) -> None:
 
 
 def test_a_summary_shows_only_so_many_counters() -> None:
-    report = {**REPORT, "attempts": 5, "counters": {f"c{n:02}": n for n in range(30)}}
+    report = {**REPORT, "attempts": 9, "failed_attempts": 2, "counters": {f"c{n:02}": n for n in range(30)}}
     lines = summary("job", report, None).splitlines()
-    assert "2 attempts more" in lines[0]
+    assert "1 reduce task, 2 failed attempts" in lines[0]
     assert len(lines) == 22
     assert lines[-1] == "  and 10 more counters, in --report"
+
+
+def test_parts_are_copied_in_the_order_of_their_numbers(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for number in (10_000, 10_001, 100_000):
+        (tmp_path / part_name(number)).write_text(f"{number}\n")
+    _copy_parts(str(tmp_path))
+    assert capfdbinary.readouterr().out == b"10000\n10001\n100000\n"
 
 
 # -- report -------------------------------------------------------------------------------------------
