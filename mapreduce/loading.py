@@ -1,8 +1,13 @@
 """A job's code in this process, and what takes it to another one.
 
 *Job files* are executed under one fixed module name, `JOB_MODULE`, with their directory first on the module
-path.  So a file called json.py shadows nothing, `if __name__ == "__main__":` does not fire, and a function
-of it is pickled as a plain reference that resolves in every process that has loaded the file in the same way.
+path.  So `if __name__ == "__main__":` does not fire, and a function of it is pickled as a plain reference that
+resolves in every process that has loaded the file in the same way.
+
+*Names.*  A file beside the job called string.py hides neither the standard library's module nor one of those
+that we stand on: they are imported before its directory is put on the path.  Python's scripts go the other
+way, but we import late, to start fast: which of the two a user got would depend on what we had imported
+before, and would differ between parent and child.
 
 *Packing.*  `Code` is what such a process needs.  Plain pickle is tried first; cloudpickle, whose import alone
 costs a tenth of a small job, only carries what has no importable name: functions of `__main__`, lambdas,
@@ -23,7 +28,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from types import FunctionType, ModuleType, TracebackType
@@ -34,9 +39,14 @@ from mapreduce.job import Job
 from mapreduce.spelling import closest
 
 JOB_MODULE = "__ringreduce_job__"
+OUR_PACKAGES = ("mapreduce", "membership", "p2p")
+
+# Modules that no file of a job may hide.  The three that are left out act when they are imported, or are a
+# usual name for a file of one's own.
+_STOOD_ON = ("click", "cloudpickle", "fsspec", "msgpack", "networkx", "rich", "xxhash", "zmq", "zstandard")
+_KEPT_NAMES = sys.stdlib_module_names.union(_STOOD_ON, OUR_PACKAGES) - {"antigravity", "test", "this"}
 
 _OUR_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
-OUR_PACKAGES = ("mapreduce", "membership", "p2p")
 _EXAMPLES_DIRECTORY = os.path.join(_OUR_DIRECTORY, "examples")
 
 
@@ -65,6 +75,7 @@ class _Process:
     loading_depth: int = 0
     path_entries: tuple[str, ...] = ()
     modules_before: frozenset[str] = frozenset()
+    passed_over: frozenset[str] = frozenset()
 
 
 _process = _Process()
@@ -127,10 +138,33 @@ def replace_job(*entries: str) -> None:
     for entry in _process.path_entries:
         if entry in sys.path:
             sys.path.remove(entry)
+    _process.passed_over = _import_before(entries[0]) if entries else frozenset()
     # The first goes to the front even if it is on the path: it is the job's own.
     _process.path_entries = tuple(e for n, e in enumerate(entries) if n == 0 or e not in sys.path)
     _process.modules_before = frozenset(sys.modules)
     sys.path[:0] = _process.path_entries
+
+
+def _import_before(directory: str) -> frozenset[str]:
+    """Import the modules that files in a directory would hide; return their names."""
+    import importlib
+
+    if is_installed(os.path.realpath(directory)):
+        return frozenset()
+    try:
+        entries = os.listdir(directory)
+    except OSError:
+        return frozenset()
+    names = {
+        stem
+        for stem, ending in map(os.path.splitext, entries)
+        if stem in _KEPT_NAMES
+        and (ending == ".py" or os.path.exists(os.path.join(directory, stem, "__init__.py")))
+    }
+    for name in sorted(names.difference(sys.modules)):
+        with suppress(ImportError):  # a module of another system
+            importlib.import_module(name)
+    return frozenset(names)
 
 
 def own_modules() -> list[str]:
@@ -190,6 +224,11 @@ def _refuse(label: str, error: BaseException) -> NoReturn:
             message = (
                 f"{place}: there is no module {name!r}: install it for {sys.executable}, "
                 "or put it beside the job file"
+            )
+        case ImportError(name=str(name)) if name in _process.passed_over:
+            message = (
+                f"{place}: {error}: the file {name}.py beside the job has the name of another module, "
+                "which comes first; rename it"
             )
         case ImportError() if "relative import" in str(error):
             message = (
@@ -303,8 +342,8 @@ def _pickled(job: Job) -> bytes:
     try:
         _ReferencePickler(stream, protocol=5).dump(job)
         return stream.getvalue()
-    except (_ByValue, pickle.PicklingError, AttributeError, TypeError):
-        pass  # lambdas raise the second or third, by Python's version; open files the fourth
+    except Exception:
+        pass  # lambdas, open files, locks: each its own kind; what cannot go by value either is refused below
     import cloudpickle
 
     try:

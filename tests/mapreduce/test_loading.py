@@ -420,3 +420,18 @@ def test_a_packed_job_is_unpacked_as_it_was() -> None:
     job, code, _ = load("wordcount", {})
     assert unpack(code) == job
     assert pack(job).file is None
+
+
+class Unwilling:
+    """Something that refuses to be pickled in a way of its own, as locks of multiprocessing do."""
+
+    def __reduce__(self) -> str:
+        raise RuntimeError("to be shared through inheritance only")
+
+    def __call__(self, line: str) -> list[tuple[str, int]]:
+        return [(line, 1)]
+
+
+def test_whatever_keeps_a_job_from_travelling_is_told_as_the_jobs_mistake() -> None:
+    with pytest.raises(JobDefinitionError, match=r"cannot travel.*through inheritance only"):
+        pack(Job(mapper=Unwilling()))
