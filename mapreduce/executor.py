@@ -431,7 +431,7 @@ class Executor:
         limit_s = child.loads[0].task_timeout_s if child.loads else None
         if limit_s is not None and time.monotonic() - child.busy_since > limit_s:
             self.kill(child, f"it ran longer than {limit_s:g} s")
-        if child.process.poll() is None:
+        if not self._reap(child, os.WNOHANG):
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.process.pid, signal.SIGKILL)  # what it started must write no more
@@ -470,12 +470,10 @@ class Executor:
             yield from self._read_reports(child)
 
     def _end(self, child: Child) -> None:
+        self.peak_memory_bytes = max(self.peak_memory_bytes, _peak_memory_bytes(child.process.pid))
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.process.pid, signal.SIGKILL)
-        usage = _reap(child.process)
-        if usage is not None:
-            self.cpu_s += usage[0]
-            self.peak_memory_bytes = max(self.peak_memory_bytes, usage[1])
+        self._reap(child, 0)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(child.channel)
         with contextlib.suppress(KeyError, ValueError):
@@ -485,6 +483,19 @@ class Executor:
         child.guard.kill()
         child.guard.communicate()  # closes the pipe once it is dead
         self.children.remove(child)
+
+    def _reap(self, child: Child, options: int) -> bool:
+        """Take a dead child from the system, and count what it used; False when it lives."""
+        process = child.process
+        if process.returncode is None:
+            pid, status, usage = os.wait4(process.pid, options)
+            if pid == 0:
+                return False
+            process.returncode = os.waitstatus_to_exitcode(status)
+            self.cpu_s += usage.ru_utime + usage.ru_stime
+            if sys.platform == "darwin":
+                self.peak_memory_bytes = max(self.peak_memory_bytes, usage.ru_maxrss)
+        return True
 
     def _until_deadline(self, timeout_s: float) -> float:
         limits = [
@@ -511,14 +522,19 @@ def _answers(report: Report, order: AnyOrder | None) -> bool:
     return order is not None and (report.task, report.attempt) == (order.task, order.attempt)
 
 
-def _reap(process: subprocess.Popen[bytes]) -> tuple[float, int] | None:
-    """Wait for a killed process; gives its processor seconds and its peak memory."""
-    if process.returncode is not None:
-        return None
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    scale = 1 if sys.platform == "darwin" else 1024
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * scale
+def _peak_memory_bytes(pid: int) -> int:
+    """Return the most that a living process has held; 0 where the system does not tell.
+
+    Linux counts in `ru_maxrss` of a child what its parent held when it forked.
+    """
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"VmHWM:"):
+                    return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return 0
 
 
 def how_it_ended(code: int) -> str:

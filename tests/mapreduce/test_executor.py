@@ -327,3 +327,25 @@ def test_closing_ends_busy_children_and_counts_what_they_used(place: Place) -> N
 )
 def test_exit_codes_are_put_into_words(code: int, words: str) -> None:
     assert how_it_ended(code) == words
+
+
+def test_the_memory_of_the_parent_is_not_taken_for_the_childs(place: Place) -> None:
+    ballast = b"x" * (300 << 20)
+    with Pool(place, ones()) as pool:
+        pool.executor.submit(pool.executor.start(), pool.order(0))
+        pool.until(TaskDone)
+        pool.executor.close()
+        assert 1 << 20 < pool.executor.peak_memory_bytes < len(ballast)
+        pool.executor = Executor(None, workers=1)  # for the pool to close
+
+
+def test_what_a_dead_child_used_is_counted(place: Place) -> None:
+    def mapper(line: str) -> Any:
+        while time.process_time() < 0.3:
+            pass
+        os._exit(1)
+
+    with Pool(place, mapper) as pool:
+        pool.executor.submit(pool.executor.start(), pool.order(0))
+        pool.until(ChildDied)
+        assert pool.executor.cpu_s >= 0.3
