@@ -104,10 +104,15 @@ def test_a_key_that_nobody_knows_is_refused_and_counted(
 def test_a_connection_without_any_key_is_refused_and_counted(
     tower: Watchtower, target: PeerProcess, keys: KeySet
 ) -> None:
-    before = refused(tower)
+    # Both ends see that they do not speak the same mechanism; which of them hangs up first is a race, and
+    # whoever is hung up on cannot tell why.
+    def count() -> int:
+        return sum(refused(tower).get(kind, 0) for kind in ("no_key", "unfinished"))
+
+    before = count()
     with dealer(target.address, None, "") as knocker:
         knocker.send(frame(AskMembers(number=1)))
-        assert tower.look(LIMIT_S, counted(tower, "no_key", before))
+        assert tower.look(LIMIT_S, lambda: count() > before)
         assert not knocker.poll(0)
 
 
