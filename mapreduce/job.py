@@ -397,6 +397,11 @@ def _check_mapper(where: str, step: Step, *, pairs: bool | None) -> None:
             raise JobDefinitionError(
                 f"{where}: what it reads cannot be had as {kind}; use @batch for a list of records"
             )
+        if step.skip_limit and not step.after:
+            raise JobDefinitionError(
+                f"{where}: a @batch mapper gets many records at a time, so bad ones cannot be left out one "
+                "by one; write a mapper of single records, or a reader with errors="
+            )
         _check_arity(where, "batch mapper", step.mapper, 1, "(records)")
     elif pairs:
         _check_arity(where, "mapper", step.mapper, 2, "(key, value)")

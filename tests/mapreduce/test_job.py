@@ -107,10 +107,10 @@ def test_batch_marks_a_mapper_with_its_kind() -> None:
         (lambda: Job(mapper, steps={"a": Step(mapper=mapper)}), "either functions of its own or steps="),
         (lambda: Job(steps=[Step(mapper=mapper)]), r"steps=\[Step\(.*: expected a dict"),
         (lambda: Job(mapper, params=["k=1"]), r"params=\['k=1'\]: expected a dict"),
-        (lambda: Job(mapper, max_attempts=0), "max_attempts=0: a task needs at least one attempt"),
-        (lambda: Job(mapper, max_attempts="3"), "max_attempts=3: a task needs at least one attempt"),
-        (lambda: Job(mapper, task_timeout_s=0), "task_timeout_s=0: a task needs some time"),
-        (lambda: Job(mapper, task_timeout_s=-1.5), "task_timeout_s=-1.5: a task needs some time"),
+        (lambda: Job(mapper, max_attempts=0), "max_attempts=0: expected a whole number"),
+        (lambda: Job(mapper, max_attempts="3"), "max_attempts='3': expected a whole number"),
+        (lambda: Job(mapper, task_timeout_s=0), "task_timeout_s=0: expected seconds, above 0"),
+        (lambda: Job(mapper, task_timeout_s=-1.5), "task_timeout_s=-1.5: expected seconds, above 0"),
         (lambda: Job(mapper, name="word count"), "step name 'word count': letters, digits"),
         (lambda: Job(steps={"": Step(mapper=mapper)}), "step name '': letters, digits"),
         (lambda: Job(steps={"../a": Step(mapper=mapper)}), r"step name '\.\./a': letters, digits"),
@@ -129,14 +129,17 @@ def test_batch_marks_a_mapper_with_its_kind() -> None:
         (lambda: Job(mapper, partitioner=TotalOrder()), "has no reducer, so nothing is shuffled"),
         (lambda: Job(mapper, partitions=2), "has no reducer, so nothing is shuffled"),
         (lambda: Job(mapper, sort_values=True), "has no reducer, so nothing is shuffled"),
-        (lambda: Job(mapper, reducer, partitions=0), "partitions=0 is not between 1 and 100,000"),
-        (lambda: Job(mapper, reducer, partitions=100_001), "partitions=100001 is not between"),
-        (lambda: Job(mapper, reducer, partitions=2.5), "partitions=2.5 is not between"),
-        (lambda: Job(mapper, reducer, partitions=True), "partitions=True is not between"),
+        (
+            lambda: Job(mapper, reducer, partitions=0),
+            "partitions=0 is not a whole number between 1 and 100,000",
+        ),
+        (lambda: Job(mapper, reducer, partitions=100_001), "partitions=100001 is not a whole number between"),
+        (lambda: Job(mapper, reducer, partitions=2.5), "partitions=2.5 is not a whole number between"),
+        (lambda: Job(mapper, reducer, partitions=True), "partitions=True is not a whole number between"),
         (lambda: Job(mapper, on_bad_record="skip"), "on_bad_record='skip' is neither 'fail' nor 'skip:N'"),
         (lambda: Job(mapper, on_bad_record="skip:-1"), "on_bad_record='skip:-1' is neither"),
         (lambda: Job(mapper, on_bad_record=5), "on_bad_record=5 is neither"),
-        (lambda: TotalOrder(sample=0), r"TotalOrder\(sample=0\): at least one key must be sampled"),
+        (lambda: TotalOrder(sample=0), r"TotalOrder\(sample=0\): expected a whole number"),
         (lambda: Job(identity, reducer), "identity passes pairs on, but its reader gives single records"),
         (lambda: Job(None, reducer), "without a mapper it passes pairs on, but.*reader=Pairs()"),
         (
@@ -167,6 +170,11 @@ def test_a_batch_that_its_reader_cannot_give_is_refused(kind: str, reader: Any) 
 
 def mapper_of_batches(some: Any) -> Any:
     yield some, 1
+
+
+def test_a_batch_mapper_cannot_leave_out_bad_records() -> None:
+    message = refusal(lambda: Job(batch(mapper_of_batches), on_bad_record="skip:3"))
+    assert message.startswith("step 'main': a @batch mapper gets many records at a time")
 
 
 def test_a_batch_of_text_is_refused_where_pairs_are_read() -> None:
@@ -386,3 +394,13 @@ def test_a_mapper_of_pairs_makes_a_job_that_can_stand_behind_another() -> None:
 
 def test_a_mapper_of_records_cannot_stand_behind_another_job() -> None:
     assert "it must take 2 arguments" in refusal(lambda: Job(mapper, reducer).then(Job(mapper, name="b")))
+
+
+def test_two_side_files_of_one_name_are_refused() -> None:
+    with pytest.raises(JobDefinitionError, match="two have one name"):
+        Job(lambda line: [(line, 1)], side_files=["old/stop.txt", "new/stop.txt"])
+
+
+def test_a_job_is_followed_by_a_job_only() -> None:
+    with pytest.raises(JobDefinitionError, match="expected a Job"):
+        Job(lambda line: [(line, 1)]).then(len)  # type: ignore[arg-type]
