@@ -23,7 +23,7 @@ import click
 
 from mapreduce import finding, loading
 from mapreduce.console import Command, Size, interruptible, undisturbed
-from mapreduce.errors import EnvironmentFailed, OutputError, UsageError
+from mapreduce.errors import EnvironmentFailed, InputError, OutputError, UsageError
 from mapreduce.job import Job
 from mapreduce.plan import DEFAULT_SPLIT_BYTES
 from mapreduce.progress import Reporter, size_text
@@ -221,7 +221,14 @@ def execute(source: Source, inputs: list[str], options: RunOptions, *, label: st
     """
     if options.report is not None:
         check_report(options.report)
-    with contextlib.redirect_stdout(sys.stderr):  # a job file that prints must not print into the results
+    if options.output is None and sys.stdout is None:
+        raise OutputError("standard output is closed; name a directory for the parts with -o")
+    if "-" in inputs and sys.stdin is None:
+        raise InputError("-: standard input is closed; name a file")
+    with (
+        _same_directory(),
+        contextlib.redirect_stdout(sys.stderr),
+    ):  # a job file that prints must not print into the results
         job, code, params = source(options.param)
         changed = with_reading(job, options.encoding, options.errors, options.on_bad_record)
         if changed is not job:
@@ -237,8 +244,24 @@ def execute(source: Source, inputs: list[str], options: RunOptions, *, label: st
         if options.report is not None:  # before the results: their reader may leave early
             write_report(options.report, report)
         if options.output is None:
-            _copy_parts(output)
+            with _told_if_full():
+                _copy_parts(output)
         reporter.message(summary(label, report, options.output))
+
+
+@contextlib.contextmanager
+def _same_directory() -> Iterator[None]:
+    """Come back to the current directory: the paths of a command line count from where it was written."""
+    try:
+        before = os.open(".", os.O_RDONLY)
+    except OSError:  # it is not ours to read: then relative paths have to bear what the job file does
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def _run(
@@ -311,6 +334,16 @@ def _reader_with(step: str, reader: Any, changes: Mapping[str, str]) -> Any:
         if option not in known:
             raise UsageError(f"--{option}: the reader of step {step!r} takes no {option}")
     return replace(reader, **changes)
+
+
+@contextlib.contextmanager
+def _told_if_full() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise EnvironmentFailed(f"cannot write to standard output: {error.strerror}") from None
 
 
 def _copy_parts(directory: str) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 import click
 
 from mapreduce import settings
+from mapreduce.errors import UsageError
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -66,6 +67,7 @@ class Guarded(click.Command):
         Returns:
             The exit code, when `standalone_mode` is off; otherwise it exits with it.
         """
+        _fill_closed_streams()
         run = super().main
         code = exit_code_of(lambda: run(args, prog_name, complete_var, standalone_mode=False, **extra))
         if standalone_mode:
@@ -88,8 +90,13 @@ class Command(Guarded):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Parse the arguments over the settings file's values."""
-        options = [p.name for p in self.params if isinstance(p, click.Option) and p.name]
-        extra["default_map"] = settings.from_file(self.name or "", options)
+        options = {p.name: p for p in self.params if isinstance(p, click.Option) and p.name}
+        found = settings.from_file(self.name or "", options)
+        for name, value in found.items():
+            if isinstance(value, list) != options[name].multiple:
+                wanted = "a list, or a table" if options[name].multiple else "a single value"
+                raise UsageError(f"{settings.SETTINGS_FILE}: {name} = {value!r}: expected {wanted}")
+        extra["default_map"] = found
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.BadParameter as error:
@@ -149,7 +156,8 @@ def exit_code_of(call: Callable[[], Any]) -> int:
     """
     try:
         result = call()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         _abandon_stdout()
         return DONE
@@ -204,6 +212,20 @@ def _abandon_stdout() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)
+
+
+def _fill_closed_streams() -> None:
+    """Occupy descriptors 0 to 2 where our caller has closed them (`2>&-`).
+
+    Else the next file that is opened would get such a number, and whatever a library prints.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
 
 
 @contextlib.contextmanager

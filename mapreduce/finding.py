@@ -68,7 +68,8 @@ def load(argument: str, params: Mapping[str, str]) -> tuple[Job, Code, dict[str,
     """
     target, name = _split_name(argument)
     if _names_file(target):
-        module, file = load_file(target), os.path.abspath(target)
+        file = os.path.abspath(target)  # first: the job file may change the current directory
+        module = load_file(target)
         directory = os.path.dirname(os.path.realpath(file))
     else:
         module, file = _load_named(target), None

@@ -29,6 +29,7 @@ from itertools import islice
 from typing import Any
 
 from mapreduce.errors import BadValue
+from mapreduce.records import short_repr
 
 Pair = tuple[Any, Any]
 FORMATS = ("text", "jsonl", "msgpack")
@@ -42,7 +43,6 @@ CHUNK_BYTES = 1 << 20
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNESCAPED_SURROGATES = re.compile("([\ud800-\udc7f\udd00-\udfff]+)")
-_SHOWN_CHARACTERS = 80
 _ARRAYS = frozenset({list, tuple})
 
 
@@ -263,7 +263,7 @@ def _plain_value(value: Any) -> Any:
     if kind.__module__ == "numpy" and hasattr(value, "tolist"):
         return value.tolist()
     hint = "; yield sorted(…) instead" if isinstance(value, (set, frozenset)) else ""
-    raise TypeError(f"a {kind.__module__}.{kind.__qualname__} has no form in the output{hint}")
+    raise TypeError(f"a {kind.__qualname__} has no form in the output{hint}")
 
 
 def _refused(pairs: list[Pair], probe: Callable[[Any], Any], error: BaseException) -> BadValue:
@@ -274,14 +274,6 @@ def _refused(pairs: list[Pair], probe: Callable[[Any], Any], error: BaseExceptio
                 probe(part)
             except _REFUSALS as cause:
                 why = "it is nested too deeply" if isinstance(cause, RecursionError) else str(cause)
-                of = "" if role == "key" else f" of key {_short(key)}"
-                return BadValue(f"the {role} {_short(part)}{of} cannot be written: {why}")
+                of = "" if role == "key" else f" of key {short_repr(key)}"
+                return BadValue(f"the {role} {short_repr(part)}{of} cannot be written: {why}")
     return BadValue(f"pairs cannot be written: {error}")
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # repr of a user's object, or of one nested too deeply
-        text = f"<{type(value).__qualname__}>"
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

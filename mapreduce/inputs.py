@@ -94,6 +94,8 @@ def expand(inputs: Sequence[str], *, stdin_path: str | None = None) -> list[Sour
     """
     sources: list[Source] = []
     for given in map(os.fspath, inputs):
+        if not given:
+            raise InputError("an input has an empty name; name a file, or . for the current directory")
         if given == STANDARD_INPUT:
             if stdin_path is None:
                 raise InputError("-: standard input cannot be read here; name a file")
@@ -235,7 +237,10 @@ def _globbed(pattern: str, prefix: str) -> list[Source]:
 
     recursive = "**" in pattern
     sources: list[Source] = []
+    seen: dict[str, str] = {}
     for path in sorted(glob.glob(pattern, recursive=True)):
+        if recursive:
+            _refuse_circle(os.path.dirname(path), prefix, seen)
         if not os.path.isdir(path):
             sources.append(_local_file(path, prefix))
         elif not recursive:  # ** has matched the directory's own files already
@@ -243,6 +248,26 @@ def _globbed(pattern: str, prefix: str) -> list[Source]:
     if not sources:
         raise InputError(f"{shown(prefix + pattern)}: no file matches the pattern")
     return sources
+
+
+def _refuse_circle(directory: str, prefix: str, known: dict[str, str]) -> None:
+    """Refuse a directory that a link inside it leads to: `**` would go round until the path is too long.
+
+    Args:
+        directory: as it was reached.
+        prefix: what the user wrote before it.
+        known: {directory: its real path} of those that were looked at; added to.
+    """
+    waiting = []
+    while directory and directory not in known:
+        waiting.append(directory)
+        directory = os.path.dirname(directory) if os.path.dirname(directory) != directory else ""
+    for below in reversed(waiting):
+        known[below] = os.path.realpath(below)
+        if os.path.islink(below) and f"{os.path.abspath(below)}/".startswith(f"{known[below]}/"):
+            raise InputError(
+                f"{shown(prefix + below)}: the directory contains itself, through a link; remove the link"
+            )
 
 
 def _not_there(path: str, name: str, error: OSError) -> InputError:

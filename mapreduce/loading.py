@@ -1,8 +1,8 @@
 """A job's code in this process, and what takes it to another one.
 
 *Job files* are executed under one fixed module name, `JOB_MODULE`, with their directory first on the module
-path.  So `if __name__ == "__main__":` does not fire, and a function of it is pickled as a plain reference that
-resolves in every process that has loaded the file in the same way.
+path.  So `if __name__ == "__main__":` does not fire, and a function of it is pickled as a plain reference
+that resolves in every process that has loaded the file in the same way.
 
 *Names.*  A file beside the job called string.py hides neither the standard library's module nor one of those
 that we stand on: they are imported before its directory is put on the path.  Python's scripts go the other
@@ -161,9 +161,15 @@ def _import_before(directory: str) -> frozenset[str]:
         if stem in _KEPT_NAMES
         and (ending == ".py" or os.path.exists(os.path.join(directory, stem, "__init__.py")))
     }
-    for name in sorted(names.difference(sys.modules)):
-        with suppress(ImportError):  # a module of another system
-            importlib.import_module(name)
+    before = sys.path[:]
+    here = os.path.realpath(directory)  # a script's directory is on the path already
+    sys.path[:] = [entry for entry in before if os.path.realpath(entry or ".") != here]
+    try:
+        for name in sorted(names.difference(sys.modules)):
+            with suppress(ImportError):  # a module of another system
+                importlib.import_module(name)
+    finally:
+        sys.path[:] = before
     return frozenset(names)
 
 

@@ -298,7 +298,10 @@ def short_repr(value: Any) -> str:
     brief = Repr()
     brief.maxstring = brief.maxother = brief.maxlong = 100
     brief.maxlist = brief.maxtuple = brief.maxdict = 20
-    text = brief.repr(value)
+    try:
+        text = brief.repr(value)
+    except Exception:  # of a whole number too long for Python to write it
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else text[:77] + "…"
 
 

@@ -35,6 +35,34 @@ SETTINGS_FILE = "ringreduce.toml"
 SHARED = frozenset({"cluster", "data", "keys", "peers", "quiet", "temp_dir", "traceback"})
 _OPTION_OF = {"peers": "peer"}
 
+# The tables there may be; which of them there are is known in `p2p.cli` alone, and a test compares the two.
+TABLES = frozenset(
+    {
+        "attach",
+        "cancel",
+        "demo",
+        "get",
+        "init",
+        "jobs",
+        "keys",
+        "logs",
+        "ls",
+        "members",
+        "monitor",
+        "peer",
+        "put",
+        "result",
+        "rm",
+        "run",
+        "status",
+        "submit",
+        "swarm",
+        "token",
+        "where",
+        "why",
+    }
+)
+
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -78,7 +106,8 @@ def from_file(command: str, options: Collection[str], path: str = SETTINGS_FILE)
         path: the file; one that does not exist holds no settings.
 
     Returns:
-        {option: value}, values as TOML gives them; a table {K: V} becomes the list ["K=V", ...].
+        {option: value}: each value a text, as it would stand on a command line, or a list of such texts;
+        a table {K: V} becomes the list ["K=V", ...].
 
     Raises:
         UsageError: the file is no TOML, or names a setting that does not exist.
@@ -95,6 +124,8 @@ def from_file(command: str, options: Collection[str], path: str = SETTINGS_FILE)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     shared = {key: value for key, value in document.items() if not isinstance(value, dict)}
+    for table in document.keys() - shared.keys() - TABLES:
+        raise UsageError(f"{path}: there is no command for the table [{table}]{closest(table, TABLES)}")
     own = document.get(command, {})
     if not isinstance(own, dict):
         raise UsageError(f"{path}: {command!r} names the table [{command}]; it cannot be a setting as well")
@@ -104,7 +135,7 @@ def from_file(command: str, options: Collection[str], path: str = SETTINGS_FILE)
         **{key: value for key, value in shared.items() if key in options},
         **_renamed(own, path, options, f"in [{command}]"),
     }
-    return {key: _as_pairs(value) if isinstance(value, dict) else value for key, value in found.items()}
+    return {key: _as_written(value) for key, value in found.items()}
 
 
 def _renamed(table: Mapping[str, Any], path: str, known: Collection[str], where: str) -> dict[str, Any]:
@@ -117,7 +148,14 @@ def _renamed(table: Mapping[str, Any], path: str, known: Collection[str], where:
     return renamed
 
 
-def _as_pairs(table: Mapping[str, Any]) -> list[str]:
+def _as_written(value: Any) -> str | list[str]:
+    # As text every value meets the checks of the command line: 2.5 workers are refused, not rounded.
+    if isinstance(value, dict):
+        return [f"{key}={_text(item)}" for key, item in value.items()]
+    return list(map(_text, value)) if isinstance(value, list) else _text(value)
+
+
+def _text(value: Any) -> str:
     import json
 
-    return [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in table.items()]
+    return value if isinstance(value, str) else json.dumps(value, default=str)

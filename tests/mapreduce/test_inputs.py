@@ -303,3 +303,16 @@ def test_planning_many_splits_opens_no_file() -> None:
 def test_a_split_of_no_bytes_is_refused() -> None:
     with pytest.raises(UsageError, match="at least 1 byte"):
         plan_splits([source(1)], Text(), 0)
+
+
+def test_a_recursive_glob_does_not_go_round_in_a_circle_of_links(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "in.txt").write_text("x\n")
+    (tmp_path / "a" / "up").symlink_to("..")
+    with pytest.raises(InputError, match=r"a/up: the directory contains itself"):
+        expand([f"{tmp_path}/**/in.txt"])
+
+
+def test_an_input_without_a_name_is_refused() -> None:
+    with pytest.raises(InputError, match="empty name"):
+        expand([""])

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mapreduce.command import run
 from mapreduce.errors import UsageError
-from mapreduce.settings import environment_variable, from_file, parse_size
+from mapreduce.settings import TABLES, environment_variable, from_file, parse_size
+from p2p.cli import COMMANDS
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_no_file_means_no_settings(tmp_path: Path) -> None:
 
 def test_a_command_reads_its_own_table_and_takes_both_spellings(tmp_path: Path) -> None:
     text = '[run]\nworkers = 4\nsplit-size = "1k"\n[submit]\nworkers = 9\n'
-    assert settings(tmp_path, text) == {"workers": 4, "split_size": "1k"}
+    assert settings(tmp_path, text) == {"workers": "4", "split_size": "1k"}
 
 
 def test_a_table_of_params_becomes_pairs(tmp_path: Path) -> None:
@@ -72,14 +74,14 @@ def test_a_table_of_params_becomes_pairs(tmp_path: Path) -> None:
 
 
 def test_shared_settings_reach_only_commands_that_have_the_option(tmp_path: Path) -> None:
-    assert settings(tmp_path, 'peers = "a:1"\nquiet = true\n') == {"quiet": True}
+    assert settings(tmp_path, 'peers = "a:1"\nquiet = true\n') == {"quiet": "true"}
 
 
 def test_a_commands_table_wins_over_what_stands_above(tmp_path: Path) -> None:
-    assert settings(tmp_path, "quiet = true\n[run]\nquiet = false\n") == {"quiet": False}
+    assert settings(tmp_path, "quiet = true\n[run]\nquiet = false\n") == {"quiet": "false"}
 
 
-@pytest.mark.parametrize("text", ["[run]\nworker = 4\n", "quite = true\n"])
+@pytest.mark.parametrize("text", ["[run]\nworker = 4\n", "quite = true\n", "[runn]\nworkers = 4\n"])
 def test_a_misspelt_setting_is_an_error_with_a_suggestion(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="did you mean"):
         settings(tmp_path, text)
@@ -96,4 +98,27 @@ def test_the_peers_of_all_commands_and_the_table_of_the_peer_command_stand_in_on
     path = tmp_path / "ringreduce.toml"
     path.write_text('peers = "10.0.0.7:7700"\ncluster = "blue"\n[peer]\nslots = 3\n')
     assert from_file("members", {"peer"}, str(path)) == {"peer": "10.0.0.7:7700"}
-    assert from_file("peer", {"slots", "cluster"}, str(path)) == {"slots": 3, "cluster": "blue"}
+    assert from_file("peer", {"slots", "cluster"}, str(path)) == {"slots": "3", "cluster": "blue"}
+
+
+def test_every_command_may_have_its_table() -> None:
+    assert set(COMMANDS) <= TABLES
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("workers = [1, 2]", "expected a single value"),
+        ("param = 3", "expected a list, or a table"),
+        ("workers = 2.5", "'2.5' is not a valid integer"),
+    ],
+)
+def test_a_value_of_the_wrong_shape_is_refused_and_the_file_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ringreduce.toml").write_text(f"[run]\n{text}\n")
+    assert run.main(["wordcount", "in.txt"], standalone_mode=False) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "ringreduce.toml" in told
