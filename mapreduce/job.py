@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mapreduce.errors import JobDefinitionError
@@ -94,8 +95,10 @@ class TotalOrder:
     sample: int = 20_000
 
     def __post_init__(self) -> None:
-        if self.sample < 1:
-            raise JobDefinitionError(f"TotalOrder(sample={self.sample}): at least one key must be sampled")
+        if not _is_number(self.sample) or self.sample < 1:
+            raise JobDefinitionError(
+                f"TotalOrder(sample={self.sample!r}): expected a whole number, at least 1"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,11 +213,18 @@ class Job:
         elif only != Step():
             raise JobDefinitionError("a job has either functions of its own or steps=, not both")
         if not isinstance(side_files, Mapping):
-            side_files = {path.rsplit("/", 1)[-1]: path for path in map(str, side_files)}
+            paths = list(map(str, side_files))
+            side_files = {path.rsplit("/", 1)[-1]: path for path in paths}
+            if len(side_files) < len(set(paths)):
+                raise JobDefinitionError(
+                    f"side_files={paths!r}: two have one name; give names, as in {{'old': …, 'new': …}}"
+                )
         if not _is_number(max_attempts) or max_attempts < 1:
-            raise JobDefinitionError(f"max_attempts={max_attempts}: a task needs at least one attempt")
-        if task_timeout_s is not None and task_timeout_s <= 0:
-            raise JobDefinitionError(f"task_timeout_s={task_timeout_s}: a task needs some time")
+            raise JobDefinitionError(f"max_attempts={max_attempts!r}: expected a whole number, at least 1")
+        if task_timeout_s is not None and not (
+            isinstance(task_timeout_s, int | float) and task_timeout_s > 0
+        ):
+            raise JobDefinitionError(f"task_timeout_s={task_timeout_s!r}: expected seconds, above 0, or None")
         put = object.__setattr__
         put(self, "steps", dict(steps))
         put(self, "name", name or "job")
@@ -257,6 +267,8 @@ class Job:
             JobDefinitionError: both jobs give one parameter or side file different values, or `other` cannot
                 read pairs.
         """
+        if not isinstance(other, Job):
+            raise JobDefinitionError(f"then({other!r}): expected a Job")
         renamed: dict[str, str] = {}
         taken = set(self.steps)
         for name in other.steps:
@@ -286,7 +298,7 @@ class Job:
             task_timeout_s=self.task_timeout_s,
         )
 
-    def run(self, inputs: str | Sequence[str] = (), **options: Any) -> Result:
+    def run(self, inputs: str | PathLike[str] | Sequence[str | PathLike[str]] = (), **options: Any) -> Result:
         """Run the job on this machine's cores; see `mapreduce.local.run` for the options.
 
         Returns:
@@ -297,7 +309,8 @@ class Job:
         """
         from mapreduce.local import run
 
-        return run(self, [inputs] if isinstance(inputs, str) else list(inputs), **options)
+        given = [inputs] if isinstance(inputs, str | PathLike) else inputs
+        return run(self, [fspath(each) for each in given], **options)
 
     def main(self) -> None:
         """Be a job file's command line: `python count.py INPUT…` is `ringreduce run count.py INPUT…`."""
@@ -318,7 +331,7 @@ def _united(what: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> di
 
 
 def _check_step(name: str, step: Step) -> None:
-    if not _STEP_NAME.fullmatch(name):
+    if not isinstance(name, str) or not _STEP_NAME.fullmatch(name):
         raise JobDefinitionError(
             f"step name {name!r}: letters, digits, '_', '-' and '.', at most 64, a letter or digit first"
         )
@@ -331,7 +344,7 @@ def _check_step(name: str, step: Step) -> None:
         function = getattr(step, role)
         if not (function is None or isinstance(function, (bool, TotalOrder)) or callable(function)):
             raise JobDefinitionError(f"{where}: the {role} is {function!r}, not a function")
-    if isinstance(step.after, str) or not all(isinstance(before, str) for before in step.after):
+    if not isinstance(step.after, tuple | list) or not all(isinstance(before, str) for before in step.after):
         raise JobDefinitionError(f"{where}: after={step.after!r}; write the names of steps as a tuple")
     if step.reader is not None and (isinstance(step.reader, type) or not hasattr(step.reader, "batches")):
         raise JobDefinitionError(
@@ -344,7 +357,9 @@ def _check_step(name: str, step: Step) -> None:
             "sort_values have no effect; add reducer=identity to shuffle without reducing"
         )
     if step.partitions is not None and not (_is_number(step.partitions) and 1 <= step.partitions <= 100_000):
-        raise JobDefinitionError(f"{where}: partitions={step.partitions} is not between 1 and 100,000")
+        raise JobDefinitionError(
+            f"{where}: partitions={step.partitions!r} is not a whole number between 1 and 100,000"
+        )
     if step.on_bad_record != "fail" and not re.fullmatch(r"skip:\d{1,12}", str(step.on_bad_record)):
         raise JobDefinitionError(
             f"{where}: on_bad_record={step.on_bad_record!r} is neither 'fail' nor 'skip:N'"
