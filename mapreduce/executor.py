@@ -54,7 +54,11 @@ KEPT_OUTPUT_BYTES = 16 << 10
 # Of one task, so much is passed on for people to see.
 SHOWN_OUTPUT_BYTES = 256 << 10
 MAX_MESSAGE_BYTES = 1 << 30
+# A child that closed its socket is ending, of an exception perhaps that it has yet to print; so long it may.
 CLOSE_GRACE_S = 0.5
+CLOSED_POLL_S = 0.02
+# An interrupt in the middle of an ending must not spare the child: it is ended in the next round.
+CLOSE_ROUNDS = 2
 MAX_LINE_CHARS = 200
 # However short its tasks, a child is not handed more than this at a time.
 MAX_WINDOW = 64
@@ -129,7 +133,7 @@ class Child:
     process: subprocess.Popen[bytes]
     channel: socket.socket
     output_fd: int
-    guard: subprocess.Popen[bytes]
+    guard: subprocess.Popen[bytes] | None = None
     orders: deque[AnyOrder] = field(default_factory=deque)
     loads: deque[Load] = field(default_factory=deque)
     # The order of the report that is being given, after it has left `orders`.
@@ -146,6 +150,8 @@ class Child:
     unfinished: bytes = b""
     busy_since: float = 0.0
     killed_for: str = ""
+    # When it closed its end of the socket.
+    closed_at: float | None = None
     # A running mean of how long a task takes, to choose how many to hand out at a time.
     task_s: float = 1.0
     # How long the last one took.
@@ -200,16 +206,17 @@ class Executor:
             return idle
         if len(self.children) < self._workers and waiting > 0:
             return self.start()
-        if not self.children:
+        open_ones = [child for child in self.children if child.closed_at is None]
+        if not open_ones:
             return None
-        child = min(self.children, key=lambda one: len(one.orders))
+        child = min(open_ones, key=lambda one: len(one.orders))
         # Near the end of a stage a deep window would leave one child with all that is left.
         room = min(child.window, max(1, waiting // len(self.children)) + 1)
         return child if len(child.orders) < room else None
 
     def idle_child(self, code: bytes = b"") -> Child | None:
         """Return a child with nothing to do, by preference one that holds this code; None: all are busy."""
-        idle = [child for child in self.children if not child.orders]
+        idle = [child for child in self.children if not child.orders and child.closed_at is None]
         return next((child for child in idle if child.code is code), idle[0] if idle else None)
 
     def start(self) -> Child:
@@ -239,8 +246,7 @@ class Executor:
     def kill(self, child: Child, reason: str) -> None:
         """End a child and all it has started; `wait` will give its orders back."""
         child.killed_for = reason
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.process.pid, signal.SIGKILL)
+        _kill_group(child)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `wait` has something to give at once."""
@@ -273,51 +279,63 @@ class Executor:
             yield from self._watch(child)
 
     def close(self) -> None:
-        """End all children, with everything they started."""
-        for child in list(self.children):
-            self._end(child)
+        """End all children, with everything they started; a failure with one does not save the others."""
+        failure: BaseException | None = None
+        for _ in range(CLOSE_ROUNDS):
+            for child in list(self.children):
+                try:
+                    self._end(child)
+                except BaseException as error:
+                    failure = failure or error
         self._selector.close()
+        if failure is not None:
+            raise failure
 
     # -- one child -------------------------------------------------------------------------------------
 
     def _start(self) -> Child:
-        ours, theirs = socket.socketpair()
-        output_read, output_write = os.pipe()
-        boot = _BOOT.format(root=_PACKAGE_ROOT, orders=theirs.fileno(), memory=self._memory_limit_bytes)
+        with contextlib.ExitStack() as passed_on, contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            passed_on.callback(theirs.close)
+            output_read, output_write = os.pipe()
+            undo.callback(os.close, output_read)
+            passed_on.callback(os.close, output_write)
+            # If we end before it is one of `children`, it ends at the end of its socket.
+            process = self._process(theirs.fileno(), output_write)
+            child = Child(process=process, channel=ours, output_fd=output_read)
+            undo.pop_all()
+            self.children.append(child)
         try:
-            process = subprocess.Popen(
-                # -P: a file of the user's called socket.py must not become the standard library's.
-                [sys.executable, "-P", "-c", boot],
-                stdin=subprocess.DEVNULL,
-                stdout=output_write,
-                stderr=output_write,
-                pass_fds=(theirs.fileno(),),
+            child.guard = subprocess.Popen(
+                [*_GUARD, str(process.pid)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                # Sets and dicts of strings in user code iterate alike in every attempt and every run.
-                env={**os.environ, "PYTHONHASHSEED": "0"},
             )
+            ours.setblocking(False)
+            os.set_blocking(output_read, False)
+            self._selector.register(ours, selectors.EVENT_READ, child)
+            self._selector.register(output_read, selectors.EVENT_READ, child)
         except BaseException:
-            os.close(output_read)
-            ours.close()
+            self._end(child)
             raise
-        finally:
-            theirs.close()
-            os.close(output_write)
-        # Until now it has no orders, so if we end here it ends at the end of its socket.
-        guard = subprocess.Popen(
-            [*_GUARD, str(process.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        child = Child(process=process, channel=ours, output_fd=output_read, guard=guard)
-        self.children.append(child)
-        ours.setblocking(False)
-        os.set_blocking(output_read, False)
-        self._selector.register(ours, selectors.EVENT_READ, child)
-        self._selector.register(output_read, selectors.EVENT_READ, child)
         return child
+
+    def _process(self, orders_fd: int, output_fd: int) -> subprocess.Popen[bytes]:
+        boot = _BOOT.format(root=_PACKAGE_ROOT, orders=orders_fd, memory=self._memory_limit_bytes)
+        return subprocess.Popen(
+            # -P: a file of the user's called socket.py must not become the standard library's.
+            [sys.executable, "-P", "-c", boot],
+            stdin=subprocess.DEVNULL,
+            stdout=output_fd,
+            stderr=output_fd,
+            pass_fds=(orders_fd,),
+            start_new_session=True,
+            # Sets and dicts of strings in user code iterate alike in every attempt and every run.
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
 
     def _send(self, child: Child, payload: bytes) -> None:
         child.outbox += _LENGTH.pack(len(payload))
@@ -348,8 +366,8 @@ class Executor:
             data = b""
         if not data:
             self._selector.unregister(child.channel)
-            # It closed its end and may still live, in a thread or an exit handler of user code.
-            child.process.kill()
+            # It may still live, in a thread or an exit handler of user code: `_watch` will see to it.
+            child.closed_at = time.monotonic()
             return
         inbox = child.inbox
         inbox += data
@@ -401,11 +419,11 @@ class Executor:
             del child.printed[:-KEPT_OUTPUT_BYTES]
             if child.printed_bytes > MAX_TASK_OUTPUT_BYTES:
                 if not child.killed_for:
-                    child.killed_for = (
+                    self.kill(
+                        child,
                         f"it printed more than {MAX_TASK_OUTPUT_BYTES >> 20} MiB in one task "
-                        "(results are yielded, not printed)"
+                        "(results are yielded, not printed)",
                     )
-                    os.killpg(child.process.pid, signal.SIGKILL)
                 return
             yield from self._whole_lines(child, data)
 
@@ -431,10 +449,11 @@ class Executor:
         limit_s = child.loads[0].task_timeout_s if child.loads else None
         if limit_s is not None and time.monotonic() - child.busy_since > limit_s:
             self.kill(child, f"it ran longer than {limit_s:g} s")
+        if child.closed_at is not None and time.monotonic() - child.closed_at > CLOSE_GRACE_S:
+            self.kill(child, child.killed_for or "it closed its connection and went on running")
         if not self._reap(child, os.WNOHANG):
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.process.pid, signal.SIGKILL)  # what it started must write no more
+        _kill_group(child)  # what it started must write no more
         yield from self._read_output(child)
         yield from self._last_line(child)
         if child.channel in self._selector.get_map():
@@ -470,18 +489,21 @@ class Executor:
             yield from self._read_reports(child)
 
     def _end(self, child: Child) -> None:
+        """End a child; once more does what an interrupt has kept from being done."""
         self.peak_memory_bytes = max(self.peak_memory_bytes, _peak_memory_bytes(child.process.pid))
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.process.pid, signal.SIGKILL)
+        _kill_group(child)
         self._reap(child, 0)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(child.channel)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(child.output_fd)
         child.channel.close()
-        os.close(child.output_fd)
-        child.guard.kill()
-        child.guard.communicate()  # closes the pipe once it is dead
+        output_fd, child.output_fd = child.output_fd, -1  # first: it must not be closed twice
+        if output_fd >= 0:
+            os.close(output_fd)
+        if child.guard is not None:
+            child.guard.kill()
+            child.guard.communicate()  # closes the pipe once it is dead
         self.children.remove(child)
 
     def _reap(self, child: Child, options: int) -> bool:
@@ -503,11 +525,17 @@ class Executor:
             for child in self.children
             if child.loads and child.loads[0].task_timeout_s is not None
         ]
-        return (
-            max(0.0, min([timeout_s, *(limit - time.monotonic() for limit in limits)]))
-            if limits
-            else timeout_s
-        )
+        if any(child.closed_at is not None for child in self.children):
+            timeout_s = min(timeout_s, CLOSED_POLL_S)  # nothing wakes us when it ends
+        if not limits:
+            return timeout_s
+        return max(0.0, min([timeout_s, *(limit - time.monotonic() for limit in limits)]))
+
+
+def _kill_group(child: Child) -> None:
+    # PermissionError: macOS says so of a group of which only a zombie is left.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.process.pid, signal.SIGKILL)
 
 
 def _unpacked(data: bytearray) -> Report | None:

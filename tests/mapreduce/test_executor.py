@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import pickle
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+import mapreduce.executor as executor_module
 from mapreduce import Job, identity, task
 from mapreduce.executor import (
     MAX_WINDOW,
@@ -349,3 +354,112 @@ def test_what_a_dead_child_used_is_counted(place: Place) -> None:
         pool.executor.submit(pool.executor.start(), pool.order(0))
         pool.until(ChildDied)
         assert pool.executor.cpu_s >= 0.3
+
+
+@pytest.mark.parametrize("where", ["kill", "communicate"])
+def test_an_interrupt_while_a_child_is_ended_spares_no_child(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    interrupts = [KeyboardInterrupt()]
+    with Pool(place, ones()) as pool:
+        children = [pool.executor.start() for _ in range(3)]
+        guard = children[0].guard
+        end = getattr(guard, where)
+
+        def interrupted() -> None:
+            if interrupts:
+                raise interrupts.pop()
+            end()
+
+        monkeypatch.setattr(guard, where, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.executor.close()
+        assert pool.executor.children == []
+        assert place.processes() == []
+        pool.executor = Executor(None, workers=1)  # for the pool to close
+
+
+def hang_up() -> None:
+    """Close the connection to the parent, as the end of the process does."""
+    for descriptor in range(3, 30):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as channel:
+            channel.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_child_that_hangs_up_may_come_to_its_own_end(place: Place) -> None:
+    def mapper(line: str) -> Any:
+        hang_up()
+        time.sleep(0.1)
+        os.write(2, b"the reason\n")
+        os._exit(3)
+
+    with Pool(place, mapper) as pool:
+        pool.executor.submit(pool.executor.start(), pool.order(0))
+        (died,) = pool.until(ChildDied)
+        assert died.reason == "its process exited with code 3"
+        assert died.output == "the reason"
+
+
+def test_a_child_that_hangs_up_gets_no_orders_and_ends_soon(place: Place) -> None:
+    def mapper(line: str) -> Any:
+        hang_up()
+        time.sleep(600)
+
+    with Pool(place, mapper) as pool:
+        child = pool.executor.start()
+        pool.executor.submit(child, pool.order(0))
+        while child.closed_at is None:
+            assert list(pool.executor.wait(PATIENCE_S)) == []
+        assert pool.executor.child_with_room(9) is None
+        assert pool.executor.until_deadline(60.0) < 1.0
+        (died,) = pool.until(ChildDied)
+        assert died.reason == "it closed its connection and went on running"
+
+
+@pytest.mark.parametrize("started_before", [0, 1], ids=["child", "guard"])
+def test_a_child_that_cannot_be_started_leaves_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, started_before: int
+) -> None:
+    popen = subprocess.Popen
+    started: list[Any] = []
+
+    def limited(*args: Any, **more: Any) -> Any:
+        if len(started) == started_before:
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+        started.append(popen(*args, **more))
+        return started[-1]
+
+    with Pool(place, ones()) as pool:
+        before = len(os.listdir("/proc/self/fd"))
+        with monkeypatch.context() as patched:
+            patched.setattr(subprocess, "Popen", limited)
+            with pytest.raises(BlockingIOError):
+                pool.executor.start()
+        assert len(started) == started_before
+        assert pool.executor.children == []
+        assert place.processes() == []
+        assert len(os.listdir("/proc/self/fd")) == before
+        pool.executor.submit(pool.executor.start(), pool.order(0))
+        pool.until(TaskDone)
+
+
+@pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])
+def test_a_group_that_is_gone_can_be_killed(
+    place: Place, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    killpg = os.killpg
+
+    def too_late(group: int, number: int) -> None:
+        killpg(group, number)
+        raise error
+
+    def mapper(line: str) -> Any:
+        while True:
+            os.write(1, b"line\n" * 1000)
+
+    monkeypatch.setattr(executor_module, "MAX_TASK_OUTPUT_BYTES", 1 << 20)
+    with Pool(place, mapper) as pool:
+        monkeypatch.setattr(os, "killpg", too_late)
+        pool.executor.submit(pool.executor.start(), pool.order(0))
+        (died,) = pool.until(ChildDied)
+        assert died.reason.startswith("it printed more than 1 MiB")
