@@ -2,21 +2,23 @@
 
 Theory of operation
 -------------------
-For each key there is one `Vote`, or none ("unborn"). A vote has a place (generation and epoch), and the table of
-what a request does depends on how the request's place compares with it. `p` is the vote's promise:
+For each key there is one `Vote`, or none ("unborn"). A vote has a place (generation and epoch), and the table
+of what a request does depends on how the request's place compares with it. `p` is the vote's promise:
 
-=========  =================  =======================================  ==================  ====================
-request    unborn, or the     same place                               vote is later       we are no member of
-           vote is earlier                                                                 the vote's group
-=========  =================  =======================================  ==================  ====================
-Prepare b  Unborn             b < p: Nack(p); else promise b: Promise  Group               Group
-Accept b   born by it, as in  accepted at b already: Accepted;         Group               Group
+=========  =================  =====================================  ==============  =================
+request    unborn, or the     same place                             vote is later   we are no member
+           vote is earlier                                                           of the vote's
+                                                                                     group
+=========  =================  =====================================  ==============  =================
+Prepare b  Unborn             b < p: Nack(p); else promise b:        Group           Group
+                              Promise
+Accept b   born by it, as in  accepted at b already: Accepted;       Group           Group
            the next column    b < p: Nack(p); else accept: Accepted
-Birth      born: Born         Born, and nothing changes                Group               Group
-Group      forget the vote    nothing                                  nothing             nothing
+Birth      born: Born         Born, and nothing changes              Group           Group
+Group      forget the vote    nothing                                nothing         nothing
            unless we are a
            member
-=========  =================  =======================================  ==================  ====================
+=========  =================  =====================================  ==============  =================
 
 Whatever changes is saved before the answer that rests on it. What is said again (a doubled request) is not
 saved again.
@@ -27,8 +29,8 @@ only the born do; so it proves that the place began, and who never voted there m
 *Retired.* Who hears of a later group that it is no member of keeps that group's name instead of its vote, and
 answers everybody with it. So those who come late to an old group find the new one.
 
-*On disk* a vote is one msgpack list with a version before and a digest behind it. A vote whose digest does not
-fit is `DamagedVote`, which is a lost disk.
+*On disk* a vote is one msgpack list with a version before and a digest behind it. A vote whose digest does
+not fit is `DamagedVote`, which is a lost disk.
 """
 
 from __future__ import annotations
@@ -186,13 +188,13 @@ class Acceptor:
 
     # ------------------------------------------------------------------ what the shell calls
 
-    def receive(self, message: Request, sender: NodeId, now: float) -> list[RegisterEffect]:  # noqa: ARG002 — promises don't expire
+    def receive(self, message: Request, sender: NodeId, _now: float) -> list[RegisterEffect]:
         """Take a request, and answer it.
 
         Args:
             message: what is asked.
             sender: the node that asks.
-            now: in seconds; an acceptor's answer does not depend on it.
+            _now: in seconds; no promise expires.
         """
         if not isinstance(message, Group) and message.to != self.me:
             return []  # meant for a disk that this node has lost, or never had
@@ -208,7 +210,7 @@ class Acceptor:
             case _:
                 assert_never(message)
 
-    def tick(self, now: float) -> list[RegisterEffect]:  # noqa: ARG002 — as above
+    def tick(self, _now: float) -> list[RegisterEffect]:
         """Nothing is ever due."""
         return []
 
@@ -285,8 +287,8 @@ class Acceptor:
     def _belongs_elsewhere(self, vote: Vote, record: Record) -> bool:
         """Whether we vote in a later group, or in another one of the same place.
 
-        The latter comes from two founders of one key that chose different groups; each acceptor serves the one
-        that came first.
+        The latter comes from two founders of one key that chose different groups; each acceptor serves the
+        one that came first.
         """
         if vote.place == record.place:
             return vote.record.members != record.members

@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 To lead is to be the one proposer that nobody outbids (`membership.proposer`). Any number of nodes may try at
-once without harm, but not without cost: each takeover stops the one before. So this machine makes it likely that
-one tries, and that nobody does while a leader is well. It decides nothing: all of it may be wrong at any time, and
-the registers stay right (point 7 of `membership.register`).
+once without harm, but not without cost: each takeover stops the one before. So this machine makes it likely
+that one tries, and that nobody does while a leader is well. It decides nothing: all of it may be wrong at any
+time, and the registers stay right (point 7 of `membership.register`).
 
 =========  ======================================================  =========  ============================
 phase      what happens                                            next       what is done
@@ -25,13 +25,14 @@ LEADING,   the proposer was outbid, or gave up                     FOLLOWING
 STANDING
 =========  ======================================================  =========  ============================
 
-*Rank* is the place among the members, which stand in ring order, counted from the leader that is gone: the one
-behind it is the first. *Two reasons to doubt,* because either alone is wrong too often: membership hears the
-process, not its leadership (a restarted leader is well and leads nothing), and heartbeats alone would make every
-lost packet a takeover. *The poll* keeps a member that is cut off from the leader alone from stopping it for all.
+*Rank* is the place among the members, which stand in ring order, counted from the leader that is gone: the
+one behind it is the first. *Two reasons to doubt,* because either alone is wrong too often: membership hears
+the process, not its leadership (a restarted leader is well and leads nothing), and heartbeats alone would
+make every lost packet a takeover. *The poll* keeps a member that is cut off from the leader alone from
+stopping it for all.
 
-A leader whose round gets no majority sends no heartbeats until one does: if others can do better, they should.
-Illness is the local health score of `membership.awareness`.
+A leader whose round gets no majority sends no heartbeats until one does: if others can do better, they
+should. Illness is the local health score of `membership.awareness`.
 
 Source: the poll is what Raft calls PreVote (D. Ongaro, "Consensus: Bridging Theory and Practice", 2014, 9.6);
 standing in turns, rather than after random times, is Viewstamped Replication's order of views, made soft.

@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-A proposer works for a queue of changes. It prepares once, then accepts as long as nobody outbids it: each accept
-carries the promise for the next, so that while it *holds* a majority's promise a change takes one round trip.
-Everything that waits when a round begins goes into that round, in order of arrival.
+A proposer works for a queue of changes. It prepares once, then accepts as long as nobody outbids it: each
+accept carries the promise for the next, so that while it *holds* a majority's promise a change takes one
+round trip. Everything that waits when a round begins goes into that round, in order of arrival.
 
 =========  ============  =========  ===================================================================
 phase      step          next       what happens
@@ -25,20 +25,20 @@ any        GIVE_UP       IDLE       outbid while leading, or too often: abandon 
 *Answers count once.* They are kept by acceptor, and only those of this round's ballot, of this place, from
 members of this group count. So it does not matter how often or in which order they come.
 
-*A round is never given up for lack of answers:* its request is sent again, ever more slowly, for as long as it
-takes, and `QuorumLost` says who is missing. The answer may have been yes.
+*A round is never given up for lack of answers:* its request is sent again, ever more slowly, for as long as
+it takes, and `QuorumLost` says who is missing. The answer may have been yes.
 
-*Outbid.* One refusal does not end a round, since the others may still be a majority; it ends when the rest is no
-majority, or when the next sending is due. Two proposers that outbid each other rest for random times that
-double. Who leads gives up at once, because somebody else was elected; who was never told that it leads,
-after `outbids_max` in a row.
+*Outbid.* One refusal does not end a round, since the others may still be a majority; it ends when the rest is
+no majority, or when the next sending is due. Two proposers that outbid each other rest for random times that
+double. Who leads gives up at once, because somebody else was elected; who was never told that it leads, after
+`outbids_max` in a row.
 
-*Uncertainty.* A change whose round was cut short is applied again to whatever the next round finds (point 6 of
-`membership.register`).
+*Uncertainty.* A change whose round was cut short is applied again to whatever the next round finds (point 6
+of `membership.register`).
 
-*The unborn are helped.* An acceptor that says it is unborn is sent what another one accepted: that one's birth,
-or the accept that it took, just as if it had been on its way all the time. So an epoch that was opened by a
-proposer which died is completed by any other.
+*The unborn are helped.* An acceptor that says it is unborn is sent what another one accepted: that one's
+birth, or the accept that it took, just as if it had been on its way all the time. So an epoch that was opened
+by a proposer which died is completed by any other.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ class Proposer:
         return self._depose(by) if self._wants_lead else []
 
     def seal(self, members: Sequence[AcceptorId], now: float) -> list[RegisterEffect]:
-        """End the present epoch in favour of `members`, and open the next; `GroupChanged` tells the end of it.
+        """End the present epoch in favour of `members`, and open the next; then comes `GroupChanged`.
 
         Nothing happens if the epoch is over when the request gets its turn.
         """

@@ -17,9 +17,9 @@ Rystsov, "CASPaxos: Replicated State Machines without logs", 2018), which is sin
                                ◄────────      promise b' as well, and say Accepted(b)    (on disk first)
     a majority accepted: the record is *chosen*
 
-The *distinguished proposer* of a key (`membership.election` says who tries to be it) carries its next prepare,
-b', on each accept, so that in the steady state a change takes one round trip and one fsync. Changes that come
-while a round is under way share the next one.
+The *distinguished proposer* of a key (`membership.election` says who tries to be it) carries its next
+prepare, b', on each accept, so that in the steady state a change takes one round trip and one fsync. Changes
+that come while a round is under way share the next one.
 
 *The group.* Who the acceptors are stands in the record. The members of one *epoch* never change. To replace
 the dead, a proposer seals the epoch and opens the next with other members:
@@ -38,9 +38,10 @@ shrink it. Its founder alone may start another generation: a new register under 
 forget the old one. `(generation, epoch)` is a `Place`; requests for a lower place than an acceptor's are
 answered with the group of its own.
 
-*Acceptor identity.* A promise is worth what its disk is worth. So an acceptor is (node, disk): the disk's id is
-made with the data directory and dies with it. A peer that comes back with an empty disk is another acceptor,
-which is no member of anything until an epoch names it. Using the old name again would be a broken promise.
+*Acceptor identity.* A promise is worth what its disk is worth. So an acceptor is (node, disk): the disk's id
+is made with the data directory and dies with it. A peer that comes back with an empty disk is another
+acceptor, which is no member of anything until an epoch names it. Using the old name again would be a broken
+promise.
 
 Who does what
 -------------
@@ -65,30 +66,30 @@ them. Assume acceptors keep what they persisted before they answered, or never a
    each round once (`BallotSource`). A proposer never changes the record that it proposes at a ballot.
 2. *Within an epoch a chosen record is never lost.* Let v be chosen at b. A proposer that accepts at a ballot
    above b had promises from a majority, and any two majorities of one fixed set of members share an acceptor.
-   That one had accepted v at b before it promised (after it, it would have refused b), so the proposer saw v or
-   something accepted above b; by induction over ballots, something derived from v. The distinguished proposer
-   that skips the prepare is no exception: an acceptor that accepted v at b and promised b' in one step has
-   accepted nothing above b before, and accepts nothing between b and b' afterwards, so a majority of such
-   answers is a majority of promises for b' of which v is the highest.
+   That one had accepted v at b before it promised (after it, it would have refused b), so the proposer saw v
+   or something accepted above b; by induction over ballots, something derived from v. The distinguished
+   proposer that skips the prepare is no exception: an acceptor that accepted v at b and promised b' in one
+   step has accepted nothing above b before, and accepts nothing between b and b' afterwards, so a majority of
+   such answers is a majority of promises for b' of which v is the highest.
 3. *Sealing ends an epoch.* Every change is the identity on a sealed record (`derive`). So once a record with
    sealed_to = C' is chosen in e, all later choices in e equal it, and C' is unique for e.
 4. *An epoch starts only from that record.* Births of e+1 are sent only by who knows the sealed record chosen,
    or handed on by an acceptor that was born so; they are all equal. A proposer accepts in e+1 only after a
-   majority of C' promised, and only the born promise, so it builds on the successor of what e chose last, or on
-   something derived from it. An acceptor that is born by an Accept has voted for nothing in e+1 before, and so
-   is as good as one that was born in time. That an acceptor of both groups forgets its vote in e when it is
-   born in e+1 is safe: it answers for e no more, and silence breaks no promise.
+   majority of C' promised, and only the born promise, so it builds on the successor of what e chose last, or
+   on something derived from it. An acceptor that is born by an Accept has voted for nothing in e+1 before,
+   and so is as good as one that was born in time. That an acceptor of both groups forgets its vote in e when
+   it is born in e+1 is safe: it answers for e no more, and silence breaks no promise.
 5. *Terminal states absorb.* `derive` leaves a terminal payload as it is. (The group of a terminal record can
    still be healed, so that the answer outlives its members; the answer stays the same.)
-6. *Changes may be applied twice.* Whose outcome a proposer does not know (outbid, moved to the next epoch), it
-   applies again to what it then finds. A change must therefore recognise its own effect: winners are written
-   once, an operation that must count once bears an id. That is the contract of `Change`.
+6. *Changes may be applied twice.* Whose outcome a proposer does not know (outbid, moved to the next epoch),
+   it applies again to what it then finds. A change must therefore recognise its own effect: winners are
+   written once, an operation that must count once bears an id. That is the contract of `Change`.
 7. *Time proves nothing.* No step above mentions a clock, a lease, a suspicion or a heartbeat. They decide who
    proposes and when, never what is chosen. A leader reads by a round as everybody else does.
 
 What is not promised: progress without a majority of the present epoch's members (`QuorumLost` names the
-missing), or across generations (the founder discards what the lost one may still hold), or against an acceptor
-that lies.
+missing), or across generations (the founder discards what the lost one may still hold), or against an
+acceptor that lies.
 """
 
 from __future__ import annotations
@@ -212,7 +213,7 @@ class Record:
 
     Attributes:
         generation, epoch: the place it belongs to.
-        members: the acceptors of this epoch, in the order in which they stand for leader; not empty, distinct.
+        members: the acceptors of this epoch, in the order in which they stand for leader.
         sealed_to: the members of the next epoch, empty while this one is open.
         terminal: the payload absorbs every further change.
         payload: opaque here; its owner knows its form.
@@ -252,8 +253,10 @@ def _check_members(members: Sequence[AcceptorId]) -> None:
 
 
 Change = Callable[[Record], bytes]
-"""From a record to its next payload; pure. It may meet a record that bears its own effect, and must then leave
-it as it is."""
+"""From a record to its next payload; pure.
+
+It may meet a record that bears its own effect already, and must then leave it as it is.
+"""
 
 
 def majority(members: Sequence[AcceptorId]) -> int:
@@ -295,9 +298,10 @@ def next_group(
     """Say to whom an epoch should be sealed, or None if its group is as good as it can be.
 
     Living members stay, in their order, and the first living others fill up. Where too few are alive for
-    `size`, the group is the largest odd number that is, since an even one survives no loss more than the odd one
-    below it. It never shrinks below three (or `size`, if that is less): of a group of three, two go on, and both
-    hold the record, whereas a group of one would trust a single disk without surviving anything more for it.
+    `size`, the group is the largest odd number that is, since an even one survives no loss more than the odd
+    one below it. It never shrinks below three (or `size`, if that is less): of a group of three, two go on,
+    and both hold the record, whereas a group of one would trust a single disk without surviving anything more
+    for it.
 
     Args:
         members: of the present epoch.

@@ -4,12 +4,12 @@ Why these values
 ----------------
 Safety depends on none of them. A round trip with a sync takes a few milliseconds, so an answer that is not
 there after `retransmit_s` is lost, and a round without a majority after `quorum_patience_s` is worth telling
-somebody. Two proposers that outbid each other in turns make progress once their random rests differ by a round
-trip, hence a rest of a few round trips that doubles.
+somebody. Two proposers that outbid each other in turns make progress once their random rests differ by a
+round trip, hence a rest of a few round trips that doubles.
 
 A takeover costs what it takes to notice the silence (membership's suspicion, or `silence_s` without it), the
-poll, and two round trips. `stagger_s` is longer than a poll and those two, so that the second in rank finds the
-first already leading.
+poll, and two round trips. `stagger_s` is longer than a poll and those two, so that the second in rank finds
+the first already leading.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class RegisterConfig:
         return (
             (
                 self.retransmit_s <= self.retransmit_max_s,
-                f"retransmit_s ({self.retransmit_s}) must not exceed retransmit_max_s ({self.retransmit_max_s})",
+                f"retransmit_s ({self.retransmit_s}) must not exceed retransmit_max_s "
+                f"({self.retransmit_max_s})",
             ),
             (
                 self.rest_s <= self.rest_max_s,

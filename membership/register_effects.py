@@ -2,15 +2,15 @@
 
 **The contract of the shell.** Effects are performed in the order in which they are returned.
 
-* `Save` is done when the state would survive a loss of power: written *and* synced. Everything after it in the
-  same list may be a promise that rests on it. Several lists may share one sync, as long as within each list
-  nothing behind a `Save` happens before that sync has returned.
+* `Save` is done when the state would survive a loss of power: written *and* synced. Everything after it in
+  the same list may be a promise that rests on it. Several lists may share one sync, as long as within each
+  list nothing behind a `Save` happens before that sync has returned.
 * A `Save` that fails (no space, I/O error) ends the life of the whole machine: the shell performs none of the
   effects behind it, drops the machine, and lets the acceptor answer nothing more. It must not try the sync
-  again: after a failed one the system may have forgotten which pages were dirty, and report success for nothing
-  (Rebello et al., "Can Applications Recover from fsync Failures?", 2020). A new life reads the disk, writes what
-  it read to a new file, syncs that, and only then speaks. A state that cannot be read back is a lost disk:
-  the acceptor comes back under a new disk id.
+  again: after a failed one the system may have forgotten which pages were dirty, and report success for
+  nothing (Rebello et al., "Can Applications Recover from fsync Failures?", 2020). A new life reads the disk,
+  writes what it read to a new file, syncs that, and only then speaks. A state that cannot be read back is a
+  lost disk: the acceptor comes back under a new disk id.
 * `SendTo` is lost or late or doubled without harm. One to our own node must reach our own machine.
 * `Report` is for the owner of the key; it is never lost.
 """
@@ -60,7 +60,7 @@ class Save:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Founded:
-    """The register exists, and `group` is its handle: a majority holds the founder's record, or a later one."""
+    """The register exists: a majority holds the founder's record, or a later one; `group` is the handle."""
 
     group: Group
 

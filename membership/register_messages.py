@@ -1,7 +1,8 @@
 """What peers say to each other about a register: proposers to acceptors, and members about their leader.
 
 Frozen values as in `membership.messages`. The sender's node id comes from the connection. Requests name the
-acceptor that is meant, so that one with another disk does not answer for it; answers name the one that speaks.
+acceptor that is meant, so that one with another disk does not answer for it; answers name the one that
+speaks.
 
 ===============  =================================================  ==========================================
 message          answered with                                      purpose

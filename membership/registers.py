@@ -6,9 +6,10 @@ Requests go to the acceptor, answers to the proposer of their key, and the name 
 are *led* (jobs are, locks and counters are not): for these, every member of the group takes part in an
 election, from the moment at which its acceptor holds a vote until that vote is terminal or somebody else's.
 
-What the machines want to send to their own node is handed over here, at once and behind the effects that came before it: so a
-proposer may count its own acceptor's vote although nothing is on disk yet, since whatever follows from that
-vote stands behind its `Save` in the same list (see the contract in `membership.register_effects`).
+What the machines want to send to their own node is handed over here, at once and behind the effects that came
+before it: so a proposer may count its own acceptor's vote although nothing is on disk yet, since whatever
+follows from that vote stands behind its `Save` in the same list (see the contract in
+`membership.register_effects`).
 
 Proposers are made when a key is first used and stay until `close`; one that has nothing to do costs nothing.
 """

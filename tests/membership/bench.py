@@ -1,6 +1,7 @@
-"""A few nodes' registers on a table: disks that survive, a network that does as it is told, a clock that is turned.
+"""A few nodes' registers on a table, with disks that survive, and a network that does as it is told.
 
-No randomness but the machines' own, which is seeded: the simulator in tools/ is for chance, this is for claims.
+No randomness but the machines' own, which is seeded, and a clock that the test turns: the simulator in tools/
+is for chance, this is for claims.
 """
 
 from __future__ import annotations

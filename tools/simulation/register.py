@@ -1,13 +1,13 @@
-"""Registers in the deterministic world: clients that append and look, a surgeon that replaces members, a founder.
+"""Registers in the deterministic world, with clients, a founder, and a surgeon that replaces members.
 
-What is checked, while it happens: each register's history is linearizable (``register_history`` says how that is
-decided exactly); a closed log stays closed; an epoch has one group only; and after healing nobody is reported
-missing who is there.
+What is checked, while it happens: each register's history is linearizable (``register_history`` says how that
+is decided exactly); a closed log stays closed; an epoch has one group only; and after healing nobody is
+reported missing who is there.
 
-And in the end: within ``HEALING_LIMIT_S`` after the last fault, a client on every running node has appended to
-and looked at every register, and every group is whole again. Where a majority of a group's disks is lost for
-ever, that must have been reported as ``QuorumLost``; the founder then starts another generation, and the same
-must be true of that one.
+And in the end: within ``HEALING_LIMIT_S`` after the last fault, a client on every running node has appended
+to and looked at every register, and every group is whole again. Where a majority of a group's disks is lost
+for ever, that must have been reported as ``QuorumLost``; the founder then starts another generation, and the
+same must be true of that one.
 
 Nobody here knows the truth but the one who judges: clients find registers by the founder's handle and by
 gossip, and the surgeon works from a list of the living that is wrong as often as the seed likes.
@@ -121,8 +121,8 @@ class RegisterScenario:
         self.keys = draw.randint(1, 2)
         self.clients = draw.randint(2, 6)
         self.think_s = draw.choice([0.01, 0.03, 0.2])
-        self.surgery_s = draw.choice([0.5, 2.0, 8.0])
-        self.whim = draw.choice([0.0, 0.3])  # how often the surgeon replaces members that are well
+        self.surgery_s = draw.choice([0.2, 1.0, 4.0])
+        self.whim = draw.choice([0.0, 0.3, 0.9])  # how often the surgeon replaces members that are well
         self.lies = draw.choice([0.0, 0.1, 0.3])  # how often a living node is held for dead
         self.closing = draw.choice([0.0, 0.0, 0.01])  # how often an append closes the log
         self.impatience = draw.choice(
@@ -226,7 +226,7 @@ class RegisterScenario:
         self._write_first(register, register.founding)
 
     def _write_first(self, register: Register, record: Record) -> None:
-        """Write the first record of a generation; again and again, from anywhere, until that has succeeded."""
+        """Write the first record of a generation; again and again, from anywhere, until it is founded."""
         if register.founding is not record:
             return
         node = self._some_node()
@@ -348,7 +348,7 @@ class RegisterScenario:
     # ------------------------------------------------------------------ membership, as bad as can be
 
     def _observe(self) -> None:
-        """Tell each node whom it suspects: those that are down, and some that are not; sometimes, that it is ill."""
+        """Tell each node whom it suspects (the down, and some of the well), and sometimes that it is ill."""
         calm = self._healed_at is not None
         down = [node.name for node in self.world.nodes if not node.running]
         for node in self.world.nodes:
@@ -368,7 +368,8 @@ class RegisterScenario:
     # ------------------------------------------------------------------ what nodes report
 
     def _heard(self, node: Node, event: RegisterEvent) -> None:
-        self.world.trace.note(self.world.now, "report", f"{node.name}: {event}")
+        what = f"{node.name} {type(event).__name__}"
+        self.world.trace.record(self.world.now, "report", what.encode(), lambda: f"{node.name}: {event}")
         self.events[type(event).__name__] += 1
         match event:
             case Committed():

@@ -2,25 +2,27 @@
 
 Theory
 ------
-Every operation on the registers of this world is "append my token unless it is there, and show me the log", or
-"show me the log". Because the log shows everything that ever took effect, in order, nothing has to be searched
-for: a history of such operations is linearizable exactly when
+Every operation on the registers of this world is "append my token unless it is there, and show me the log",
+or "show me the log". Because the log shows everything that ever took effect, in order, nothing has to be
+searched for: a history of such operations is linearizable exactly when
 
-1. all logs ever shown are prefixes of one another, hold no token twice, and none that nobody had begun to append;
+1. all logs ever shown are prefixes of one another, hold no token twice, and none that nobody had begun to
+   append;
 2. an append that was acknowledged is in the log it was shown, at a position that no acknowledged log had
    reached before the append began;
 3. an operation is shown everything that any operation was shown that had ended before it began.
 
 *Enough:* put each append at its token's position and each look behind the last token it shows. Points 2 and 3
-say that this order contradicts no "ended before it began", point 1 that every operation is shown what it must be.
-*Necessary:* each of them is a real-time order or a sequence that would have to be violated. (Where an append was
-tried twice, the log it is shown may be longer than its own token: it then counts as the append followed by a look.)
+say that this order contradicts no "ended before it began", point 1 that every operation is shown what it must
+be. *Necessary:* each of them is a real-time order or a sequence that would have to be violated. (Where an
+append was tried twice, the log it is shown may be longer than its own token: it then counts as the append
+followed by a look.)
 
 A terminal token closes the log: nothing may come after it, and an append that finds it is shown the log
 without its own token.
 
-`tests/tools/test_register_history.py` holds this against a search over all orders (J. M. Wing and C. Gong, "Testing
-and Verifying Concurrent Objects", 1993).
+`tests/tools/test_register_history.py` holds this against a search over all orders (J. M. Wing and C. Gong,
+"Testing and Verifying Concurrent Objects", 1993).
 """
 
 from __future__ import annotations
