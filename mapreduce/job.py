@@ -15,12 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mapreduce.errors import JobDefinitionError
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from mapreduce.inputs import Reader
     from mapreduce.local import Result
 
@@ -309,8 +310,9 @@ class Job:
         """
         from mapreduce.local import run
 
-        given = [inputs] if isinstance(inputs, str | PathLike) else inputs
-        return run(self, [fspath(each) for each in given], **options)
+        one = isinstance(inputs, str) or hasattr(inputs, "__fspath__")
+        given: Any = [inputs] if one else list(inputs)  # type: ignore[arg-type]  # hasattr narrows nothing
+        return run(self, given, **options)
 
     def main(self) -> None:
         """Be a job file's command line: `python count.py INPUT…` is `ringreduce run count.py INPUT…`."""

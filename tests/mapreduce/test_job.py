@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -404,3 +405,9 @@ def test_two_side_files_of_one_name_are_refused() -> None:
 def test_a_job_is_followed_by_a_job_only() -> None:
     with pytest.raises(JobDefinitionError, match="expected a Job"):
         Job(lambda line: [(line, 1)]).then(len)  # type: ignore[arg-type]
+
+
+def test_an_input_may_be_a_path(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("a\n")
+    with Job(lambda line: [(line, 1)]).run(tmp_path / "in.txt") as result:
+        assert list(result) == [("a", 1)]
