@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from mapreduce.errors import JobDefinitionError
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from pathlib import Path
 
     from mapreduce.inputs import Reader
     from mapreduce.local import Result
@@ -299,7 +299,7 @@ class Job:
             task_timeout_s=self.task_timeout_s,
         )
 
-    def run(self, inputs: str | PathLike[str] | Sequence[str | PathLike[str]] = (), **options: Any) -> Result:
+    def run(self, inputs: str | Path | Sequence[str | Path] = (), **options: Any) -> Result:
         """Run the job on this machine's cores; see `mapreduce.local.run` for the options.
 
         Returns:
