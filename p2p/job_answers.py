@@ -235,7 +235,8 @@ class JobAnswers:
     def _ask_parts(self, ask: q.AskParts, connection: Connection, now: float) -> None:
         number = self._gather(_Gathering(connection, ask.number, set(), now + ASK_LIMIT_S, is_parts=True))
         gathering = self._gatherings[number]
-        gathering.waiting = set(self._whom(self._watch(ask.job)))
+        # The first who knows ends it; asking one alone, who may just have died, would cost its silence.
+        gathering.waiting = set(self._keepers(ask.job)) or self._here()
         for node in sorted(gathering.waiting):
             self._desk.say(node, q.ReadParts(number=number, job=ask.job, first=ask.first))
 
@@ -496,18 +497,26 @@ class JobAnswers:
         """Whom to ask about a job: the one who leads it, or those who keep it, or everybody."""
         here = self._here()
         heard = self._desk.heard.get(watch.job)
-        group = self._desk.registers.group(JOB_KEY + watch.job)
         if watch.rounds % 4 < 2:
             for leader in (watch.leader, heard.leader if heard is not None else NOBODY):
                 if leader in here:
                     return [leader]
-        members = [member.node for member in group.members] if group is not None else []
-        members += heard.members if heard is not None else ()
-        members += self._members.get(watch.job, ())
-        members += watch.view.members if watch.view is not None else ()
-        chosen = [node for node in dict.fromkeys(members) if node in here]
+        keepers = self._keepers(watch.job)
         # One that asks for long in vain should not rely on what it believes to know.
-        return chosen if chosen and watch.rounds % 4 < 3 else sorted(here)
+        return keepers if keepers and watch.rounds % 4 < 3 else sorted(here)
+
+    def _keepers(self, job: str) -> list[NodeId]:
+        """Who should know a job, as far as this peer can tell: its group, and who led it last."""
+        here = self._here()
+        heard = self._desk.heard.get(job)
+        group = self._desk.registers.group(JOB_KEY + job)
+        watch = self._watches.get(job)
+        found = [member.node for member in group.members] if group is not None else []
+        found += (heard.leader, *heard.members) if heard is not None else ()
+        found += self._members.get(job, ())
+        if watch is not None:
+            found += (watch.leader, *(watch.view.members if watch.view is not None else ()))
+        return [node for node in dict.fromkeys(found) if node in here]
 
     def _ask_about(self, watch: _Watch, question: Any) -> None:
         for node in self._whom(watch):

@@ -45,6 +45,7 @@ RENEW_S = 1.0
 SILENCE_S = 3.0
 SUBMIT_LIMIT_S = 60.0
 CANCEL_WAIT_S = 10.0
+RETRY_S = 0.1
 ASKED_AHEAD = 8
 MAX_PEERS = 64
 
@@ -257,9 +258,14 @@ class JobClient(Client):
             ResultGone: there is none to be had.
         """
         rows: list[q.PartRow] = []
+        deadline = time.monotonic() + SILENCE_S
         while True:
             answer = self.ask(q.AskParts(number=0, job=job, first=len(rows)), q.PartsAre)
             if answer.total < 0:
+                # The members may be electing somebody, or a peer that was asked has just died.
+                if time.monotonic() < deadline:
+                    self._arrived(RETRY_S)
+                    continue
                 raise ResultGone(f"job {job[:12]} has no result to be had")
             rows += answer.rows
             if len(rows) >= answer.total:

@@ -202,6 +202,7 @@ class JobService:
         self._view_version = -1
         self._next_housekeeping = now
         self._warm_at = now + WARM_AFTER_S
+        self.warmth_is_wanted = True  # children that wait for work; otherwise they start with it
         self._ticked_at = now
         self._number = 0
 
@@ -259,7 +260,7 @@ class JobService:
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_S
             self._keep_house(now)
-        if now >= self._warm_at:
+        if self.warmth_is_wanted and now >= self._warm_at:
             self._warm_at = now + WARM_AFTER_S if self.runner.warm() else inf
         return self._performed(now)
 
@@ -268,7 +269,7 @@ class JobService:
         leaders = (one.leader.next_deadline() for one in self._leading.values() if one.leader is not None)
         return min(
             self._next_housekeeping,
-            self._warm_at,
+            self._warm_at if self.warmth_is_wanted else inf,
             self.registers.next_deadline(),
             self.worker.next_deadline(),
             self.bulk.next_deadline(self._ticked_at),

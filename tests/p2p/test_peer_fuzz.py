@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import random
-import types
-import typing
-from collections.abc import Mapping
-from typing import Any, NewType
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,46 +18,11 @@ from p2p.peer import Peer
 from p2p.protocol import KINDS, wire_format
 from p2p.wire import Envelope
 from p2p.zmq_transport import new_key_pair
+from tests.p2p.nonsense import IDS, messages
 
 KEYS = generate("home", new_key_pair)
 WIRE = wire_format()
-IDS = ("a", "b", "c", "d")
-ADDRESSES = ("memory:1", "memory:2", "memory:3", "nowhere:1", "x")
-NUMBERS = st.integers(0, 3) | st.sampled_from([1 << 31, (1 << 63) - 1, (1 << 64) - 1])
-
-
-def values(hint: Any, name: str = "") -> st.SearchStrategy[Any]:
-    """Anything that fits an annotation, with names and numbers that mean something here."""
-    if isinstance(hint, NewType):
-        return st.sampled_from(IDS)
-    origin, inside = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return st.one_of(*(values(option, name) for option in inside))
-    if origin is tuple and inside[-1] is Ellipsis:
-        return st.lists(values(inside[0], name), max_size=4).map(tuple)
-    if origin is tuple:
-        return st.tuples(*(values(item, name) for item in inside))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return st.dictionaries(st.sampled_from(IDS), values(inside[1], name), max_size=3)
-    if dataclasses.is_dataclass(hint):
-        hints = typing.get_type_hints(hint)
-        fields = {field.name: values(hints[field.name], field.name) for field in dataclasses.fields(hint)}
-        make: Any = hint
-        return st.fixed_dictionaries(fields).map(lambda filled: make(**filled))
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return st.sampled_from(list(hint))
-    plain: dict[Any, st.SearchStrategy[Any]] = {
-        int: st.integers(0, 64) if name in ("weight", "count") else NUMBERS,
-        bool: st.booleans(),
-        float: st.floats(allow_nan=False, allow_infinity=False),
-        bytes: st.binary(max_size=16),
-        str: st.sampled_from(ADDRESSES if "address" in name or name == "reply_to" else IDS),
-        type(None): st.none(),
-    }
-    return plain[hint]
-
-
-MESSAGES = st.one_of(*(values(kind.message) for kind in KINDS))
+MESSAGES = messages(KINDS)
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
