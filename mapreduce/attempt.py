@@ -58,6 +58,7 @@ PROGRESS_INTERVAL_S = 0.2
 CHUNK_PAIRS = 4096
 _TOKEN_DIGITS = 20
 
+_PID = os.getpid()
 _DictItems: Any = type({}.items())
 _PLAIN_KEYS = frozenset({str, bytes, int, bool, type(None)})
 
@@ -72,6 +73,7 @@ class TaskFiles:
 
     def create(self) -> tuple[str, BinaryIO]:
         """Open a new temporary file for writing."""
+        stay_one()
         path = f"{self._prefix}.{len(self._created)}"
         self._created.append(path)
         return path, open(path, "wb")
@@ -117,6 +119,16 @@ class SharedRuns:
     def close(self) -> None:
         """Close the file; it stays."""
         self.file.close()
+
+
+def stay_one() -> None:
+    """End this process if it is a copy that user code has forked and let come back here.
+
+    The copy has the attempt's files open and would go on as if it were the task: it would write everything
+    a second time, into the same files.
+    """
+    if os.getpid() != _PID:
+        os._exit(1)
 
 
 class Attempt:
@@ -221,6 +233,7 @@ class Attempt:
                 output.add_items(list(mapping), list(mapping.values()))
             else:
                 output.add(iter(pairs), self._check_pair)
+        stay_one()
         self._batch = self._inside = None
         if output.is_small:
             path, file = self._shared.path, self._shared.file
@@ -297,6 +310,7 @@ class Attempt:
 
             source = (self._step.reader or Text()).batches(split, size)
         for batch in source:
+            stay_one()
             self._batch = batch
             self._inside = None
             yield batch
@@ -415,6 +429,7 @@ class Attempt:
     def _write_part(self, pairs: Iterator[Pair], out_path: str) -> None:
         """Write a part under its attempt's name; the engine's rename makes it visible."""
         with open(out_path, "wb") as file:
+            stay_one()
             try:
                 self._write(pairs, file)
             except BadValue:

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
-from mapreduce.attempt import Attempt, SharedRuns
+from mapreduce.attempt import Attempt, SharedRuns, stay_one
 from mapreduce.errors import BadKey, EnvironmentFailed, JobError, TaskFailed, TooManyBadRecords
 from mapreduce.job import Job
 from mapreduce.orders import (
@@ -151,6 +151,7 @@ def _run(
     try:
         return attempt.run()
     except BaseException as error:
+        stay_one()
         return _describe(attempt, setup, order, error)
     finally:
         _flush()

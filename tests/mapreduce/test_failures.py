@@ -437,3 +437,17 @@ def test_bad_records_are_counted_over_all_tasks_of_a_step(place: Place) -> None:
     error = place.failure(job, path, split_bytes=4)
     assert isinstance(error, TooManyBadRecords)
     assert str(error) == "step 'main': more than 2 bad records"
+
+
+def test_a_copy_of_the_process_that_user_code_forks_does_not_do_the_task_again(tmp_path: Any) -> None:
+    (tmp_path / "lines.txt").write_text("a\nb\nc\n")
+
+    def forking(line: str) -> Any:
+        if line == "b" and os.fork() == 0:
+            yield "copy", 1
+            return
+        yield line, 1
+
+    for _ in range(3):
+        with Job(forking, totals).run(str(tmp_path / "lines.txt"), temp_dir=str(tmp_path)) as result:
+            assert list(result) == [("a", 1), ("b", 1), ("c", 1)]
