@@ -9,9 +9,8 @@ after that, and from the difference follow
 * *copies*: what a place shall hold and does not is pushed to it by somebody who does.  The outputs with the
   fewest copies left come first; a bounded number of orders is under way at a time, so repair never starves
   the job;
-* *losses*: what nobody holds any more is waited for (a peer may come back with its disk), and then given up:
-  its task runs again.  Nothing is given up while somebody who is here has not said what it holds: a new
-  leader that has not asked must not conclude.
+* *losses*: what nobody holds any more is missed, and in the end given up (`mapreduce.losses`): then its task
+  runs again.
 
 A version counts the sets of rows that workers were told of.  A worker reports which version it has
 satisfied, and from that follows who holds what, without a list.
@@ -22,7 +21,7 @@ them.  Parts are held whole, by any R peers (see `mapreduce.placement.output_pla
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -64,16 +63,18 @@ class _Version:
     duties: tuple[tuple[NodeId, Coverage], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Copy:
-    """A copy order under way."""
+    """A copy order under way; `said_at` is when it was last given."""
 
     stage: int
     source: NodeId
     to: NodeId
     coverage: Coverage
     tasks: int
+    order: CopyOrder
     sent_at: float
+    said_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +113,10 @@ class Keeper:
         self._copy_number = 0
         self._rest_until: dict[tuple[int, NodeId], float] = {}
         self._moved: dict[int, dict[int, Row]] = {}
-        self._missing_since: dict[tuple[int, int], float] = {}
         self._record: JobRecord | None = None
         self._dirty = True
-        self._judged = -1
+        self._gone_generation = -1
+        self._gone_outputs: frozenset[tuple[int, int]] = frozenset()
 
     # -- following the record ----------------------------------------------------------------------------
 
@@ -136,12 +137,13 @@ class Keeper:
                 self._mend(stage.index)  # members may have come or gone since its places were drawn
                 self._dirty = True
         self._record = record
+        if self._gone_outputs:
+            self._gone_generation = -1  # what is reduced meanwhile is not needed any more
         self._prune()
 
     def _prune(self) -> None:
-        """Forget orders and losses of stages that are not kept any more."""
+        """Forget orders and moves of stages that are not kept any more."""
         self._copies = {n: copy for n, copy in self._copies.items() if copy.stage in self._kept}
-        self._missing_since = {k: at for k, at in self._missing_since.items() if k[0] in self._kept}
         self._moved = {stage: rows for stage, rows in self._moved.items() if stage in self._kept}
 
     def lost(self, stage: int, tasks: Iterable[int]) -> None:
@@ -326,6 +328,22 @@ class Keeper:
                 given += self._order(wanted, now)
         return given
 
+    def unanswered(self, now: float) -> list[tuple[NodeId, CopyOrder]]:
+        """Orders that have not been answered for a while: they, or their answers, may have been lost."""
+        again = [copy for copy in self._copies.values() if now - copy.said_at >= self._config.retry_s]
+        for copy in again:
+            copy.said_at = now
+        return [(copy.source, copy.order) for copy in again]
+
+    def depends_on(self, node: NodeId) -> bool:
+        """Whether copies are still to be made of what a node holds."""
+        if any(copy.source == node for copy in self._copies.values()):
+            return True
+        return any(
+            wanted.tasks & self._kept[wanted.stage].holdings.held_all(node, wanted.coverage)
+            for wanted in self._wanted()
+        )
+
     def copied(self, number: int, reason: str, now: float) -> str:
         """A copy order was answered; gives what was done, in words, "" for an order that is not known."""
         copy = self._copies.pop(number, None)
@@ -412,9 +430,6 @@ class Keeper:
             bits = bits_of(tasks)
             left &= ~bits
             self._copy_number += 1
-            self._copies[self._copy_number] = _Copy(
-                wanted.stage, source, wanted.to, wanted.coverage, bits, now
-            )
             order = CopyOrder(
                 job=self._job,
                 ballot=0,
@@ -424,6 +439,9 @@ class Keeper:
                 partitions=wanted.coverage.partitions,
                 tasks=tuple(tasks),
                 attempts=tuple([kept.attempts[task] for task in tasks]),
+            )
+            self._copies[order.number] = _Copy(
+                wanted.stage, source, wanted.to, wanted.coverage, bits, order, now, now
             )
             given.append((source, order))
         return given
@@ -455,26 +473,22 @@ class Keeper:
 
     # -- losses ------------------------------------------------------------------------------------------
 
-    def losses(self, now: float, *, all_known: bool) -> list[Change]:
-        """Return what must be taken back because nobody holds it, and has not for a while.
+    def gone(self) -> frozenset[tuple[int, int]]:
+        """The (stage, task) of winners' outputs that are needed and that nobody is known to hold whole."""
+        if self._gone_generation != self.generation:
+            self._gone_generation = self.generation
+            self._gone_outputs = frozenset(
+                (index, task) for index, kept in self._kept.items() for task in tasks_in(self._gone(kept))
+            )
+        return self._gone_outputs
 
-        Args:
-            all_known: everybody who is here has said what it holds.
-        """
-        if not all_known or self._record is None:
-            self._missing_since.clear()
-            self._judged = -1
-            return []
-        if self._judged == self.generation and not self._missing_since:
-            return []
-        self._judged = self.generation
-        gone = {(index, task) for index, kept in self._kept.items() for task in tasks_in(self._gone(kept))}
-        self._missing_since = {key: self._missing_since.get(key, now) for key in sorted(gone)}
-        due = [k for k, at in self._missing_since.items() if now - at >= self._config.lost_grace_s]
+    def give_up(self, outputs: Sequence[tuple[int, int]]) -> list[Change]:
+        """Return what must be taken back when these outputs are given up: them, and what they are made of."""
+        assert self._record is not None
         changes: list[Change] = []
-        for index in sorted({stage for stage, _ in due}):
-            kept = self._kept[index]
-            tasks = [LostTask(task=task, attempt=kept.attempts[task]) for s, task in due if s == index]
+        for index in sorted({stage for stage, _ in outputs}):
+            attempts = self._kept[index].attempts
+            tasks = [LostTask(task=task, attempt=attempts[task]) for stage, task in outputs if stage == index]
             changes.append(Lost(stage=index, tasks=tuple(tasks)))
             changes += self._graph.revival(self._record, index)
         return changes
@@ -490,16 +504,6 @@ class Keeper:
             if partition not in reduced:
                 lost |= kept.need & ~kept.holdings.somewhere(partition)
         return lost
-
-    @property
-    def missing_outputs(self) -> Mapping[tuple[int, int], float]:
-        """(stage, task) of outputs that nobody holds, and since when."""
-        return self._missing_since
-
-    @property
-    def losses_due_at(self) -> float:
-        """When the first of them is given up."""
-        return min(self._missing_since.values(), default=inf) + self._config.lost_grace_s
 
     def _changed(self) -> None:
         self._dirty = True

@@ -53,6 +53,7 @@ from mapreduce.claims import homes
 from mapreduce.config import JobsConfig
 from mapreduce.effects import Announce, Happened, JobEnded, LeaderEffect, Propose, Send, Stalled, StepDown
 from mapreduce.keeper import Keeper
+from mapreduce.losses import Losses
 from mapreduce.messages import (
     AskFate,
     AskInventory,
@@ -152,6 +153,7 @@ class Leader:
         self._wall_offset_s = wall_offset_s
         self._numbers = Numbers(record.job, record.ballot)
         self._keeper = Keeper(self._graph, record.job, view, config)
+        self._losses = Losses(config.lost_grace_s)
         self._seats = Seats()
         self._run: StageRun | None = None
         self._inputs: Sequence[TaskInput] = ()
@@ -195,7 +197,7 @@ class Leader:
         if self.phase is LeaderPhase.ENDED:
             self._send(sender, dissolve_of(self._plan, self.record))
         elif isinstance(message, AskFate) or message.ballot < self.record.ballot:
-            self._send(sender, self._beat())
+            self._send(sender, self._beat(sender))
         elif message.ballot == self.record.ballot and (seat := self._seats.get(sender)) is not None:
             self._hear(message, seat, now)
         return self._done()
@@ -268,6 +270,7 @@ class Leader:
             text = f"a quorum of {_named(missing)} is missing" if missing else "the quorum is back"
             self._event("quorum", self._me, text, now)
         self._quorum_missing = missing
+        self._losses.doubt()
         self._go_on(now)
         return self._done()
 
@@ -285,8 +288,10 @@ class Leader:
             return self._done()
         if now >= self._beat_at:
             self._beat_at = now + self._config.beat_s
-            self._send_all((seat.node, self._beat()) for seat in self._seats)
+            self._send_all((seat.node, self._beat(seat.node)) for seat in self._seats)
             self._ask_inventories(now)
+            for source, order in self._keeper.unanswered(now):
+                self._send(source, replace(order, ballot=self.record.ballot))
             if self._run is not None and self._may_grant:
                 self._send_all(self._run.tick(now))
         self._go_on(now)
@@ -301,8 +306,10 @@ class Leader:
             return self._progress_at + self._config.stall_s if not self._stalled else inf
         due = [self._beat_at, self._gather_until, self._keeper.look_at]
         if self._proposal is None:
-            due += [self._propose_at, self._keeper.losses_due_at]
-        if self._run is not None:
+            due.append(self._propose_at)
+            if self._knows_all:
+                due.append(self._losses.due_at)
+        if self._run is not None and self._may_grant:
             due.append(self._run.pool.resumes_at)
         return min(due)
 
@@ -322,8 +329,8 @@ class Leader:
         if self.phase is LeaderPhase.GATHERING:
             silent = [seat.node for seat in self._seats if not seat.knows_inventory]
             return f"waiting for {_named(silent)} to say what they hold"
-        if self._keeper.missing_outputs:
-            return f"waiting for copies of {len(self._keeper.missing_outputs)} outputs that nobody holds"
+        if self._losses.missed:
+            return f"waiting for copies of {self._losses.missed} outputs that nobody holds"
         if not run.workers:
             return "waiting for a peer that takes tasks"
         if run.pool.attempts:
@@ -345,7 +352,7 @@ class Leader:
         match message:
             case Claim():
                 if message.stage != run.stage.index:
-                    self._send(seat.node, self._beat())
+                    self._send(seat.node, self._beat(seat.node))
                 elif self._may_grant:
                     self._send_all(run.claim(seat, message, now))
                 else:
@@ -563,6 +570,11 @@ class Leader:
             self._fed = self._keeper.generation  # who holds more may do more
             self._send_all(run.feed_all(now))
 
+    @property
+    def _knows_all(self) -> bool:
+        """Whether everybody who is here has said what it holds."""
+        return all(seat.knows_inventory for seat in self._seats)
+
     def _has_gathered(self, now: float) -> bool:
         if now >= self._gather_until:
             return True
@@ -604,10 +616,7 @@ class Leader:
         """What is to be written now, and all that follows from it; nothing while it can wait."""
         if self._last_word is not None:
             return [*self._take_events(), self._last_word]
-        losses: list[Change] = []
-        if self.phase is LeaderPhase.RUNNING:
-            known = all(seat.knows_inventory for seat in self._seats)
-            losses = self._keeper.losses(now, all_known=known)
+        losses = self._given_up(now)
         if now < self._propose_at and not losses and self.phase is not LeaderPhase.TAKING_OVER:
             return []
         changes: list[Change] = []
@@ -632,6 +641,20 @@ class Leader:
             at_s=now + self._wall_offset_s,
         )
         return [*changes, *self._take_events()]
+
+    def _given_up(self, now: float) -> list[Change]:
+        """What is taken back because nobody holds it; see `mapreduce.losses`."""
+        if self.phase is not LeaderPhase.RUNNING or self._quorum_missing:
+            return []
+        if not self._knows_all:
+            return []
+        if self._losses.miss(self._keeper.gone(), now):
+            for seat in self._seats:
+                seat.knows_inventory = False
+                seat.asked_at = -inf
+            self._ask_inventories(now)
+            return []
+        return self._keeper.give_up(self._losses.due(now))
 
     def _commits(self, run: StageRun) -> list[Change]:
         """The winners that are ready; those of a sampling stage only all together."""
@@ -701,13 +724,16 @@ class Leader:
         if weighty and len(self._events) < MAX_WAITING_EVENTS:
             self._events.append(event)
 
-    def _beat(self) -> Beat:
+    def _beat(self, to: NodeId) -> Beat:
+        member = self._view.get(to)
+        leaving = member is not None and member.status.in_ring and not can_work(member)
         return Beat(
             job=self._job,
             ballot=self.record.ballot,
             spec_digest=self.record.spec_digest,
             stage=self.record.stage,
             version=self._offer.version if self._offer is not None else 0,
+            needs_you=leaving and self._keeper.depends_on(to),
         )
 
     def _drop(self, stages: Sequence[int]) -> DropOutputs:

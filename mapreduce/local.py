@@ -12,6 +12,7 @@ finished attempt wins, and `_SUCCESS` is written when every part is in its place
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -23,7 +24,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from mapreduce.errors import (
     EnvironmentFailed,
@@ -68,6 +69,11 @@ SAMPLE_SPLITS = 32
 SAMPLE_SPLIT_BYTES = 1 << 20
 MAX_WORKERS = 1024
 MAX_DIRECTORIES_TRIED = 10
+OWNER = "owner"
+# A directory without an owner is being made, or was by somebody who was killed; making one takes no time.
+UNOWNED_S = 3600.0
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -113,6 +119,8 @@ class Result:
         if self.output is not None:
             raise UsageError(f"the output was written to {self.output}; run without output= to iterate it")
         for path in self._parts:
+            if not self._clean_up.alive:
+                raise UsageError("the result was closed and its pairs are gone; iterate it before that")
             with open(path, "rb") as file:
                 for keys, _, values in read_blocks(file, 0, os.path.getsize(path)):
                     yield from zip(keys, values, strict=True)
@@ -154,9 +162,9 @@ class WorkDirectory:
     def remove(self) -> None:
         """Remove the directory; harmless when it is gone."""
         if self._lock >= 0:
-            shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._lock)
-            self._lock = -1
+            _remove_directory(self.path)
+            lock, self._lock = self._lock, -1
+            os.close(lock)
 
 
 def _locked_directory(root: str) -> tuple[str, int]:
@@ -165,7 +173,7 @@ def _locked_directory(root: str) -> tuple[str, int]:
 
     for _ in range(MAX_DIRECTORIES_TRIED):
         path = tempfile.mkdtemp(prefix="run-", dir=root)
-        owner = os.path.join(path, "owner")
+        owner = os.path.join(path, OWNER)
         lock = os.open(owner, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(owner):
@@ -181,16 +189,33 @@ def _sweep(root: str) -> None:
     for name in os.listdir(root):
         path = os.path.join(root, name)
         try:
-            owner = os.open(os.path.join(path, "owner"), os.O_RDWR)
+            owner = os.open(os.path.join(path, OWNER), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            with contextlib.suppress(OSError):
+                if time.time() - os.stat(path).st_mtime > UNOWNED_S:
+                    _remove_directory(path)
+            continue
         except OSError:
-            continue  # being made, or being removed
+            continue
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_directory(path)
         except OSError:
             pass  # its owner lives
         finally:
             os.close(owner)
+
+
+def _remove_directory(path: str) -> None:
+    """Remove a run's directory; its owner file goes last, for who is killed meanwhile is then found dead."""
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif entry.name != OWNER:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def run(
@@ -241,6 +266,7 @@ def run(
         raise UsageError(
             f"{memory_bytes:,} bytes of memory are too few for a task: give it {MIN_MEMORY_BYTES >> 20} MiB"
         )
+    job.check_inputs()
     if not inputs:
         raise InputError("a job needs at least one input; - reads standard input")
     side_files = _side_files(job)
@@ -264,12 +290,15 @@ def run(
             out_format=out_format if output is not None else None,
             memory_bytes=memory_bytes,
             code=code,
-            on_progress=on_progress or (lambda _: None),
-            on_message=on_message or (lambda text: print(text, file=sys.stderr)),
+            on_progress=_apart(on_progress or (lambda _: None)),
+            on_message=_apart(on_message or (lambda text: print(text, file=sys.stderr))),
         )
         sources = expand(inputs, stdin_path=_spool_stdin(work.path) if "-" in inputs else None)
         report, parts = engine.run(sources)
         return Result(report, parts, work, output)
+    except _CallerFailed as failed:
+        work.remove()
+        raise failed.error from None
     except OSError as error:
         work.remove()
         where = f" ({error.filename})" if error.filename else ""
@@ -277,6 +306,26 @@ def run(
     except BaseException:
         work.remove()
         raise
+
+
+class _CallerFailed(Exception):
+    """A function that the caller gave us could not do its work."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _apart(function: Callable[[_T], None]) -> Callable[[_T], None]:
+    """Keep errors of the caller's function apart from those of our own files."""
+
+    def told(about: _T) -> None:
+        try:
+            function(about)
+        except OSError as error:
+            raise _CallerFailed(error) from error
+
+    return told
 
 
 def usable_cores() -> int:
@@ -320,6 +369,8 @@ def _side_files(job: Job) -> dict[str, str]:
 
 def _spool_stdin(directory: str) -> str:
     """Copy standard input to a file: children read it by ranges, and perhaps more than once."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise InputError("-: standard input is closed; pipe something into it, or name a file")
     path = os.path.join(directory, "stdin")
     with open(path, "wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
@@ -370,9 +421,9 @@ class _Engine:
         started = time.monotonic()
         self._sources = sources
         parts: list[str] = []
-        if self._target is not None:
-            self._target.prepare()
         try:
+            if self._target is not None:
+                self._target.prepare()
             try:
                 for name in execution_order(self._job.steps):
                     parts = self._run_step(name, self._job.steps[name])

@@ -23,6 +23,7 @@ Settled        leader -> worker   said again whenever the attempts are reported 
 Revoke         leader -> worker   `Returned`, or a `Working` without the attempts
 Returned       worker -> leader   likewise
 CopyOrder      leader -> holder   `Copied`; after a time limit another order is given
+Copied         holder -> leader   said again whenever the order is given again
 Missing        worker -> leader   once; an inventory says the same
 AskInventory   leader -> worker   `Inventory` is complete
 Dissolve       leader -> worker   the worker does not speak of the job any more
@@ -112,13 +113,17 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """I lead this job; `stage` runs, its places have this version."""
+    """I lead this job; `stage` runs, its places have this version.
+
+    `needs_you` tells a peer that is about to leave that copies are still to be made from what it holds.
+    """
 
     job: str
     ballot: int
     spec_digest: str
     stage: int
     version: int
+    needs_you: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,20 +154,29 @@ class OutputDirectory:
             directory = os.path.dirname(directory)
         try:
             for directory in reversed(missing):
-                with suppress(FileExistsError):  # made by somebody else meanwhile: then it is theirs
+                self._made.append(directory)  # before: an interruption behind the mkdir must find it
+                try:
                     os.mkdir(directory)
-                    self._made.append(directory)
-            os.mkdir(os.path.join(self.path, TEMPORARY))
+                except FileExistsError:  # made by somebody else meanwhile: then it is theirs
+                    self._made.pop()
             self._prepared = True
+            try:
+                os.mkdir(os.path.join(self.path, TEMPORARY))
+            except OSError:
+                self._prepared = False
+                raise
         except FileExistsError:
+            self._remove_made()
             raise OutputError(
                 f"{shown(self.path)}: another job writes here; name another directory"
             ) from None
         except OSError as error:
+            self._remove_made()
             raise OutputError(f"{shown(self.path)}: cannot be made: {error.strerror}") from None
-        finally:
-            if not self._prepared:
-                self._remove_made()
+        except BaseException:
+            self.abort()
+            self._remove_made()
+            raise
 
     def attempt_path(self, part: int, attempt: int) -> str:
         """Return where an attempt writes its part."""

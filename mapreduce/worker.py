@@ -94,7 +94,7 @@ class Worker:
         self._view = view
         self._config = config
         self._jobs: dict[str, WorkerJob] = {}
-        self._ended: OrderedDict[str, int] = OrderedDict()
+        self._ended: OrderedDict[str, Dissolve] = OrderedDict()
         self._draining = False
         self._push_numbers = count(1)
         self._orphans_at = inf
@@ -104,16 +104,16 @@ class Worker:
 
     def receive(self, message: ToWorker, sender: NodeId, now: float) -> list[WorkerEffect]:
         """Take a leader's message; those of a deposed leader are dropped."""
-        if message.ballot <= self._ended.get(message.job, -1):
-            return []
         if isinstance(message, Dissolve):
             return self._dissolve(message)
+        if (over := self._ended.get(message.job)) is not None and message.ballot <= over.ballot:
+            return []
         job = self._jobs.get(message.job) or self._begin(message.job, now)
         if job is None or not job.obeys(message.ballot, sender, now):
             return []
         match message:
             case Beat():
-                job.beat(message.spec_digest, message.stage, message.version, now)
+                job.take_beat(message, now)
             case Offer():
                 job.take_offer(message, self._view, now)
                 self._share_out()
@@ -152,7 +152,7 @@ class Worker:
 
     def _dissolve(self, message: Dissolve) -> list[WorkerEffect]:
         """A job is over."""
-        self._ended[message.job] = message.ballot
+        self._ended[message.job] = message
         self._ended.move_to_end(message.job)
         if len(self._ended) > MAX_ENDED_JOBS:
             self._ended.popitem(last=False)
@@ -192,6 +192,8 @@ class Worker:
         """Begin nothing new; what has not begun goes back."""
         self._draining = True
         self._share_out()
+        for job in self._jobs.values():
+            job.is_needed = True  # until its leader has heard of it and says otherwise
         out: list[WorkerEffect] = []
         for job in list(self._jobs.values()):
             job.return_queued()
@@ -290,6 +292,13 @@ class Worker:
         known.say_inventory(groups)
         return self._go_on(known, now)
 
+    def on_stored(self, job: str, source: NodeId, now: float) -> None:
+        """Outputs of a job were pushed here: of one that we have not heard of, the source will know more."""
+        if job not in self._jobs and job not in self._ended:
+            begun = self._begin(job, now)
+            if begun is not None:
+                begun.members = (source,)
+
     def on_missing(
         self, job: str, stage: int, tasks: Sequence[int], attempts: Sequence[int], now: float
     ) -> list[WorkerEffect]:
@@ -323,6 +332,17 @@ class Worker:
     def jobs(self) -> tuple[str, ...]:
         """The jobs this worker knows."""
         return tuple(self._jobs)
+
+    def fate_of(self, job: str) -> Dissolve | None:
+        """What became of a job that is over, for whoever asks (`AskFate`) where nobody leads it any more."""
+        return self._ended.get(job)
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether a draining peer has nothing left in hand, and nothing that must be copied first."""
+        return self._draining and not any(
+            job.is_needed or self.held_count(name) for name, job in self._jobs.items()
+        )
 
     def accepts(self, job: str) -> bool:
         """Whether outputs of a job may be stored here: not of one that is over, whose pushes come late."""
@@ -390,7 +410,9 @@ class Worker:
                 self._orphans_at = min(self._orphans_at, job.heard_at + self._config.orphan_s)
                 continue
             self._orphans_at = min(self._orphans_at, now + self._config.orphan_s)
-            whom = list(dict.fromkeys((*job.members, job.leader)))
+            whom = [node for node in dict.fromkeys((*job.members, job.leader)) if node]
+            if not whom:
+                continue
             asked = self._asked.get(name, 0)
             self._asked[name] = asked + 1
             out.append(Send(to=whom[asked % len(whom)], message=AskFate(job=name)))

@@ -15,7 +15,7 @@ everything with it that its attempts had under way: the stage would not have bee
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import inf
@@ -38,6 +38,7 @@ from mapreduce.effects import (
 from mapreduce.held import Held, StageOffer
 from mapreduce.messages import (
     AskOffer,
+    Beat,
     Claim,
     Copied,
     CopyOrder,
@@ -68,6 +69,7 @@ __all__ = ["WorkerJob"]
 # A Finished message stays well below the frame limit.
 MAX_DONE_IN_MESSAGE = 512
 MAX_INVENTORY_TASKS = 8_192
+MAX_COPY_ORDERS = 1_024
 SMOOTHING = 0.3
 
 
@@ -101,6 +103,7 @@ class WorkerJob:
         self.leader = NodeId("")
         self.members: tuple[NodeId, ...] = ()
         self.heard_at = now
+        self.is_needed = True
         self.running = 0
         self.queue: deque[int] = deque()
         self.may_claim = True
@@ -117,6 +120,7 @@ class WorkerJob:
         self._pushing = 0
         self._failed: dict[int, tuple[Failed, float]] = {}
         self._outgoing = Outgoing(config, push_numbers)
+        self._copied: OrderedDict[int, bool] = OrderedDict()  # copy orders: whether they are done
         self._own: deque[int] = deque()
         self._seen = 0
         self._claimed: tuple[int, int] = (0, 0)
@@ -141,13 +145,17 @@ class WorkerJob:
             self.ballot, self.leader = ballot, sender
             self._seen = 0
             self._offer = None
+            self._copied.clear()
         return True
 
-    def beat(self, spec_digest: str, stage: int, version: int, now: float) -> None:
+    def take_beat(self, beat: Beat, now: float) -> None:
         """The leader says what there is; ask for what we do not have."""
-        self._know_spec(spec_digest, now)
+        self._know_spec(beat.spec_digest, now)
+        self.is_needed = beat.needs_you
         known = self._offer
-        if stage >= 0 and (known is None or known.stage != stage or known.version < version):
+        if beat.stage < 0:
+            return
+        if known is None or known.stage != beat.stage or known.version < beat.version:
             self._say(AskOffer(job=self.job, ballot=self.ballot))
 
     def take_offer(self, offer: Offer, view: View, now: float) -> None:
@@ -490,6 +498,7 @@ class WorkerJob:
         if push is None:
             return
         if push.copy_order:
+            self._copied[push.copy_order] = True
             self._say(Copied(job=self.job, ballot=self.ballot, number=push.copy_order))
             return
         for attempt in push.group.attempts:
@@ -513,6 +522,7 @@ class WorkerJob:
         if push is None:
             return
         if push.copy_order:
+            self._copied.pop(push.copy_order, None)
             text = reason or "it failed"
             self._say(Copied(job=self.job, ballot=self.ballot, number=push.copy_order, reason=text[:1024]))
             return
@@ -526,6 +536,14 @@ class WorkerJob:
 
     def take_copy_order(self, order: CopyOrder) -> None:
         """The leader wants outputs that lie here to lie elsewhere as well."""
+        done = self._copied.get(order.number)
+        if done is not None:
+            if done:  # the answer was lost
+                self._say(Copied(job=self.job, ballot=self.ballot, number=order.number))
+            return
+        self._copied[order.number] = False
+        if len(self._copied) > MAX_COPY_ORDERS:
+            self._copied.popitem(last=False)
         group = HeldGroup(
             stage=order.stage, partitions=order.partitions, tasks=order.tasks, attempts=order.attempts
         )

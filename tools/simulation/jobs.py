@@ -285,13 +285,14 @@ class JobsScenario:
         digest = spec_digest(packed)
         job = job_id_of(digest, str(number))
         plan = unpack_spec(packed).plan
+        able = [node for node in world.nodes if node.running] or world.nodes
         count = min(2 * self.replicas - 1, (self.count - 1) // 2 * 2 + 1)
         register = HonestRegister(
             world=world,
             random=child_random(world.seed, "register", number),
             job=job,
             record=born(job, digest, world.now),
-            members=draw.sample(world.nodes, count),
+            members=draw.sample(able, min(count, len(able))),
             call=self._call,
             caprice=self._caprice,
             on_chosen=lambda before, after, proposal: self._chosen(seen, before, after, proposal),
@@ -439,6 +440,8 @@ class JobsScenario:
         """Nobody whom the leader has known to be here for a while may hold the output."""
         leader = job.register.leader
         assert leader is not None
+        if self.world.now - job.register.proposed_at > 1.0:
+            return  # it waited for a quorum, and whoever came back meanwhile came too late
         partitions = self._partitions(job, record, stage)
         patience_s = 2 * self.swarm.config.lost_grace_s
         here = [
@@ -487,6 +490,9 @@ class JobsScenario:
         """What is not yet as it must be, or None."""
         if len(self.jobs) < len(self._names):
             return "a job is not submitted yet"
+        for node in self.world.nodes:
+            if not node.running and not node.gone:
+                return f"{node.name} has not come back yet"
         for job in self.jobs:
             problem = self._unfinished(job)
             if problem is not None:

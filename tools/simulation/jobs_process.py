@@ -193,11 +193,14 @@ class JobProcess:
         leading = self.leaders.get(job)
         if leading is not None:
             return leading[1].receive(message, sender, now)  # type: ignore[arg-type]
-        record = self._swarm.registers[job].record
-        if isinstance(message, AskFate) and record.status.is_final:
-            # A peer answers from the terminal record that it keeps.
-            return [Send(to=sender, message=dissolve_of(self._swarm.plans[job], record))]
-        return []
+        return self._answer_fate(job, sender) if isinstance(message, AskFate) else []
+
+    def _answer_fate(self, job: str, sender: NodeId) -> list[object]:
+        """Say how a job ended: from the terminal record, if we are of its group, or from our own memory."""
+        register, fate = self._swarm.registers[job], self.worker.fate_of(job)
+        if self.node in register.members and register.record.status.is_final:
+            fate = dissolve_of(self._swarm.plans[job], register.record)
+        return [Send(to=sender, message=fate)] if fate is not None else []
 
     def tick(self, now: float) -> Iterable[object]:
         """See ``Process``."""
@@ -377,13 +380,15 @@ class JobProcess:
 
     def _bad_luck(self, order: RunTask) -> Failure | None:
         moods, random = self._swarm.moods, self._random
-        if random.random() < moods.deaths:
-            return Failure(kind=random.choice(["Died", NOT_BEGUN]), message="its process was killed")
-        # A task's last attempt is spared: the job is to end well.
-        if (
-            order.number < self._swarm.plans[order.setup.job].max_attempts - 1
-            and random.random() < moods.user_errors
-        ):
+        died, raised = random.random() < moods.deaths, random.random() < moods.user_errors
+        if died and random.random() < 0.5:
+            return Failure(kind=NOT_BEGUN, message="its process was killed before")
+        # A task's later attempts are spared: the job is to end well.
+        if order.number >= self._swarm.plans[order.setup.job].max_attempts - 1:
+            return None
+        if died:
+            return Failure(kind="Died", message="its process was killed")
+        if raised:
             return Failure(kind="UserCode", message="ValueError: bad luck", details="Traceback …")
         return None
 
@@ -477,6 +482,8 @@ class JobProcess:
                     reason = "damaged on the way"
                     break
                 self.store.write(segment)
+                now = self.node.clock.read(self._swarm.world.now)
+                self.worker.on_stored(segment.job, NodeId(sender), now)
         except DiskFull:
             reason = "no space left"
         self.node.send_to(self._swarm.address_of[sender], SimPushed(push.number, push.boot, reason))

@@ -169,6 +169,7 @@ class HonestRegister:
     is_over: bool = False
     elections: int = 0
     uncertain: int = 0
+    proposed_at: float = 0.0
     _silent_since: float = 0.0
     _down_since: dict[str, float] = field(default_factory=dict)
     _elected: list[tuple[Node, int, str]] = field(default_factory=list)
@@ -180,6 +181,7 @@ class HonestRegister:
 
     def propose(self, node: Node, boot: int, token: str, proposal: Proposal) -> None:
         """A leader proposes; the answer comes later, or never."""
+        self.proposed_at = self.world.now
         later = self.world.now + self.random.choice([0.001, 0.005, 0.05])
         self.world.at(later, lambda: self._decide(node, boot, token, proposal, told=False))
 
