@@ -448,6 +448,9 @@ def test_a_copy_of_the_process_that_user_code_forks_does_not_do_the_task_again(t
             return
         yield line, 1
 
+    def total(line: str, counts: Any) -> Any:
+        yield line, sum(counts)
+
     for _ in range(3):
-        with Job(forking, totals).run(str(tmp_path / "lines.txt"), temp_dir=str(tmp_path)) as result:
+        with Job(forking, total).run(str(tmp_path / "lines.txt"), temp_dir=str(tmp_path)) as result:
             assert list(result) == [("a", 1), ("b", 1), ("c", 1)]
