@@ -8,9 +8,12 @@ from __future__ import annotations
 import functools
 import io
 import os
+import shutil
 import sys
+import time
 from collections import Counter
 from itertools import chain
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -18,7 +21,7 @@ import pytest
 
 from mapreduce import FixedLength, Job, Pairs, Step, Text, TotalOrder, batch, identity, task
 from mapreduce.errors import InputError, OutputError, UsageError
-from mapreduce.local import MIN_MEMORY_BYTES, Result
+from mapreduce.local import MIN_MEMORY_BYTES, Result, WorkDirectory
 from mapreduce.progress import Progress
 from tests.mapreduce.conftest import Place, ones, totals
 
@@ -516,6 +519,16 @@ def test_standard_input_is_read_like_a_file(place: Place, monkeypatch: pytest.Mo
     assert outcome.report["input_bytes"] == len(TEXT)
 
 
+def test_a_standard_input_that_is_closed_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.TextIOWrapper(io.BytesIO())
+    closed.close()
+    for stdin in (None, closed):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        error = place.failure(Job(words(), totals()), "-")
+        assert isinstance(error, InputError)
+        assert str(error) == "-: standard input is closed; pipe something into it, or name a file"
+
+
 def test_a_line_is_read_once_wherever_the_splits_fall(place: Place) -> None:
     path = place.write("ends.txt", b"one\r\ntwo\rthree\n\n\r\nfour")
     expected = ["one", "two", "three", "", "", "four"]
@@ -569,6 +582,16 @@ def test_a_result_can_be_iterated_again_until_it_is_closed(place: Place) -> None
     result.close()
 
 
+def test_a_result_that_is_closed_says_so(place: Place) -> None:
+    result = Job(ones(), totals()).run(place.lines("a"), temp_dir=str(place.temp), workers=1, partitions=2)
+    begun = iter(result)
+    assert next(begun) == ("a", 1)
+    result.close()
+    for pairs in (begun, iter(result)):
+        with pytest.raises(UsageError, match="the result was closed and its pairs are gone"):
+            list(pairs)
+
+
 def test_a_result_that_is_no_longer_used_closes_itself(place: Place) -> None:
     result = Job(words(), totals()).run(place.lines("a"), temp_dir=str(place.temp), workers=1)
     assert list(place.temp.glob("*/run-*")) != []
@@ -581,6 +604,60 @@ def test_a_result_with_an_output_directory_is_read_there(place: Place) -> None:
         assert result.output == output
         with pytest.raises(UsageError, match="run without output= to iterate it"):
             list(result)
+
+
+@pytest.mark.parametrize("told", ["on_message", "on_progress"])
+def test_a_failure_of_the_callers_own_function_comes_back_as_it_was(place: Place, told: str) -> None:
+    broken = BrokenPipeError(32, "Broken pipe")
+
+    def tell(_: Any) -> None:
+        raise broken
+
+    def mapper(line: str) -> Any:
+        print(line)
+
+    with pytest.raises(BrokenPipeError) as failed:
+        Job(mapper, totals()).run(place.lines("a"), temp_dir=str(place.temp), workers=1, **{told: tell})
+    assert failed.value is broken
+
+
+# --- the private directory ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("age_s", "is_left"), [(60, True), (7200, False)])
+def test_a_directory_without_an_owner_is_swept_when_it_is_old(
+    place: Place, age_s: float, is_left: bool
+) -> None:
+    stray = place.temp / f"ringreduce-{os.getuid()}" / "run-stray"
+    (stray / "deep").mkdir(parents=True)
+    (stray / "deep" / "file").touch()
+    then = time.time() - age_s
+    os.utime(stray, (then, then))
+    WorkDirectory(str(place.temp)).remove()
+    assert stray.exists() == is_left
+    shutil.rmtree(stray, ignore_errors=True)
+
+
+def test_a_removal_that_is_cut_short_is_ended_by_the_next_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = WorkDirectory(str(place.temp))
+    for number in range(20):
+        Path(directory.path, f"{number}.runs").touch()
+    unlink = os.unlink
+
+    def cut_short(path: str) -> None:
+        unlink(path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            directory.remove()
+    assert "owner" in os.listdir(directory.path)
+    assert len(os.listdir(directory.path)) == 20
+    os.close(directory._lock)  # as the end of the process does
+    WorkDirectory(str(place.temp)).remove()  # the fixture sees that nothing is left
 
 
 def test_the_report_tells_what_the_job_did(place: Place) -> None:

@@ -182,6 +182,26 @@ def test_abort_removes_a_part_whose_commit_was_interrupted(
     assert everything_below(tmp_path) == []
 
 
+@pytest.mark.parametrize("made", ["deep", "out", "_temporary"])
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "behind"])
+def test_an_interrupted_prepare_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str, is_done: bool
+) -> None:
+    mkdir = os.mkdir
+
+    def interrupted(path: str) -> None:
+        if os.path.basename(path) != made or is_done:
+            mkdir(path)
+        if os.path.basename(path) == made:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "mkdir", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            OutputDirectory(tmp_path / "deep" / "out").prepare()
+    assert everything_below(tmp_path) == []
+
+
 def test_abort_leaves_a_directory_that_was_there_before(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     directory = OutputDirectory(tmp_path / "out")
