@@ -96,11 +96,11 @@ class Outgoing:
         """A push succeeded or failed; None for one that nobody waits for any more."""
         return self._under_way.pop(number, None)
 
-    def again(self, push: OutPush, attempts: list[tuple[int, int]], now: float) -> None:
-        """Try (task, attempt) of a failed push again after a while."""
-        lane = (push.to, push.group.partitions)
-        # The push's number breaks ties between equal times.
-        heapq.heappush(self._again, (now + self._config.push_retry_s, push.number, lane, attempts))
+    def again(self, to: NodeId, partitions: Partitions, outputs: list[tuple[int, int]], now: float) -> None:
+        """Push (task, attempt) again after a while."""
+        # A number breaks ties between equal times.
+        due = now + self._config.push_retry_s
+        heapq.heappush(self._again, (due, next(self._numbers), (to, partitions), outputs))
 
     def drop(self) -> list[int]:
         """Forget the outputs of a stage, but go on with copies; gives the pushes that nobody waits for."""

@@ -35,7 +35,7 @@ from mapreduce.effects import (
     TaskOutput,
     WorkerEffect,
 )
-from mapreduce.held import Held, StageOffer
+from mapreduce.held import Held, Partitions, StageOffer
 from mapreduce.messages import (
     AskOffer,
     Beat,
@@ -526,13 +526,14 @@ class WorkerJob:
             text = reason or "it failed"
             self._say(Copied(job=self.job, ballot=self.ballot, number=push.copy_order, reason=text[:1024]))
             return
-        again = []
+        # What is owed may have become less since, by an older push of other partitions.
+        again: dict[Partitions, list[tuple[int, int]]] = {}
         for task, attempt in zip(push.group.tasks, push.group.attempts, strict=True):
             held = self._held.get(attempt)
-            if held is not None and held.owed.get(push.to) == push.group.partitions:
-                again.append((task, attempt))
-        if again:
-            self._outgoing.again(push, again, now)
+            if held is not None and push.to in held.owed:
+                again.setdefault(held.owed[push.to], []).append((task, attempt))
+        for partitions, outputs in again.items():
+            self._outgoing.again(push.to, partitions, outputs, now)
 
     def take_copy_order(self, order: CopyOrder) -> None:
         """The leader wants outputs that lie here to lie elsewhere as well."""

@@ -295,6 +295,7 @@ class JobsScenario:
             members=draw.sample(able, min(count, len(able))),
             call=self._call,
             caprice=self._caprice,
+            caprice_until=self.config.fault_phase_s,
             on_chosen=lambda before, after, proposal: self._chosen(seen, before, after, proposal),
             leaves=lambda node: self.watch.flags.get(node.name) == ((DRAINING, "1"),),
         )

@@ -24,6 +24,7 @@ from tools.simulation.world import World
 __all__ = ["HonestRegister", "Leading", "Watch", "WatchedNetwork"]
 
 PERIOD_S = 0.25
+WATCH_PERIOD_S = 0.5
 PATIENCE_S = 0.8
 REPLACE_AFTER_S = 4.0
 SESSION_AT_START = 1_000
@@ -95,7 +96,7 @@ class Watch:
                 self._told[observer.name] = observer.boots, members
                 self._versions += 1
                 self._tell(observer, View.of(members, self._versions))
-        self._world.at(self._world.now + PERIOD_S, self._turn)
+        self._world.at(self._world.now + WATCH_PERIOD_S, self._turn)
 
     def _member(self, observer: Node, target: Node) -> Member:
         silent_s = self._world.now - self._reached[observer.name, target.name]
@@ -149,7 +150,8 @@ class HonestRegister:
         record: the first.
         members: the group.
         call: performs an action with a node's process, in its own time, if that process still lives.
-        caprice: how likely somebody else is elected in a period, without reason.
+        caprice: how likely somebody else is elected in a period, without reason,
+        caprice_until: before this world time.
         on_chosen: called with (before, after, proposal) of each chosen proposal.
         leaves: whether a node is about to go for good.
     """
@@ -161,6 +163,7 @@ class HonestRegister:
     members: list[Node]
     call: Callable[[Node, int, Callable[[Leading], None]], None]
     caprice: float
+    caprice_until: float
     on_chosen: Callable[[JobRecord, JobRecord, Proposal], None]
     leaves: Callable[[Node], bool]
     leader: Node | None = None
@@ -245,8 +248,8 @@ class HonestRegister:
         well = leader is not None and leader.boots == self.leader_boot and not self._missing(leader)
         if well and leader is not None and leader.running:
             self._silent_since = now
-        fickle = self.random.random() < self.caprice and not self.record.status.is_final
-        if self.is_over:
+        fickle = now < self.caprice_until and self.random.random() < self.caprice
+        if self.is_over or (fickle and self.record.status.is_final):
             return  # whoever led last has told everybody, and the record stays as it is
         if now - self._silent_since > PATIENCE_S or fickle:
             able = [m for m in self.members if m.running and not self._missing(m)]
