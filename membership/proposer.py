@@ -44,13 +44,12 @@ by a proposer which died is completed by any other.
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 
-from membership.errors import InvalidGroup, TooManyProposals
+from membership.changes import Changes, Oversized
+from membership.errors import InvalidGroup
 from membership.register import (
     NO_BALLOT,
     AcceptorId,
@@ -92,6 +91,7 @@ from membership.register_messages import (
     Promise,
     Unborn,
 )
+from membership.tally import Tally
 
 __all__ = ["Phase", "Proposer"]
 
@@ -138,24 +138,6 @@ NEXT: dict[tuple[Phase, Step], Phase] = {
 IN_A_ROUND = (Phase.FOUNDING, Phase.PREPARING, Phase.ACCEPTING)
 
 
-@dataclass(frozen=True, slots=True)
-class _Proposal:
-    number: int
-    change: Change
-
-
-@dataclass(slots=True)
-class _Round:
-    """One request to all members, and what they said to it."""
-
-    began_s: float = 0.0
-    resend_at: float = inf
-    interval_s: float = 0.0
-    votes: dict[AcceptorId, Promise | Accepted | Born] = field(default_factory=dict)
-    refusals: dict[AcceptorId, Ballot] = field(default_factory=dict)
-    unborn: dict[AcceptorId, bool] = field(default_factory=dict)  # whether it was sent help
-
-
 class Proposer:
     """One node's access to one register.
 
@@ -189,12 +171,10 @@ class Proposer:
         self._ballot = NO_BALLOT  # of the round under way; while HOLDING, the promise in hand
         self._promise = NO_BALLOT  # what the accept under way asks to be promised
         self._highest = NO_BALLOT  # seen anywhere
-        self._round = _Round()
+        self._tally = self._new_tally(0.0)
         self._proposed: Record | None = None
         self._birth: Record | None = None  # of the present place, as long as it may be needed
-        self._queue: deque[_Proposal] = deque()
-        self._in_flight: list[tuple[_Proposal, Record]] = []
-        self._numbers = 0
+        self._changes = Changes(config)
         self._outbids = 0
         self._wants_lead = False
         self._seal: tuple[Place, tuple[AcceptorId, ...]] | None = None
@@ -236,11 +216,8 @@ class Proposer:
         Raises:
             TooManyProposals: the queue is full.
         """
-        if len(self._queue) + len(self._in_flight) >= self._config.proposals_max:
-            raise TooManyProposals(f"{self._config.proposals_max} changes are waiting for {self.group.key}")
-        self._numbers += 1
-        self._queue.append(_Proposal(self._numbers, change))
-        return self._numbers, self._go_on(now)
+        number = self._changes.add(change)
+        return number, self._go_on(now)
 
     def lead(self, now: float, *, above: Ballot = NO_BALLOT) -> list[RegisterEffect]:
         """Become the distinguished proposer: outbid everybody, read the register, and report `Leads`.
@@ -300,7 +277,7 @@ class Proposer:
 
     def tick(self, now: float) -> list[RegisterEffect]:
         """Do what is due at `now` (seconds): send again, go on after a rest, begin a batch."""
-        if self.phase in IN_A_ROUND and self._round.resend_at <= now:
+        if self.phase in IN_A_ROUND and self._tally.resend_at <= now:
             return self._insist(now)
         if (self.phase is Phase.RESTING and self._rest_until <= now) or self._batch_at <= now:
             return self._go_on(now)
@@ -309,7 +286,7 @@ class Proposer:
     def next_deadline(self) -> float:
         """When to be ticked again (seconds); infinity if there is nothing to wait for."""
         if self.phase in IN_A_ROUND:
-            return self._round.resend_at
+            return self._tally.resend_at
         if self.phase is Phase.RESTING:
             return self._rest_until
         return self._batch_at
@@ -322,7 +299,7 @@ class Proposer:
     @property
     def _has_work(self) -> bool:
         wants_lead = self._wants_lead and not self.leads
-        return bool(self._queue or self._must_open or wants_lead or self._seal_is_due)
+        return bool(self._changes.waiting or self._must_open or wants_lead or self._seal_is_due)
 
     @property
     def _seal_is_due(self) -> bool:
@@ -349,7 +326,7 @@ class Proposer:
 
     def _should_wait_for_more(self, now: float) -> bool:
         """Whether a round should begin later, with more changes in it."""
-        if not self.leads or self._seal_is_due or len(self._queue) >= self._config.batch_max:
+        if not self.leads or self._seal_is_due or self._changes.waiting >= self._config.batch_max:
             return False
         self._batch_at = min(self._batch_at, now + self._config.batch_s)
         return now < self._batch_at
@@ -363,16 +340,7 @@ class Proposer:
         """Propose what the waiting changes make of `base`."""
         self._go(step)
         self._batch_at = inf
-        out: list[RegisterEffect] = []
-        record = base
-        while self._queue and not base.sealed and len(self._in_flight) < self._config.batch_max:
-            proposal = self._queue.popleft()
-            changed = self._derive(record, proposal.change)
-            if len(changed.payload) > self._config.payload_bytes_max:
-                out.append(self._refuse(proposal, len(changed.payload)))
-                continue
-            record = changed
-            self._in_flight.append((proposal, record))
+        record, dropped = self._changes.apply(base, self._derive)
         if self._seal is not None:
             if self._seal_is_due:
                 record = seal(record, self._seal[1])
@@ -380,25 +348,32 @@ class Proposer:
         self._proposed = record
         self._highest = max(self._highest, self._ballot)
         self._promise = self._ballots.above(self._highest)
-        return out + self._begin_round(now)
+        return [*map(self._refuse, dropped), *self._begin_round(now)]
 
     def _derive(self, record: Record, change: Change) -> Record:
         return derive(record, change, self._absorbs)
 
-    def _refuse(self, proposal: _Proposal, payload_bytes: int) -> Report:
+    def _refuse(self, change: Oversized) -> Report:
         return Report(
             Refused(
                 key=self.group.key,
-                proposal=proposal.number,
-                payload_bytes=payload_bytes,
+                proposal=change.number,
+                payload_bytes=change.payload_bytes,
                 payload_bytes_max=self._config.payload_bytes_max,
             )
         )
 
     def _begin_round(self, now: float) -> list[RegisterEffect]:
-        interval_s = self._config.retransmit_s
-        self._round = _Round(began_s=now, resend_at=now + interval_s, interval_s=interval_s)
+        self._tally = self._new_tally(now)
         return self._ask(self.group.members)
+
+    def _new_tally(self, now: float) -> Tally:
+        return Tally(
+            self.group.members,
+            now,
+            interval_s=self._config.retransmit_s,
+            interval_max_s=self._config.retransmit_max_s,
+        )
 
     def _ask(self, members: Iterable[AcceptorId]) -> list[RegisterEffect]:
         """Send the request of this round."""
@@ -421,28 +396,27 @@ class Proposer:
             return []
         if message.record.place != message.place or message.record.members != self.group.members:
             return []  # two founders: that acceptor votes in the other one's group
-        votes = self._round.votes
-        votes[message.acceptor] = message
         self._highest = max(self._highest, message.accepted)
-        if len(votes) < self._needed:
-            return self._help_the_unborn()
+        if not self._counts(message):
+            return [*self._tally.help_the_unborn()]
         best = self._best_promise()
         assert best is not None
         return self._accept(best.record, Step.PROMISED, now)
 
     def _best_promise(self) -> Promise | None:
-        promises = [vote for vote in self._round.votes.values() if isinstance(vote, Promise)]
-        return max(promises, key=lambda promise: promise.accepted, default=None)
+        return self._tally.best_promise()
+
+    def _counts(self, vote: Promise | Accepted | Born) -> bool:
+        """Count a vote; return whether it made a majority."""
+        self._tally.votes[vote.acceptor] = vote
+        return len(self._tally.votes) >= self._needed
 
     def _on_accepted(self, message: Accepted, now: float) -> list[RegisterEffect]:
         if self.phase is Phase.PREPARING:
             return self._ask_the_newborn(message.acceptor)
         if self.phase is not Phase.ACCEPTING or message.ballot != self._ballot:
             return []
-        self._round.votes[message.acceptor] = message
-        if len(self._round.votes) < self._needed:
-            return []
-        return self._on_chosen(now)
+        return self._on_chosen(now) if self._counts(message) else []
 
     def _on_chosen(self, now: float) -> list[RegisterEffect]:
         record = self._proposed
@@ -451,7 +425,6 @@ class Proposer:
         self.fence = Fence(record.place, self._ballot)
         self._outbids = 0
         out = self._tell_chosen(record, self.fence)
-        self._in_flight.clear()
         if record.sealed:
             self._go(Step.SEALED)
             self._birth = successor(record)
@@ -477,8 +450,8 @@ class Proposer:
             self.leads = True
             out.append(Report(Leads(key=key, record=record, fence=fence)))
         out += [
-            Report(Committed(key=key, proposal=proposal.number, record=after, fence=fence))
-            for proposal, after in self._in_flight
+            Report(Committed(key=key, proposal=number, record=after, fence=fence))
+            for number, after in self._changes.finish()
         ]
         return out
 
@@ -487,8 +460,7 @@ class Proposer:
             return self._ask_the_newborn(message.acceptor)
         if self.phase is not Phase.FOUNDING:
             return []
-        self._round.votes[message.acceptor] = message
-        if len(self._round.votes) < self._needed:
+        if not self._counts(message):
             return []
         self._go(Step.BORN)
         out: list[RegisterEffect] = []
@@ -507,37 +479,19 @@ class Proposer:
     def _on_unborn(self, message: Unborn) -> list[RegisterEffect]:
         if self.phase is not Phase.PREPARING:
             return []
-        self._round.unborn[message.acceptor] = False
-        return self._help_the_unborn()
-
-    def _help_the_unborn(self) -> list[RegisterEffect]:
-        best = self._best_promise()
-        if best is None:
-            return []
-        key, accepted, record = self.group.key, best.accepted, best.record
-        out: list[RegisterEffect] = []
-        for one, is_helped in self._round.unborn.items():
-            if is_helped:
-                continue
-            self._round.unborn[one] = True
-            help_: Birth | Accept
-            if accepted == NO_BALLOT:
-                help_ = Birth(key=key, record=record, to=one)
-            else:
-                help_ = Accept(key=key, ballot=accepted, promise=accepted, record=record, to=one)
-            out.append(SendTo(one.node, help_))
-        return out
+        self._tally.is_unborn(message.acceptor)
+        return [*self._tally.help_the_unborn()]
 
     def _ask_the_newborn(self, acceptor: AcceptorId) -> list[RegisterEffect]:
         """Who was unborn when we asked for its promise, and was helped, is asked again."""
-        return self._ask([acceptor]) if self._round.unborn.pop(acceptor, False) else []
+        return self._ask([acceptor]) if self._tally.is_born(acceptor) else []
 
     def _on_nack(self, message: Nack, now: float) -> list[RegisterEffect]:
         self._highest = max(self._highest, message.promised)
         if self.phase not in (Phase.PREPARING, Phase.ACCEPTING) or message.ballot != self._ballot:
             return []
-        self._round.refusals[message.acceptor] = message.promised
-        if len(self.group.members) - len(self._round.refusals) >= self._needed:
+        self._tally.refusals[message.acceptor] = message.promised
+        if len(self.group.members) - len(self._tally.refusals) >= self._needed:
             return []
         return self._be_outbid(now)
 
@@ -561,14 +515,13 @@ class Proposer:
 
     def _insist(self, now: float) -> list[RegisterEffect]:
         """A round has got no majority for a while: send again, or see that it can't succeed."""
-        current = self._round
-        if current.refusals:
+        tally = self._tally
+        if tally.refusals:
             return self._be_outbid(now)
-        current.interval_s = min(2 * current.interval_s, self._config.retransmit_max_s)
-        current.resend_at = now + current.interval_s
-        missing = tuple(member for member in self.group.members if member not in current.votes)
+        tally.postpone(now)
+        missing = tally.missing
         out: list[RegisterEffect] = []
-        if now - current.began_s >= self._config.quorum_patience_s and missing != self._told_missing:
+        if now - tally.began_s >= self._config.quorum_patience_s and missing != self._told_missing:
             self.quorum_lost = True
             self._told_missing = missing
             lost = QuorumLost(key=self.group.key, group=self.group, missing=missing, needed=self._needed)
@@ -584,7 +537,7 @@ class Proposer:
         self._outbids += 1
         if self.leads or self._outbids > self._config.outbids_max:
             return self._depose(self._highest) if self._wants_lead else self._give_up()
-        self._take_back()
+        self._changes.take_back()
         self._go(Step.OUTBID)
         longest_s = min(self._config.rest_s * 2.0 ** (self._outbids - 1), self._config.rest_max_s)
         self._rest_until = now + longest_s * self._rng.random()
@@ -595,10 +548,7 @@ class Proposer:
 
     def _give_up(self) -> list[RegisterEffect]:
         """Lead no more, and abandon every change."""
-        uncertain = tuple(proposal.number for proposal, _ in self._in_flight)
-        waiting = tuple(proposal.number for proposal in self._queue)
-        self._queue.clear()
-        self._in_flight.clear()
+        uncertain, waiting = self._changes.abandon()
         self._wants_lead = self.leads = self._must_open = False
         self._seal = None
         self._outbids = 0
@@ -611,18 +561,13 @@ class Proposer:
 
     def _move_to(self, group: Group) -> None:
         """Begin anew at a later group, with what is still to be done."""
-        self._take_back()
+        self._changes.take_back()
         self._go(Step.MOVE)
         if group.place != self.group.place:
             self._must_open = False
         self.group = group
         self._birth = None
         self._batch_at = inf
-
-    def _take_back(self) -> None:
-        """Put the changes of a round that was cut short back to where they came from."""
-        self._queue.extendleft(proposal for proposal, _ in reversed(self._in_flight))
-        self._in_flight.clear()
 
     @property
     def _needed(self) -> int:

@@ -52,6 +52,8 @@ Who does what
 `register_config`    times and bounds, the relations between them
 `acceptor`           promises and votes of one node, for all keys, and their form on disk
 `proposer`           rounds of one key from one node: prepare, accept, retry, seal, open
+`tally`              the answers to one round
+`changes`            what a proposer has been asked to do
 `election`           who tries to be the distinguished proposer of a key, and when
 `registers`          a node's acceptor, proposers and elections, behind one `receive` and `tick`
 ===================  ==================================================================================
@@ -77,8 +79,10 @@ them. Assume acceptors keep what they persisted before they answered, or never a
    or handed on by an acceptor that was born so; they are all equal. A proposer accepts in e+1 only after a
    majority of C' promised, and only the born promise, so it builds on the successor of what e chose last, or
    on something derived from it. An acceptor that is born by an Accept has voted for nothing in e+1 before,
-   and so is as good as one that was born in time. That an acceptor of both groups forgets its vote in e when
-   it is born in e+1 is safe: it answers for e no more, and silence breaks no promise.
+   and so is as good as one that was born in time; and what the unborn are helped with is a Birth or an Accept
+   that was sent before, so it might have been on its way all the time. That an acceptor forgets its vote in e
+   when it is born in e+1, or hears that it is left out, is safe: it answers for e no more, and silence breaks
+   no promise.
 5. *Terminal states absorb.* `derive` leaves a terminal payload as it is. (The group of a terminal record can
    still be healed, so that the answer outlives its members; the answer stays the same.)
 6. *Changes may be applied twice.* Whose outcome a proposer does not know (outbid, moved to the next epoch),
@@ -88,8 +92,10 @@ them. Assume acceptors keep what they persisted before they answered, or never a
    proposes and when, never what is chosen. A leader reads by a round as everybody else does.
 
 What is not promised: progress without a majority of the present epoch's members (`QuorumLost` names the
-missing), or across generations (the founder discards what the lost one may still hold), or against an
-acceptor that lies.
+missing); anything across generations (the founder discards what the lost one may still hold); one register
+where two founders choose different groups for one generation of a key (each acceptor serves the first it
+hears of, but two groups may have enough of them: whoever may found twice must fix the group before); anything
+against an acceptor that lies.
 """
 
 from __future__ import annotations

@@ -187,9 +187,9 @@ class LeaseRead(Proposer):
         """See ``Proposer``."""
         record, fence = self.record, self.fence
         if self.leads and record is not None and fence is not None and change(record) == record.payload:
-            self._numbers += 1
-            known = Committed(key=self.group.key, proposal=self._numbers, record=record, fence=fence)
-            return self._numbers, [Report(known)]
+            number = self._changes.next_number()
+            known = Committed(key=self.group.key, proposal=number, record=record, fence=fence)
+            return number, [Report(known)]
         return super().propose(change, now)
 
 
@@ -218,7 +218,7 @@ class ArrivalOrder(Proposer):
     """The promise that came first is built on, not the one with the highest ballot."""
 
     def _best_promise(self) -> Promise | None:
-        promises = (vote for vote in self._round.votes.values() if isinstance(vote, Promise))
+        promises = (vote for vote in self._tally.votes.values() if isinstance(vote, Promise))
         return next(promises, None)
 
 
@@ -230,7 +230,7 @@ class DoubleCount(Proposer):
         return super()._on_accepted(self._as_another(message), now)
 
     def _as_another(self, message: Accepted) -> Accepted:
-        nth = len(self._round.votes)
+        nth = len(self._tally.votes)
         return replace(message, acceptor=AcceptorId(message.acceptor.node, f"vote {nth}"))
 
 
@@ -306,10 +306,7 @@ class BallotMeansTwoRecords(Proposer):
 
     def _insist(self, now: float) -> list[RegisterEffect]:
         if self.phase is Phase.ACCEPTING and self._proposed is not None and not self._proposed.sealed:
-            while self._queue:
-                proposal = self._queue.popleft()
-                self._proposed = self._derive(self._proposed, proposal.change)
-                self._in_flight.append((proposal, self._proposed))
+            self._proposed, _ = self._changes.apply(self._proposed, self._derive)
         return super()._insist(now)
 
 
