@@ -50,6 +50,10 @@ _GC_THRESHOLDS = (100_000, 20, 100)
 MAX_MESSAGE_CHARS = 500
 MAX_LINE_CHARS = 1000
 _USERS_FAULT = ("UserCode", TooManyBadRecords.__name__)
+# Raised by none of the functions and iterators of C that user code may give us: without a frame of the user's
+# they are ours.
+_OUR_MISTAKES = (AssertionError, NameError)
+_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 _sending = _thread.allocate_lock()
 
 
@@ -63,6 +67,7 @@ def main(orders_fd: int, memory_limit_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _limit_memory(memory_limit_bytes)
     gc.set_threshold(*_GC_THRESHOLDS)
+    os.set_inheritable(orders_fd, False)  # what user code starts must not keep it open
     with socket.socket(fileno=orders_fd) as channel:
         _serve(channel)
 
@@ -75,29 +80,44 @@ def send(channel: socket.socket, payload: bytes) -> None:
 
 def _serve(channel: socket.socket) -> None:
     job: Job | JobError | None = None
-    setup: StepSetup | None = None
-    shared: SharedRuns | None = None
-    setups = 0
     with channel.makefile("rb", buffering=1 << 16) as stream, ExitStack() as crash:
+        place = _Place(crash)
         while head := stream.read(_LENGTH.size):
             message = pickle.loads(stream.read(_LENGTH.unpack(head)[0]))
             if isinstance(message, StepSetup):
-                setup = message
-                if shared is not None:
-                    shared.close()
-                crash.close()
-                shared = SharedRuns(setup.work_dir, setup.step, setups)
-                setups += 1
-                crash.enter_context(_tell_crashes(setup.work_dir))
+                place.setup = message
             elif isinstance(message, bytes):
                 job = _load(message)
             elif isinstance(message, CheckOrder):
                 send(channel, pack_report(_check(job, message)))
             else:
                 assert job is not None
-                assert setup is not None
-                assert shared is not None
-                send(channel, pack_report(_run(channel, job, setup, shared, message)))
+                send(channel, _run(channel, job, place, message))
+
+
+class _Place:
+    """Where the tasks of a step write; made by the first of them, which can tell if that fails."""
+
+    def __init__(self, crash: ExitStack) -> None:
+        self.setup: StepSetup | None = None
+        self._made_for: StepSetup | None = None
+        self._shared: SharedRuns | None = None
+        self._crash = crash
+        self._count = 0
+
+    def shared(self) -> SharedRuns:
+        """Return the file for small outputs of this step."""
+        assert self.setup is not None, "an order belongs to a step"
+        if self._shared is None or self._made_for is not self.setup:
+            former, self._shared = self._shared, None
+            if former is not None:
+                former.close()
+            self._crash.close()
+            shared = SharedRuns(self.setup.work_dir, self.setup.step, self._count)
+            self._count += 1
+            self._crash.enter_context(_tell_crashes(self.setup.work_dir))
+            self._shared, self._made_for = shared, self.setup
+        return self._shared
 
 
 @contextmanager
@@ -138,21 +158,24 @@ def _load(packed: bytes) -> Job | JobError:
         return error  # told in answer to the first order
 
 
-def _run(
-    channel: socket.socket, job: Job | JobError, setup: StepSetup, shared: SharedRuns, order: Order
-) -> Report:
+def _run(channel: socket.socket, job: Job | JobError, place: _Place, order: Order) -> bytes:
+    """Run an order; gives the report, packed."""
     if isinstance(job, JobError):
-        return TaskError(task=order.task, attempt=order.attempt, kind=type(job).__name__, message=str(job))
+        kind, message = type(job).__name__, str(job)
+        return pack_report(TaskError(task=order.task, attempt=order.attempt, kind=kind, message=message))
+    setup = place.setup
+    assert setup is not None, "an order belongs to a step"
 
     def tell(progress: TaskProgress) -> None:
         send(channel, pack_report(progress))
 
-    attempt = Attempt(job, setup, order, shared, tell)
+    attempt: Attempt | None = None
     try:
-        return attempt.run()
+        attempt = Attempt(job, setup, order, place.shared(), tell)
+        return pack_report(attempt.run())
     except BaseException as error:
         stay_one()
-        return _describe(attempt, setup, order, error)
+        return pack_report(_describe(attempt, setup, order, error))
     finally:
         _flush()
 
@@ -165,15 +188,15 @@ def _flush() -> None:
             pass  # user code closed or replaced it
 
 
-def _describe(attempt: Attempt, setup: StepSetup, order: Order, error: BaseException) -> TaskError:
+def _describe(attempt: Attempt | None, setup: StepSetup, order: Order, error: BaseException) -> TaskError:
     """Say whose fault an exception is, and where it happened."""
     users = _users_frames(error.__traceback__)
     kind = "UserCode"
     message = ": ".join(filter(None, (type(error).__name__, _quietly(lambda: _one_line(error)))))
-    where = _quietly(attempt.position)
+    where = _quietly(attempt.position) if attempt is not None else ""
     if isinstance(error, JobError):
         kind, message = type(error).__name__, str(error)
-        if isinstance(error, BadKey):
+        if isinstance(error, BadKey) and attempt is not None:
             line = _quietly(attempt.yield_line)
             message = f"{message}; yielded at {line}" if line else message
         if isinstance(error, TaskFailed) and error.__cause__ is not None:
@@ -189,6 +212,8 @@ def _describe(attempt: Attempt, setup: StepSetup, order: Order, error: BaseExcep
         remedy = ": free some space or choose another place with --temp-dir or -o"
         message = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
         message += remedy if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+    elif isinstance(error, _OUR_MISTAKES) and users is None:
+        kind, message = JobError.__name__, f"a bug in ringreduce: {message}"
     elif isinstance(error, SystemExit):
         message = f"user code called sys.exit({error.code!r})"
     return TaskError(
@@ -215,9 +240,16 @@ def _quietly(function: Any) -> str:
 
 def _users_frames(trace: TracebackType | None) -> TracebackType | None:
     """Return the part of a traceback that begins in user code, None if it never gets there."""
-    while trace is not None and not _is_users(trace.tb_frame.f_code.co_filename):
+    while trace is not None and not _begins_users(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     return trace
+
+
+def _begins_users(file: str) -> bool:
+    """Whether this is user code for certain: the standard library is called by us, too."""
+    if file.startswith(_STANDARD_LIBRARY):
+        return file.startswith((_STANDARD_LIBRARY + "site-packages", _STANDARD_LIBRARY + "dist-packages"))
+    return _is_users(file)
 
 
 def _is_users(file: str) -> bool:

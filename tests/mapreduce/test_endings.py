@@ -61,7 +61,7 @@ def test_a_crash_shows_where_user_code_was(place: Place) -> None:
         ),
         (lambda: os.kill(os.getpid(), signal.SIGTERM), "its process was killed by SIGTERM"),
         (os.abort, "its process was killed by SIGABRT"),
-        (lambda: os.closerange(3, 256) or time.sleep(60), "its process was killed by SIGKILL"),
+        (lambda: os.closerange(3, 256) or time.sleep(60), "it closed its connection and went on running"),
     ],
     ids=["_exit(3)", "_exit(0)", "sys.exit", "SIGKILL", "SIGTERM", "abort", "closed-descriptors"],
 )
