@@ -168,13 +168,17 @@ class Bench:
         return proposal
 
     def log(self, number: int, key: str = KEY) -> str:
+        """The payload, as a look from this node shows it."""
+        return self.look(number, key).payload.decode()
+
+    def look(self, number: int, key: str = KEY) -> Record:
         """What the register holds, as a look from this node shows."""
         proposal = self.propose(number, look, key)
         for _ in range(50):
             self.settle()
             for event in self.hosts[number].told(Committed):
                 if (event.key, event.proposal) == (key, proposal):
-                    return event.record.payload.decode()
+                    return event.record
             self.advance(0.1)
         raise AssertionError("the look got no answer within five seconds")
 
