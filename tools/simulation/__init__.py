@@ -7,24 +7,28 @@ real. Here it is not: one heap of events orders the whole cluster, so an hour of
 a failure found once is found again from its seed. The approach is FoundationDB's and TigerBeetle's; swarm
 configuration, where each seed turns on its own subset of the faults, is Groce et al., *Swarm Testing*, 2012.
 
-================  ====================================================================================
-``kinds``         the names of the faults
-``chance``        child generators by (seed, name): a draw in one subsystem does not shift the others
-``trace``         what happened: as a running hash always, as lines where somebody wants to read them
-``network``       datagrams between addresses, and what becomes of them
-``node``          one process on one machine: clock, disk, lives; the seam to the code under test
-``world``         virtual time and the heap of events; performs effects in order, after the checks
-``faults``        which faults a seed turns on and how hard; the nemesis that does and heals them
-``scenario``      a seed from start to verdict: first faults hurt, then all must end well
-``membership``    Swim in this world and its agreement after healing
-``swim_process``  Swim as a process of a node; the real wire as the world's codec
-``invariants``    what must hold for every view of the members at every time
-``gossip``        what the papers claim of large clusters, measured; ``gossip_plot`` draws it
-``fleet``         ten thousand Swims in one thread, for ``gossip``
-================  ====================================================================================
+=====================  ==================================================================================
+``kinds``              the names of the faults
+``chance``             child generators by (seed, name): a draw in one subsystem does not shift the others
+``trace``              what happened: as a running hash always, as lines where somebody wants to read them
+``network``            datagrams between addresses, and what becomes of them
+``node``               one process on one machine: clock, disk, lives; the seam to the code under test
+``world``              virtual time and the heap of events; performs effects in order, after the checks
+``faults``             which faults a seed turns on and how hard; the nemesis that does and heals them
+``scenario``           a seed from start to verdict: first faults hurt, then all must end well
+``membership``         Swim in this world and its agreement after healing
+``swim_process``       Swim as a process of a node; the real wire as the world's codec
+``invariants``         what must hold for every view of the members at every time
+``gossip``             what the papers claim of large clusters, measured; ``gossip_plot`` draws it
+``fleet``              ten thousand Swims in one thread, for ``gossip``
+``register``           registers in this world, with clients, a founder and a surgeon
+``register_host``      a node's registers as a process; the real wire as their codec
+``register_history``   whether what clients saw is linearizable, decided exactly
+``planted_registers``  registers with one mistake each, to show that it is seen
+=====================  ==================================================================================
 
 Another machine joins this world with a ``Process`` (how it boots, how its effects are performed) and a
-``Scenario`` (its nodes, its invariants, its end); network, nodes, faults and trace are the same for all.
+``Scenario``           (its nodes, its invariants, its end); network, nodes, faults and trace are the same for all.
 
 Rules that keep it deterministic: no builtin ``hash``, no iteration over sets, no clock but ``World.now``,
 every random draw from a child generator of the seed.
