@@ -28,7 +28,7 @@ configuration, where each seed turns on its own subset of the faults, is Groce e
 =====================  ==================================================================================
 
 Another machine joins this world with a ``Process`` (how it boots, how its effects are performed) and a
-``Scenario``           (its nodes, its invariants, its end); network, nodes, faults and trace are the same for all.
+``Scenario`` (its nodes, its invariants, its end); network, nodes, faults and trace are the same for all.
 
 Rules that keep it deterministic: no builtin ``hash``, no iteration over sets, no clock but ``World.now``,
 every random draw from a child generator of the seed.
