@@ -51,6 +51,7 @@ TELL_EVERY_S = 0.1
 ASK_LIMIT_S = 1.0
 CANCEL_LIMIT_S = 8.0
 MAX_LEASE_S = 30.0
+LEAST_LEASE_S = 1.5  # whoever asks once gets what others say, too
 MAX_WATCHES = 1_024
 MAX_FOLLOWERS = 64
 MAX_GATHERINGS = 256
@@ -197,7 +198,8 @@ class JobAnswers:
         watch = self._watch(follow.job)
         if len(watch.followers) >= MAX_FOLLOWERS:
             watch.followers.pop(next(iter(watch.followers)))
-        follower = _Client(connection, follow.number, now + min(MAX_LEASE_S, follow.lease_s))
+        lease_s = min(MAX_LEASE_S, max(follow.lease_s, LEAST_LEASE_S))
+        follower = _Client(connection, follow.number, now + lease_s)
         watch.followers[client, follow.number] = follower
         view = self._local_view(follow.job) or watch.view
         if view is not None and (view.is_fresh or follow.lease_s > 0):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from mapreduce import Job
 from mapreduce.examples import wordcount
 from mapreduce.records import Pair
 from p2p.handles import JobEvent, JobHandle, Swarm
@@ -38,10 +40,18 @@ def expected(words: str) -> list[Pair]:
     return list(wordcount.job.run([words], split_bytes=SPLIT_BYTES, partitions=PARTITIONS))
 
 
-def hand_in(swarm: Swarm, words: str, replicas: int = 2) -> JobHandle:
-    return swarm.submit(
-        wordcount.job, [words], split_bytes=SPLIT_BYTES, partitions=PARTITIONS, replicas=replicas
-    )
+def slowly(line: str) -> Iterator[Pair]:
+    """The word count's mapper on a slow machine, so that a job lasts longer than several takeovers."""
+    time.sleep(0.003)
+    for word in line.split():
+        yield word.lower(), 1
+
+
+SLOW = Job(mapper=slowly, combiner=wordcount.reducer, reducer=wordcount.reducer)
+
+
+def hand_in(swarm: Swarm, words: str, *, job: Job = wordcount.job, replicas: int = 2) -> JobHandle:
+    return swarm.submit(job, [words], split_bytes=SPLIT_BYTES, partitions=PARTITIONS, replicas=replicas)
 
 
 def until_maps(handle: JobHandle, count: int) -> Iterator[JobEvent]:
@@ -70,10 +80,10 @@ def test_the_loss_of_any_peer_leaves_the_answer_and_the_maps_alone(
 
 
 def test_three_of_five_one_after_another(words: str, expected: list[Pair]) -> None:
-    with LocalSwarm(peers=5, slots=1) as swarm, closing(hand_in(swarm, words)) as handle:
+    with LocalSwarm(peers=5, slots=1) as swarm, closing(hand_in(swarm, words, job=SLOW)) as handle:
         alive = [peer.id for peer in swarm.local.peers]
         for lost in range(3):
-            *_, last = until_maps(handle, 8 + 10 * lost)
+            *_, last = until_maps(handle, 5 + 10 * lost)
             assert last.view is not None
             victim = last.view.leader if last.view.leader in alive else alive[0]
             swarm.kill(victim)
@@ -84,6 +94,7 @@ def test_three_of_five_one_after_another(words: str, expected: list[Pair]) -> No
                 if view is not None and (view.state.is_final or set(view.members) <= set(alive)):
                     break
         assert list(handle.result(LIMIT_S)) == expected
+        assert handle.report()["peers_lost"] == 3
 
 
 def test_two_at_the_same_instant_with_three_replicas(words: str, expected: list[Pair]) -> None:
