@@ -25,6 +25,7 @@ from mapreduce.errors import EnvironmentFailed, TaskFailed
 from mapreduce.executor import MAX_TASK_OUTPUT_BYTES
 from tests.mapreduce.conftest import GONE_S, Place, line_of, once, ones, totals
 
+PATIENCE_S = 30.0
 NUMBERED = tuple(f"line {number}" for number in range(20))
 
 
@@ -266,8 +267,10 @@ def test_a_full_disk_is_not_the_users_mistake(place: Place) -> None:
 
 
 SCRIPT = """
-    import os, subprocess, time
+    import os, signal, subprocess, time
     from mapreduce import Job
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored by what runs in the background
 
     def mapper(line):
         subprocess.Popen(["sleep", "600"])
@@ -304,7 +307,7 @@ def test_an_interrupted_job_leaves_nothing(place: Place) -> None:
     process = start(place, output="out")
     interrupted = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.communicate()[0] == "interrupted\n"
+    assert process.communicate(timeout=PATIENCE_S)[0] == "interrupted\n"
     assert time.monotonic() - interrupted < GONE_S
     assert place.processes() == []
     assert not (place.root / "out").exists()
@@ -322,7 +325,7 @@ def test_an_interrupted_job_leaves_nothing(place: Place) -> None:
 def test_what_a_killed_run_started_ends_and_the_next_run_sweeps_its_files(place: Place, stuck: str) -> None:
     process = start(place, stuck=stuck)
     process.kill()
-    process.communicate()
+    process.communicate(timeout=PATIENCE_S)
     deadline = time.monotonic() + GONE_S
     while place.processes() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -337,4 +340,4 @@ def test_a_run_leaves_the_files_of_another_that_lives(place: Place) -> None:
     place.run(Job(ones(), totals()), place.lines("b"))
     assert list(place.temp.glob("*/run-*")) == [others]
     process.send_signal(signal.SIGINT)
-    process.communicate()
+    process.communicate(timeout=PATIENCE_S)
