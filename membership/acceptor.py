@@ -15,9 +15,10 @@ Prepare b  Unborn             b < p: Nack(p); else promise b:        Group      
 Accept b   born by it, as in  accepted at b already: Accepted;       Group           Group
            the next column    b < p: Nack(p); else accept: Accepted
 Birth      born: Born         Born, and nothing changes              Group           Group
-Group      forget the vote    nothing                                nothing         nothing
-           unless we are a
-           member
+Group      if it is settled   nothing                                nothing         nothing
+           and we are left
+           out: forget the
+           vote
 =========  =================  =====================================  ==============  =================
 
 Whatever changes is saved before the answer that rests on it. What is said again (a doubled request) is not
@@ -26,8 +27,9 @@ saved again.
 *Born by an Accept.* An accept of a place is sent only after a majority of its members promised there, which
 only the born do; so it proves that the place began, and who never voted there may begin with it.
 
-*Retired.* Who hears of a later group that it is no member of keeps that group's name instead of its vote, and
-answers everybody with it. So those who come late to an old group find the new one.
+*Retired.* Who is no member of a later group keeps that group's name instead of its vote, and answers
+everybody with it, so that those who come late to an old group find the new one. It does so only when that
+group is settled: before, votes in the old one may be needed to bring the new one to life.
 
 *On disk* a vote is one msgpack list with a version before and a digest behind it. A vote whose digest does
 not fit is `DamagedVote`, which is a lost disk.
@@ -174,7 +176,7 @@ class Acceptor:
     def group(self, key: str) -> Group | None:
         """Return the latest group of a key that we know of."""
         vote = self._votes.get(key)
-        return None if vote is None else _group(key, vote)
+        return None if vote is None else self._group(key, vote)
 
     def forget(self, key: str) -> list[RegisterEffect]:
         """Drop a key for good.
@@ -224,9 +226,10 @@ class Acceptor:
         key, place, ballot = message.key, message.place, message.ballot
         vote = self._votes.get(key)
         if vote is None or vote.place < place:
-            return [SendTo(sender, Unborn(key=key, place=place, acceptor=self.me))]
+            unborn = Unborn(key=key, place=place, acceptor=self.me, earlier=self.group(key))
+            return [SendTo(sender, unborn)]
         if self._has_moved_on(vote, place):
-            return [SendTo(sender, _group(key, vote))]
+            return [SendTo(sender, self._group(key, vote))]
         if ballot < vote.promised:
             return [SendTo(sender, self._nack(key, place, ballot, vote))]
         promise = Promise(
@@ -245,7 +248,7 @@ class Acceptor:
             return []  # nobody's vote but the members' counts
         vote = self._votes.get(key)
         if vote is not None and self._belongs_elsewhere(vote, message.record):
-            return [SendTo(sender, _group(key, vote))]
+            return [SendTo(sender, self._group(key, vote))]
         saves: list[RegisterEffect] = []
         if vote is None or vote.place < place or vote.accepted != ballot:
             if vote is not None and vote.place == place and ballot < vote.promised:
@@ -263,7 +266,7 @@ class Acceptor:
             return []
         vote = self._votes.get(key)
         if vote is not None and self._belongs_elsewhere(vote, record):
-            return [SendTo(sender, _group(key, vote))]
+            return [SendTo(sender, self._group(key, vote))]
         saves: list[RegisterEffect] = []
         if vote is None or vote.place < record.place:
             if vote is None and not self._has_room():
@@ -273,13 +276,18 @@ class Acceptor:
 
     def _on_group(self, message: Group) -> list[RegisterEffect]:
         vote = self._votes.get(message.key)
-        if vote is None or message.place <= vote.place or self.me in message.members:
+        if vote is None or message.place <= vote.place or self.me in message.members or not message.settled:
             return []
         place = message.place
         record = Record(generation=place.generation, epoch=place.epoch, members=message.members)
         return self._save(message.key, Vote(promised=NO_BALLOT, accepted=NO_BALLOT, record=record))
 
     # ------------------------------------------------------------------ helpers
+
+    def _group(self, key: str, vote: Vote) -> Group:
+        # Who accepted anything was asked by one whom a majority had promised; who is retired was told so.
+        settled = vote.accepted > NO_BALLOT or self.me not in vote.record.members
+        return Group(key=key, place=vote.place, members=vote.record.members, settled=settled)
 
     def _has_moved_on(self, vote: Vote, place: Place) -> bool:
         return vote.place > place or (vote.place == place and self.me not in vote.record.members)
@@ -305,7 +313,3 @@ class Acceptor:
 
     def _nack(self, key: str, place: Place, ballot: Ballot, vote: Vote) -> RegisterMessage:
         return Nack(key=key, place=place, ballot=ballot, acceptor=self.me, promised=vote.promised)
-
-
-def _group(key: str, vote: Vote) -> Group:
-    return Group(key=key, place=vote.place, members=vote.record.members)

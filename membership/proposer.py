@@ -18,7 +18,7 @@ ACCEPTING  CHOSEN        HOLDING    a majority accepted: report the changes
 ACCEPTING  SEALED        FOUNDING   the same, but the record is sealed: give birth to the next epoch
 any round  OUTBID        RESTING    a majority is out of reach below a higher ballot: rest at random
 RESTING    WANT          PREPARING  try again, higher
-any        MOVE          IDLE       a later group keeps the key: begin anew with that one
+any        MOVE          IDLE       another group keeps the key: begin anew with that one
 any        GIVE_UP       IDLE       outbid while leading, or too often: abandon all changes
 =========  ============  =========  ===================================================================
 
@@ -38,13 +38,16 @@ of `membership.register`).
 
 *The unborn are helped.* An acceptor that says it is unborn is sent what another one accepted: that one's
 birth, or the accept that it took, just as if it had been on its way all the time. So an epoch that was opened
-by a proposer which died is completed by any other.
+by a proposer which died is completed by any other. If all who answer are unborn, whoever was born there is
+gone: then the proposer goes back to the group before, which still holds the sealed record, and gives birth
+again.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from math import inf
 
@@ -178,6 +181,7 @@ class Proposer:
         self._outbids = 0
         self._wants_lead = False
         self._seal: tuple[Place, tuple[AcceptorId, ...]] | None = None
+        self._previous: Group | None = None  # the one that we knew before the present one
         self._must_open = False  # we sealed: the next epoch must be brought to life
         self._is_founder = False
         self._told_place = group.place  # the place that the owner knows of
@@ -443,7 +447,7 @@ class Proposer:
         if self.quorum_lost:
             out.append(self._regain())
         if self._told_place != record.place:
-            out.append(Report(GroupChanged(group=self.group)))
+            out.append(Report(GroupChanged(group=replace(self.group, settled=True))))
             self._told_place = record.place
             self.leads = False  # under a new fence, so it is told again
         if self._wants_lead and not self.leads:
@@ -469,17 +473,18 @@ class Proposer:
         if self._is_founder:
             self._is_founder = False
             self._told_place = self.group.place
-            out.append(Report(Founded(group=self.group)))
+            out.append(Report(Founded(group=replace(self.group, settled=True))))
         elif self.record is not None:
             # Whoever comes to the old members shall find the new ones.
             gone = [member for member in self.record.members if member not in self.group.members]
-            out += [SendTo(member.node, self.group) for member in gone]
+            settled = replace(self.group, settled=True)
+            out += [SendTo(member.node, settled) for member in gone]
         return out + self._go_on(now)
 
     def _on_unborn(self, message: Unborn) -> list[RegisterEffect]:
         if self.phase is not Phase.PREPARING:
             return []
-        self._tally.is_unborn(message.acceptor)
+        self._tally.is_unborn(message)
         return [*self._tally.help_the_unborn()]
 
     def _ask_the_newborn(self, acceptor: AcceptorId) -> list[RegisterEffect]:
@@ -518,6 +523,9 @@ class Proposer:
         tally = self._tally
         if tally.refusals:
             return self._be_outbid(now)
+        if self.phase is Phase.PREPARING and tally.all_unborn and (earlier := self._group_before()):
+            self._move_to(earlier)
+            return self._go_on(now)
         tally.postpone(now)
         missing = tally.missing
         out: list[RegisterEffect] = []
@@ -527,6 +535,15 @@ class Proposer:
             lost = QuorumLost(key=self.group.key, group=self.group, missing=missing, needed=self._needed)
             out.append(Report(lost))
         return out + self._ask(missing)
+
+    def _group_before(self) -> Group | None:
+        """The group that has sealed its epoch in favour of the present one, or one before that."""
+        known = [group for group in (self._tally.earlier, self._previous) if group is not None]
+        place = self.group.place
+        earlier = [
+            group for group in known if group.place < place and group.place.generation == place.generation
+        ]
+        return max(earlier, key=lambda group: group.place, default=None)
 
     def _regain(self) -> Report:
         self.quorum_lost = False
@@ -560,11 +577,13 @@ class Proposer:
         return [Report(Abandoned(key=self.group.key, proposals=proposals, uncertain=uncertain))]
 
     def _move_to(self, group: Group) -> None:
-        """Begin anew at a later group, with what is still to be done."""
+        """Begin anew at another group, with what is still to be done."""
         self._changes.take_back()
         self._go(Step.MOVE)
         if group.place != self.group.place:
             self._must_open = False
+        if group.place > self.group.place:
+            self._previous = self.group
         self.group = group
         self._birth = None
         self._batch_at = inf

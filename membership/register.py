@@ -82,8 +82,8 @@ them. Assume acceptors keep what they persisted before they answered, or never a
    on something derived from it. An acceptor that is born by an Accept has voted for nothing in e+1 before,
    and so is as good as one that was born in time; and what the unborn are helped with is a Birth or an Accept
    that was sent before, so it might have been on its way all the time. That an acceptor forgets its vote in e
-   when it is born in e+1, or hears that it is left out, is safe: it answers for e no more, and silence breaks
-   no promise.
+   when it is born in e+1, or hears that others were, is safe: it answers for e no more, and silence breaks no
+   promise.
 5. *Terminal states absorb.* `derive` leaves a terminal payload as it is. (The group of a terminal record can
    still be healed, so that the answer outlives its members; the answer stays the same.)
 6. *Changes may be applied twice.* Whose outcome a proposer does not know (outbid, moved to the next epoch),
@@ -102,7 +102,7 @@ against an acceptor that lies.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from membership.errors import InvalidGroup
 from membership.view import NodeId
@@ -193,6 +193,8 @@ class Group:
         key: the register's name.
         place: since when.
         members: the acceptors of that epoch; fixed.
+        settled: whether a majority of them is known to have been born. Until then the group before is needed:
+            it alone may be able to give birth to this one.
 
     Raises:
         InvalidGroup: no members, or one of them twice.
@@ -201,6 +203,7 @@ class Group:
     key: str
     place: Place
     members: tuple[AcceptorId, ...]
+    settled: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_members(self.members)

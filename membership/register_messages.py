@@ -120,11 +120,15 @@ class Born:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unborn:
-    """I hold no record of that place: I am well, but have no vote there until somebody sends me its birth."""
+    """I hold no record of that place: I am well, but have no vote there until somebody sends me its birth.
+
+    `earlier` is the latest group that I know of, None if I know nothing of the key.
+    """
 
     key: str
     place: Place
     acceptor: AcceptorId
+    earlier: Group | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from membership.register import NO_BALLOT, AcceptorId, Ballot
+from membership.register import NO_BALLOT, AcceptorId, Ballot, Group
 from membership.register_effects import SendTo
-from membership.register_messages import Accept, Accepted, Birth, Born, Promise
+from membership.register_messages import Accept, Accepted, Birth, Born, Promise, Unborn
 
 __all__ = ["Tally"]
 
@@ -30,6 +30,7 @@ class Tally:
         resend_at: when those who have not voted are asked again.
         votes: the answer that counts, by acceptor.
         refusals: what those who refused have promised to somebody else.
+        earlier: the latest group that an unborn acceptor knows of.
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class Tally:
         "_members",
         "_unborn",
         "began_s",
+        "earlier",
         "refusals",
         "resend_at",
         "votes",
@@ -50,6 +52,7 @@ class Tally:
         self.resend_at = now + interval_s
         self.votes: dict[AcceptorId, Promise | Accepted | Born] = {}
         self.refusals: dict[AcceptorId, Ballot] = {}
+        self.earlier: Group | None = None
         self._unborn: dict[AcceptorId, bool] = {}  # whether it was sent help
         self._members = tuple(members)
         self._interval_s = interval_s
@@ -72,9 +75,17 @@ class Tally:
 
     # ------------------------------------------------------------------ the unborn
 
-    def is_unborn(self, acceptor: AcceptorId) -> None:
+    def is_unborn(self, message: Unborn) -> None:
         """An acceptor says that it holds no record."""
-        self._unborn[acceptor] = False
+        self._unborn[message.acceptor] = False
+        earlier = message.earlier
+        if earlier is not None and (self.earlier is None or self.earlier.place < earlier.place):
+            self.earlier = earlier
+
+    @property
+    def all_unborn(self) -> bool:
+        """Whether some answered, and none of them was born."""
+        return bool(self._unborn) and not self.votes
 
     def is_born(self, acceptor: AcceptorId) -> bool:
         """An acceptor holds a record now; return whether that is our help's doing."""

@@ -90,7 +90,12 @@ def born() -> Disk:
 
 def test_the_unborn_promise_nothing_and_say_so() -> None:
     assert isinstance(Disk().say(prepare(1)), Unborn)
-    assert isinstance(born().say(prepare(1, Place(0, 1))), Unborn)
+
+
+def test_the_unborn_name_the_group_that_they_still_vote_in() -> None:
+    answer = born().say(prepare(1, Place(0, 1)))
+    assert isinstance(answer, Unborn)
+    assert answer.earlier == Group(key="k", place=Place(0, 0), members=GROUP)
 
 
 def test_a_birth_is_what_the_first_promise_tells() -> None:
@@ -179,10 +184,27 @@ def test_of_two_founders_with_different_groups_the_first_is_served() -> None:
 
 def test_who_is_left_out_of_the_next_group_forgets_its_vote_and_names_that_group() -> None:
     disk = born()
-    successors = Group(key="k", place=Place(0, 1), members=members(3, 4, 5))
+    successors = Group(key="k", place=Place(0, 1), members=members(3, 4, 5), settled=True)
     assert disk.say(successors) is None
     for request in (prepare(9), accept(9), prepare(9, Place(0, 1)), birth()):
         assert disk.restart().say(request) == successors
+
+
+def test_it_keeps_its_vote_while_the_next_group_may_still_need_it() -> None:
+    disk = born()
+    disk.say(Group(key="k", place=Place(0, 1), members=members(3, 4, 5)))
+    assert isinstance(disk.say(prepare(1)), Promise)
+
+
+def test_a_group_is_settled_when_somebody_accepted_in_it() -> None:
+    disk = born()
+    group = disk.acceptor.group("k")
+    assert group is not None
+    assert not group.settled
+    disk.say(accept(1))
+    group = disk.acceptor.group("k")
+    assert group is not None
+    assert group.settled
 
 
 def test_a_member_of_the_next_group_keeps_voting_until_it_is_born_there() -> None:
@@ -235,7 +257,11 @@ requests = st.one_of(
     st.builds(prepare, st.integers(1, 9), places),
     st.builds(accept, st.integers(1, 9), records, st.integers(1, 9)),
     st.builds(birth, records),
-    st.builds(lambda place: Group(key="k", place=place, members=members(3, 4, 5)), places),
+    st.builds(
+        lambda place, settled: Group(key="k", place=place, members=members(3, 4, 5), settled=settled),
+        places,
+        st.booleans(),
+    ),
 )
 
 

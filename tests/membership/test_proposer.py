@@ -404,6 +404,23 @@ def test_an_epoch_of_which_only_one_is_born_is_completed_without_the_old_group()
     assert bench.log(4) == "a b"
 
 
+@pytest.mark.parametrize("asker", [1, 2, 4])
+def test_an_epoch_whose_only_born_member_is_lost_is_opened_again_by_the_group_before(asker: int) -> None:
+    bench = five()
+    bench.lost = lambda letter: isinstance(letter.message, Birth) and letter.to != NodeId("n3")
+    seal(bench, 0, 2, 3, 4)
+    bench.settle()
+    bench.kill(0)
+    bench.lost = lambda _letter: False
+    heirs = Group(key=KEY, place=Place(0, 1), members=members(2, 3, 4))
+    bench.perform(asker, bench[asker].learn(heirs, bench.now))  # it has heard of the next group ...
+    bench.kill(3, wipe=True)  # ... of which nobody is left that was born there
+    bench.propose(asker, append("b"))
+    bench.advance(5.0)
+    assert bench.log(asker) == "a b"
+    assert bench[asker].group(KEY) == heirs
+
+
 def test_of_two_seals_of_one_epoch_one_is_chosen_and_both_sealers_follow_it() -> None:
     bench = five()
     seal(bench, 0, 0, 1, 3)

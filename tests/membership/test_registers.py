@@ -85,7 +85,7 @@ def test_a_node_without_a_part_in_a_key_hears_nobody_and_says_so() -> None:
 
 def test_answers_in_another_nodes_name_and_for_unknown_keys_are_ignored() -> None:
     registers = alone()
-    stray = Unborn(key="unheard", place=Place(0, 0), acceptor=acceptor(1))
+    stray = Unborn(key="unheard", place=Place(0, 0), acceptor=acceptor(1), earlier=None)
     assert registers.receive(stray, NodeId("n1"), 0.0) == []
 
 
