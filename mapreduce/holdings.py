@@ -37,6 +37,10 @@ class Coverage:
             return True
         return bool(other.partitions) and other._members <= self._members
 
+    def meets(self, other: Coverage) -> bool:
+        """Whether something is covered by both."""
+        return not self.partitions or not other.partitions or not self._members.isdisjoint(other._members)
+
     def __repr__(self) -> str:
         return f"Coverage({self.partitions or 'whole'})"
 

@@ -23,35 +23,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import inf
 
 from mapreduce.config import JobsConfig
+from mapreduce.copies import Copies, Kept
 from mapreduce.holdings import WHOLE, Coverage, Holdings, bits_of, tasks_in
 from mapreduce.messages import CopyOrder, HeldGroup
 from mapreduce.placement import Row, Rows, holders_ring, mend_rows, output_places
 from mapreduce.record import Change, JobRecord, Lost, LostTask, Place
-from mapreduce.stages import Stage, StageGraph
+from mapreduce.stages import StageGraph
 from membership.ring import Ring
 from membership.view import NodeId, View
 
 __all__ = ["Keeper"]
-
-
-@dataclass(slots=True)
-class _Kept:
-    """One stage whose outputs are needed.
-
-    Attributes:
-        need: the tasks whose winners have an output.
-        attempts: of the winners, by task; 0 where there is none.
-    """
-
-    stage: Stage
-    items: int
-    rows: Rows
-    holdings: Holdings
-    need: int
-    attempts: list[int]
 
 
 @dataclass(slots=True)
@@ -61,31 +44,6 @@ class _Version:
     stage: int
     rows: Rows
     duties: tuple[tuple[NodeId, Coverage], ...]
-
-
-@dataclass(slots=True)
-class _Copy:
-    """A copy order under way; `said_at` is when it was last given."""
-
-    stage: int
-    source: NodeId
-    to: NodeId
-    coverage: Coverage
-    tasks: int
-    order: CopyOrder
-    sent_at: float
-    said_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A copy that should be made: `copies` is how many there are of the rarest of it."""
-
-    copies: int
-    stage: int
-    to: NodeId
-    coverage: Coverage
-    tasks: int
 
 
 class Keeper:
@@ -101,20 +59,15 @@ class Keeper:
     def __init__(self, graph: StageGraph, job: str, view: View, config: JobsConfig) -> None:
         self.version = 0
         self.generation = 0
-        self.look_at = inf
         self._graph = graph
         self._job = job
-        self._config = config
         self._ring: Ring = holders_ring(view)
         self._present = frozenset(member.id for member in view.ring_members)
-        self._kept: dict[int, _Kept] = {}
+        self._kept: dict[int, Kept] = {}
         self._versions: dict[int, _Version] = {}
-        self._copies: dict[int, _Copy] = {}
-        self._copy_number = 0
-        self._rest_until: dict[tuple[int, NodeId], float] = {}
+        self._copies = Copies(job, graph.plan.replicas, config)
         self._moved: dict[int, dict[int, Row]] = {}
         self._record: JobRecord | None = None
-        self._dirty = True
         self._gone_generation = -1
         self._gone_outputs: frozenset[tuple[int, int]] = frozenset()
 
@@ -133,9 +86,12 @@ class Keeper:
                 need = bits_of(t for t, w in enumerate(opened.winners) if w is not None and not w.is_empty)
                 items = opened.partitions if stage.has_shuffle else opened.tasks
                 rows = Rows(tuple(record.places(stage.index)))
-                self._kept[stage.index] = _Kept(stage, items, rows, Holdings(), need, attempts)
+                kept = self._kept[stage.index] = Kept(stage, items, rows, Holdings(), need, attempts)
                 self._mend(stage.index)  # members may have come or gone since its places were drawn
-                self._dirty = True
+                self._copies.is_dirty = True
+            if needed and kept is not None and stage.has_shuffle and stage.index + 1 < len(record.stages):
+                done = enumerate(record.stages[stage.index + 1].winners)
+                kept.reduced = frozenset(partition for partition, winner in done if winner is not None)
         self._record = record
         if self._gone_outputs:
             self._gone_generation = -1  # what is reduced meanwhile is not needed any more
@@ -143,7 +99,7 @@ class Keeper:
 
     def _prune(self) -> None:
         """Forget orders and moves of stages that are not kept any more."""
-        self._copies = {n: copy for n, copy in self._copies.items() if copy.stage in self._kept}
+        self._copies.forget_stages(self._kept)
         self._moved = {stage: rows for stage, rows in self._moved.items() if stage in self._kept}
 
     def lost(self, stage: int, tasks: Iterable[int]) -> None:
@@ -213,7 +169,7 @@ class Keeper:
         """Nothing is known of what a node holds: it is gone, or another process stands in its place."""
         for kept in self._kept.values():
             kept.holdings.forget_node(node)
-        self._copies = {n: c for n, c in self._copies.items() if node not in (c.source, c.to)}
+        self._copies.forget(node)
         self._changed()
 
     def holders(self, stage: int, task: int) -> tuple[NodeId, ...]:
@@ -313,163 +269,27 @@ class Keeper:
 
     def orders(self, now: float) -> list[tuple[NodeId, CopyOrder]]:
         """Choose the copies that shall be made next: (who shall push, the order without its ballot)."""
-        if not self._dirty and now < self.look_at:
-            return []
-        for number, copy in list(self._copies.items()):
-            if now - copy.sent_at > self._config.copy_timeout_s:
-                del self._copies[number]
-        self._dirty = False
-        # Whatever is left undone (no room, no source, a place that rests) is looked at again.
-        self.look_at = now + self._config.retry_s if self._copies else inf
-        given: list[tuple[NodeId, CopyOrder]] = []
-        for wanted in sorted(self._wanted(), key=lambda w: (w.copies, w.stage, w.to)):
-            self.look_at = now + self._config.retry_s
-            if self._rest_until.get((wanted.stage, wanted.to), -inf) <= now:
-                given += self._order(wanted, now)
-        return given
+        return self._copies.orders(self._kept.values(), self._ring, self._present, now)
 
     def unanswered(self, now: float) -> list[tuple[NodeId, CopyOrder]]:
-        """Orders that have not been answered for a while: they, or their answers, may have been lost."""
-        again = [copy for copy in self._copies.values() if now - copy.said_at >= self._config.retry_s]
-        for copy in again:
-            copy.said_at = now
-        return [(copy.source, copy.order) for copy in again]
+        """Copy orders that should be said again."""
+        return self._copies.unanswered(now)
+
+    def copied(self, number: int, reason: str, now: float) -> str:
+        """A copy order was answered; gives what was done, in words, "" where nothing was."""
+        text = self._copies.answered(number, reason, self._kept.get(self._copies.stage_of(number)), now)
+        if text:
+            self.generation += 1
+        return text
 
     def depends_on(self, node: NodeId) -> bool:
         """Whether copies are still to be made of what a node holds."""
-        if any(copy.source == node for copy in self._copies.values()):
-            return True
-        return any(
-            wanted.tasks & self._kept[wanted.stage].holdings.held_all(node, wanted.coverage)
-            for wanted in self._wanted()
-        )
+        return self._copies.depends_on(node, self._kept.values(), self._ring)
 
-    def copied(self, number: int, reason: str, now: float) -> str:
-        """A copy order was answered; gives what was done, in words, "" for an order that is not known."""
-        copy = self._copies.pop(number, None)
-        if copy is None:
-            return ""
-        self._dirty = True
-        kept = self._kept.get(copy.stage)
-        if reason or kept is None:
-            self._rest_until[copy.stage, copy.to] = now + self._config.retry_s
-            return ""
-        # What was taken back meanwhile must not come to life again.
-        kept.holdings.add(copy.to, copy.coverage, copy.tasks & kept.need)
-        self.generation += 1
-        return f"{copy.tasks.bit_count()} outputs from {copy.source}"
-
-    def _wanted(self) -> list[_Wanted]:
-        wanted: list[_Wanted] = []
-        for kept in self._kept.values():
-            if kept.need:
-                wanted += self._wanted_runs(kept) if kept.stage.has_shuffle else self._wanted_parts(kept)
-        return wanted
-
-    def _wanted_runs(self, kept: _Kept) -> list[_Wanted]:
-        """What the places of partitions lack, by place and by what is lacking."""
-        wanted = []
-        held, reduced = kept.holdings, self._reduced(kept)
-        for node in kept.rows.nodes:
-            duty = tuple([p for p in kept.rows.duty(node, kept.items) if p not in reduced])
-            if not duty or not kept.need & ~held.held_all(node, held.coverage(duty)):
-                continue
-            lacking: dict[int, list[int]] = {}
-            for partition in duty:
-                lacking.setdefault(kept.need & ~held.held(node, partition), []).append(partition)
-            for tasks, partitions in lacking.items():
-                coverage = held.coverage(tuple(partitions))
-                tasks &= ~self._under_way(kept.stage.index, node, coverage)
-                if tasks:
-                    rarest = min(self._copies_of(kept, p, tasks) for p in partitions[:8])
-                    wanted.append(_Wanted(rarest, kept.stage.index, node, coverage, tasks))
-        return wanted
-
-    def _wanted_parts(self, kept: _Kept) -> list[_Wanted]:
-        """Parts with fewer copies than there could be, by place."""
-        target = min(self._graph.plan.replicas, len(self._ring))
-        levels = [0] * (target + 1)  # levels[k]: the tasks with at least k copies at peers that stay
-        for node in kept.holdings.nodes:
-            if node not in self._ring:
-                continue
-            bits = kept.holdings.held_all(node, WHOLE)
-            for level in range(target, 1, -1):
-                levels[level] |= levels[level - 1] & bits
-            levels[1 if target else 0] |= bits
-        rare = kept.need & ~levels[target]
-        wanted: dict[NodeId, int] = {}
-        for task in tasks_in(rare):
-            short = target - sum(levels[k] >> task & 1 for k in range(1, target + 1))
-            row = kept.rows.of(task)
-            lacking = [n for n in row if not kept.holdings.held_all(n, WHOLE) >> task & 1]
-            for node in lacking[:short]:
-                wanted[node] = wanted.get(node, 0) | 1 << task
-        return [
-            _Wanted(target - 1, kept.stage.index, node, WHOLE, left)
-            for node, tasks in wanted.items()
-            if (left := tasks & ~self._under_way(kept.stage.index, node, WHOLE))
-        ]
-
-    def _order(self, wanted: _Wanted, now: float) -> list[tuple[NodeId, CopyOrder]]:
-        """Share a wanted copy out among those who can give it."""
-        kept = self._kept[wanted.stage]
-        busy: dict[NodeId, int] = {}
-        for copy in self._copies.values():
-            busy[copy.source] = busy.get(copy.source, 0) + 1
-        sources = [node for node in kept.holdings.nodes if node != wanted.to and node in self._present]
-        left, given = wanted.tasks, []
-        for source in sorted(sources, key=lambda node: (busy.get(node, 0), node)):
-            if not left or len(self._copies) >= self._config.copies_in_flight:
-                break
-            can_give = left & kept.holdings.held_all(source, wanted.coverage)
-            tasks = [
-                task for task, _ in zip(tasks_in(can_give), range(self._config.copy_batch), strict=False)
-            ]
-            if not tasks:
-                continue
-            bits = bits_of(tasks)
-            left &= ~bits
-            self._copy_number += 1
-            order = CopyOrder(
-                job=self._job,
-                ballot=0,
-                number=self._copy_number,
-                stage=wanted.stage,
-                to=wanted.to,
-                partitions=wanted.coverage.partitions,
-                tasks=tuple(tasks),
-                attempts=tuple([kept.attempts[task] for task in tasks]),
-            )
-            self._copies[order.number] = _Copy(
-                wanted.stage, source, wanted.to, wanted.coverage, bits, order, now, now
-            )
-            given.append((source, order))
-        return given
-
-    def _under_way(self, stage: int, to: NodeId, coverage: Coverage) -> int:
-        bits = 0
-        for copy in self._copies.values():
-            if (
-                copy.stage == stage
-                and copy.to == to
-                and (copy.coverage.covers_all(coverage) or coverage.covers_all(copy.coverage))
-            ):
-                bits |= copy.tasks
-        return bits
-
-    def _copies_of(self, kept: _Kept, partition: int, tasks: int) -> int:
-        """How many copies there are of the rarest of some tasks, as far as one look tells."""
-        first = (tasks & -tasks).bit_length() - 1
-        return kept.holdings.copies(partition, 1 << first)
-
-    def _reduced(self, kept: _Kept) -> frozenset[int]:
-        """Partitions that are reduced and committed: nobody needs their runs any more."""
-        assert self._record is not None
-        after = kept.stage.index + 1
-        if after >= len(self._record.stages):
-            return frozenset()
-        reduce_stage = self._record.stages[after]
-        return frozenset(p for p, winner in enumerate(reduce_stage.winners) if winner is not None)
+    @property
+    def look_at(self) -> float:
+        """When copies should be looked at again, whether or not anything happens."""
+        return self._copies.look_at
 
     # -- losses ------------------------------------------------------------------------------------------
 
@@ -478,7 +298,7 @@ class Keeper:
         if self._gone_generation != self.generation:
             self._gone_generation = self.generation
             self._gone_outputs = frozenset(
-                (index, task) for index, kept in self._kept.items() for task in tasks_in(self._gone(kept))
+                (index, task) for index, kept in self._kept.items() for task in tasks_in(kept.gone)
             )
         return self._gone_outputs
 
@@ -493,18 +313,6 @@ class Keeper:
             changes += self._graph.revival(self._record, index)
         return changes
 
-    def _gone(self, kept: _Kept) -> int:
-        if not kept.need:
-            return 0
-        if not kept.stage.has_shuffle:
-            return kept.need & ~kept.holdings.somewhere(0)
-        reduced = self._reduced(kept)
-        lost = 0
-        for partition in range(kept.items):
-            if partition not in reduced:
-                lost |= kept.need & ~kept.holdings.somewhere(partition)
-        return lost
-
     def _changed(self) -> None:
-        self._dirty = True
+        self._copies.is_dirty = True
         self.generation += 1

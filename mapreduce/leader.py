@@ -408,6 +408,8 @@ class Leader:
             if self._run is not None:
                 self._run.leave(seat)
             self._keeper.forget(seat.node)
+            if self._run is not None:
+                self._run.places_gone()
             seat.begin_session(session)
         seat.session = session
         return True

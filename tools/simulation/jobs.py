@@ -58,12 +58,11 @@ GENTLE = (
     Fault.CLOG,
     Fault.REPLAY,
     Fault.CRASH,
-    Fault.TORN,
     Fault.PAUSE,
     Fault.SKEW,
     Fault.STEP,
 )
-ROUGH = (*GENTLE, Fault.CUT, Fault.PARTITION, Fault.WIPE, Fault.LEAVE)
+ROUGH = (*GENTLE, Fault.TORN, Fault.CUT, Fault.PARTITION, Fault.WIPE, Fault.LEAVE)
 SLOTS = 2
 HEALING_LIMIT_S = 120.0
 SETTLING_S = 1.0
@@ -250,7 +249,7 @@ class JobsScenario:
         def program(node: Node, _now: float) -> JobProcess:
             random = child_random(world.seed, "process", node.name, node.boots)
             process = JobProcess(node, self.swarm, random)
-            self._up_since[node.name] = world.now
+            self._up_since[node.name] = self._disturbed_at = world.now
             process.store.is_full = any(name == FULL for name, _ in self.watch.flags.get(node.name, ()))
             return process
 
