@@ -15,7 +15,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain, islice, repeat, starmap
 from typing import Any, BinaryIO
 
@@ -464,7 +464,7 @@ class Attempt:
         context.task_id = task_name(task_kind(order), order.task)
         context.attempt = order.number or order.attempt
         context._side_files = setup.side_files
-        context._lock = lambda name: file_lock(setup.work_dir, name)
+        context._lock = lambda name: _lock(setup, name)
         context._status = lambda text: self._tell(
             TaskProgress(
                 task=order.task, attempt=order.attempt, bytes_read=self._bytes_read, status=str(text)
@@ -609,6 +609,12 @@ def resident_bytes() -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def _lock(setup: StepSetup, name: str) -> AbstractContextManager[int]:
+    if not setup.has_locks:
+        raise JobDefinitionError("task.lock() excludes tasks of one machine only: it needs run, not submit")
+    return file_lock(setup.work_dir, name)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ class StepSetup:
         out_format: "text", "jsonl" or "msgpack" in the job's last step; None: a run for the next step.
         split_bytes: how large the next step's splits are to be.
         memory_bytes: what a task may use, as a guide for when to spill.
+        has_locks: named locks exclude all tasks of the job; not so where they run on several peers.
     """
 
     step: str
@@ -39,6 +40,7 @@ class StepSetup:
     out_format: str | None
     split_bytes: int
     memory_bytes: int
+    has_locks: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,6 +127,7 @@ def _submit(job_argument: str, inputs: tuple[str, ...], **given: Any) -> int:
     from mapreduce import finding, loading
     from mapreduce.command import check_report, with_reading
     from mapreduce.console import interruptible
+    from mapreduce.errors import UsageError
     from mapreduce.outputs import OutputDirectory
     from mapreduce.progress import Reporter
 
@@ -142,6 +143,8 @@ def _submit(job_argument: str, inputs: tuple[str, ...], **given: Any) -> int:
     where = _Where(
         peer=given["peer"], timeout=3.0, keys=given["keys"], cluster=given["cluster"], token=given["token"]
     )
+    if given["detach"] and "-" in inputs:
+        raise UsageError("--detach: standard input ends with this command; name a file instead of -")
     with interruptible(), contextlib.ExitStack() as stack:
         reporter = stack.enter_context(Reporter(quiet=given["quiet"]))
         handle = stack.enter_context(
@@ -152,8 +155,8 @@ def _submit(job_argument: str, inputs: tuple[str, ...], **given: Any) -> int:
         if given["detach"]:
             click.echo(handle.id)
             return 0
-        reporter.message(f"job {handle.id[:ID_CHARS]} is submitted")
-        return _see_through(handle, given, reporter, label=job_argument)
+        reporter.message(f"job {handle.id[:ID_CHARS]} is submitted; all peers read its inputs in place")
+        return _see_through(handle, given, reporter, label=job_argument, lives_without_us="-" not in inputs)
 
 
 submit = Command(
@@ -225,7 +228,14 @@ def _standard_input() -> Iterator[str]:
 # ---- following --------------------------------------------------------------------------------------------
 
 
-def _see_through(handle: JobHandle, given: Mapping[str, Any], reporter: Reporter, *, label: str) -> int:
+def _see_through(
+    handle: JobHandle,
+    given: Mapping[str, Any],
+    reporter: Reporter,
+    *,
+    label: str,
+    lives_without_us: bool = True,
+) -> int:
     """Follow a job to its end, fetch its result, tell what it did."""
     from mapreduce.command import summary, write_report
     from mapreduce.record import JobStatus
@@ -234,6 +244,12 @@ def _see_through(handle: JobHandle, given: Mapping[str, Any], reporter: Reporter
     try:
         view = _followed(handle, given.get("timeout"), reporter)
     except KeyboardInterrupt:
+        if not lives_without_us:
+            handle.cancel()
+            click.echo(
+                f"job {handle.id[:ID_CHARS]} is cancelled: it read this command's standard input", err=True
+            )
+            return INTERRUPTED
         click.echo(
             f"detached: job {handle.id[:ID_CHARS]} goes on; come back with"
             f"  ringreduce attach {handle.id[:ID_CHARS]}",
@@ -489,6 +505,7 @@ def _row(row: JobRow) -> dict[str, Any]:
 
 
 def _status(view: JobView) -> dict[str, Any]:
+    from p2p.handles import QUORUM_LOST
     from p2p.job_client import report_of
 
     report = report_of(view)
@@ -512,6 +529,7 @@ def _status(view: JobView) -> dict[str, Any]:
             for stage in view.stages
         ],
         "counters": dict(view.counters),
+        "condition": QUORUM_LOST if "quorum" in view.waiting_for else "",
         "waiting_for": view.waiting_for,
         "is_fresh": view.is_fresh,
         "failure": failure,

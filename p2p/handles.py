@@ -38,9 +38,19 @@ from p2p.job_client import JobClient, Moved, ResultGone, failure_of, report_of
 from p2p.job_protocol import pack_spec
 from p2p.keys import KeySet
 
-__all__ = ["JobEvent", "JobHandle", "JobTimeout", "Swarm", "SwarmResult", "emptied", "progress_line"]
+__all__ = [
+    "QUORUM_LOST",
+    "JobEvent",
+    "JobHandle",
+    "JobTimeout",
+    "QuorumMissing",
+    "Swarm",
+    "SwarmResult",
+    "emptied",
+    "progress_line",
+]
 
-SPOOL_BYTES = 8 << 20
+QUORUM_LOST = "QUORUM_LOST"
 
 
 class JobTimeout(PeerError):
@@ -159,7 +169,8 @@ class JobHandle:
                     return
             if deadline is not None and time.monotonic() >= deadline:
                 if waiting and "quorum" in waiting:
-                    raise QuorumMissing(f"job {self.id[:12]}: {waiting}; it goes on when they are back")
+                    text = f"{QUORUM_LOST}: job {self.id[:12]}: {waiting}; it goes on when they are back"
+                    raise QuorumMissing(text)
                 raise JobTimeout(f"job {self.id[:12]} has not ended in {timeout_s:g} s; it goes on")
 
     def wait(self, timeout_s: float | None = None) -> q.JobView:

@@ -87,7 +87,6 @@ UNBORN_S = 60.0
 ORPHAN_S = 3600.0
 HEAL_PAUSE_S = 2.0
 MAX_PEERS_TOLD = 32
-SCRUB_BYTES_PER_S = 8 << 20
 # Of one turn; the rest is done in the next, after others have had theirs.
 MAX_EFFECTS_PER_TURN = 100_000
 

@@ -312,6 +312,7 @@ class TaskRunner:
             out_format=setup.out_format or None,
             split_bytes=opened.plan.split_bytes,
             memory_bytes=self._memory_bytes,
+            has_locks=False,
         )
         load = Load(opened.code, pickle.dumps(step), work_dir, opened.plan.task_timeout_s)
         self._loads[setup.job, setup.stage] = (setup, load)

@@ -47,11 +47,20 @@ SHELL = {
     "mapreduce.readers": "reads records of files",
     "mapreduce.settings": "reads the settings file",
     "mapreduce.streams": "opens compressed files and URLs",
+    "mapreduce.submission": "reads side files, and inputs as far as planning needs it",
     "mapreduce.tables": "reads CSV files",
 }
 
 # The pure modules of the package that is otherwise all shell.
-PURE_IN_P2P = ("p2p.errors", "p2p.replication", "p2p.schema", "p2p.wire")
+PURE_IN_P2P = (
+    "p2p.errors",
+    "p2p.fetches",
+    "p2p.job_views",
+    "p2p.replication",
+    "p2p.schema",
+    "p2p.submissions",
+    "p2p.wire",
+)
 
 # User code like any other: it may do what users do, but only through what users have.
 EXAMPLES = "mapreduce.examples"

@@ -117,7 +117,7 @@ def test_a_frame_above_the_limit_is_neither_made_nor_read() -> None:
         (frame("c", b"", "two\nlines", 0, 3, (1,)), "names no sender"),
         (frame("c", b"", "n", -1, 3, (1,)), "no incarnation"),
         (frame("c", b"", "n", True, 3, (1,)), "no incarnation"),
-        (frame("c", b"", "n", 0, 99, (1,)), "no message has the tag 99"),
+        (frame("c", b"", "n", 0, 199, (1,)), "no message has the tag 199"),
         (frame("c", b"", "n", 0, True, (1,)), "no message has the tag True"),
         (frame("c", b"", "n", 0, 3, ("1",)), "Nack.number: expected int, got str"),
         (HEADER + b"\xd6\xff\x00\x00\x00\x01", "msgpack is damaged"),
