@@ -108,9 +108,15 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Place]:
     """Where a test runs jobs; fails if they leave a process or a file behind."""
     (tmp_path / "temp").mkdir()
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        # Hundreds of children should not compile the same modules each for itself.
+        monkeypatch.delenv("PYTHONDONTWRITEBYTECODE")
+        monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.getbasetemp() / "pycache"))
     mark = uuid.uuid4().hex
     monkeypatch.setenv(MARK, mark)
     place = Place(tmp_path, mark)
