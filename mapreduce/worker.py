@@ -292,11 +292,15 @@ class Worker:
         known.say_inventory(groups)
         return self._go_on(known, now)
 
-    def on_stored(self, job: str, source: NodeId, now: float) -> None:
-        """Outputs of a job were pushed here: of one that we have not heard of, the source will know more."""
+    def on_stored(self, job: str, now: float, *, source: NodeId | None = None) -> None:
+        """Outputs of a job lie here: of one that we have not heard of, somebody else will know more.
+
+        Args:
+            source: who pushed them; None for what was found on the disk when the peer started.
+        """
         if job not in self._jobs and job not in self._ended:
             begun = self._begin(job, now)
-            if begun is not None:
+            if begun is not None and source is not None:
                 begun.members = (source,)
 
     def on_missing(
@@ -410,12 +414,12 @@ class Worker:
                 self._orphans_at = min(self._orphans_at, job.heard_at + self._config.orphan_s)
                 continue
             self._orphans_at = min(self._orphans_at, now + self._config.orphan_s)
-            whom = [node for node in dict.fromkeys((*job.members, job.leader)) if node]
-            if not whom:
-                continue
+            known = [node for node in dict.fromkeys((*job.members, job.leader)) if node]
+            whom = known or [member.id for member in self._view.ring_members]
             asked = self._asked.get(name, 0)
             self._asked[name] = asked + 1
-            out.append(Send(to=whom[asked % len(whom)], message=AskFate(job=name)))
+            if whom:
+                out.append(Send(to=whom[asked % len(whom)], message=AskFate(job=name)))
         return out
 
 

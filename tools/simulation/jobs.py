@@ -350,6 +350,7 @@ class JobsScenario:
         self.world.at(self.world.now + lasts_s, lambda: self._set_full(node, full=False))
 
     def _set_full(self, node: Node, *, full: bool) -> None:
+        self._disturbed_at = self.world.now
         if isinstance(node.process, JobProcess):
             node.process.store.is_full = full
         if full:
@@ -520,7 +521,7 @@ class JobsScenario:
             if job.id in process.worker.jobs:
                 return f"{node.name} still works for it"
             left = sorted({s.stage for s in process.store.segments(job.id)} - {job.graph.result_stage})
-            if left and self._up_since.get(node.name, 0.0) < job.ended_at:
+            if left:
                 return f"{node.name} still holds outputs of stages {left}"
             if all(one.ended_at >= 0 for one in self.jobs) and (things := process.left_over()):
                 return f"{node.name} still has {things}"

@@ -167,8 +167,10 @@ class JobProcess:
 
     # -- what the world calls ------------------------------------------------------------------------------
 
-    def start(self, _now: float) -> list[object]:
+    def start(self, now: float) -> list[object]:
         """See ``Process``."""
+        for job in self.store.jobs:
+            self.worker.on_stored(job, now)
         return []
 
     def receive(self, message: object, sender: str, now: float) -> Iterable[object]:
@@ -483,7 +485,7 @@ class JobProcess:
                     break
                 self.store.write(segment)
                 now = self.node.clock.read(self._swarm.world.now)
-                self.worker.on_stored(segment.job, NodeId(sender), now)
+                self.worker.on_stored(segment.job, now, source=NodeId(sender))
         except DiskFull:
             reason = "no space left"
         self.node.send_to(self._swarm.address_of[sender], SimPushed(push.number, push.boot, reason))

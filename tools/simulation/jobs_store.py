@@ -148,6 +148,11 @@ class Store:
             for (stage, partitions), some in groups.items()
         ]
 
+    @property
+    def jobs(self) -> list[str]:
+        """The jobs of which something lies here."""
+        return sorted({key[0] for key in self._segments})
+
     def segments(self, job: str) -> Iterator[Segment]:
         """All segments of a job."""
         for key, some in list(self._segments.items()):
