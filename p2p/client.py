@@ -18,7 +18,7 @@ from p2p.addresses import parse_address, resolve
 from p2p.errors import NameNotResolved, NoPeerReached, RequestRefused, WireError
 from p2p.gate import Gate
 from p2p.keys import KeySet
-from p2p.protocol import wire_format
+from p2p.protocol import client_wire_format
 from p2p.questions import Happened, Refused, Watch
 from p2p.roles import Role
 from p2p.transport import LinkFailed
@@ -56,7 +56,7 @@ class Client:
         self._failed: dict[str, str] = {}  # in the present question, and why
         self._timeout_s = timeout_s
         self._cluster = keys.cluster
-        self._wire = wire_format()
+        self._wire = client_wire_format()
         self._gate = Gate(self._wire, keys.cluster)
         self._name = NodeId(f"client-{secrets.token_hex(6)}")
         self._number = 0

@@ -8,6 +8,7 @@ and workers (`p2p.job_protocol`), 90 and up questions about jobs (`p2p.job_quest
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import get_args
 
 from membership import messages as swim
@@ -20,7 +21,7 @@ from p2p.roles import Role
 from p2p.schema import Bounds
 from p2p.wire import MAX_ITEMS, Kind, WireFormat
 
-__all__ = ["KINDS", "wire_format"]
+__all__ = ["KINDS", "client_wire_format", "wire_format"]
 
 # Ids, addresses and zones stand in log lines and tables, so they hold no spaces and no control characters.
 _WORD = r"[\x21-\x7e]+"
@@ -90,6 +91,13 @@ assert set(get_args(swim.Message)) <= {kind.message for kind in KINDS}, (
 )
 
 
+@cache
 def wire_format() -> WireFormat:
     """The wire format of this version, compiled."""
     return WireFormat(KINDS)
+
+
+@cache
+def client_wire_format() -> WireFormat:
+    """What a client speaks of it: questions and answers; compiling the rest would take most of its time."""
+    return WireFormat(kind for kind in KINDS if 20 <= kind.tag < 40 or 90 <= kind.tag < 120)
