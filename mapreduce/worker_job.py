@@ -35,6 +35,7 @@ from mapreduce.effects import (
     TaskOutput,
     WorkerEffect,
 )
+from mapreduce.failures import INPUT_GONE
 from mapreduce.held import Held, Partitions, StageOffer
 from mapreduce.messages import (
     AskOffer,
@@ -49,6 +50,7 @@ from mapreduce.messages import (
     HeldAttempt,
     HeldGroup,
     Inventory,
+    Missing,
     Offer,
     Phase,
     Returned,
@@ -428,6 +430,11 @@ class WorkerJob:
         if held is None or self._stage is None:
             return
         self._drop(held, cancel=False)
+        piece = held.piece
+        if failure.kind == INPUT_GONE and piece is not None and self._me in piece.holders:
+            # It was to be read from our own store: the leader should not count on our copy any more.
+            parts = {"tasks": (piece.part,), "attempts": (piece.attempt,)}
+            self._say(Missing(job=self.job, ballot=self.ballot, stage=piece.stage, **parts))
         failed = Failed(
             job=self.job,
             ballot=self.ballot,
