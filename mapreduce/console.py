@@ -93,7 +93,9 @@ class Command(Guarded):
         options = {p.name: p for p in self.params if isinstance(p, click.Option) and p.name}
         found = settings.from_file(self.name or "", options)
         for name, value in found.items():
-            if isinstance(value, list) != options[name].multiple:
+            if options[name].multiple and isinstance(value, str):
+                found[name] = [value]  # one of what may be several
+            elif isinstance(value, list) != options[name].multiple:
                 wanted = "a list, or a table" if options[name].multiple else "a single value"
                 raise UsageError(f"{settings.SETTINGS_FILE}: {name} = {value!r}: expected {wanted}")
         extra["default_map"] = found
