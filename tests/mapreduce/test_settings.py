@@ -109,7 +109,7 @@ def test_every_command_may_have_its_table() -> None:
     ("text", "said"),
     [
         ("workers = [1, 2]", "expected a single value"),
-        ("param = 3", "expected a list, or a table"),
+        ("param = 3", "'3' is not of the form"),
         ("workers = 2.5", "'2.5' is not a valid integer"),
     ],
 )
