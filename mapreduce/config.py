@@ -37,6 +37,7 @@ class JobsConfig:
         slow_factor: an attempt that takes this many times the stage's median is slow.
         slow_least_s: but not before this.
         stall_s: a job in which nothing has moved for so long says why.
+        finish_wait_s: a job that is done waits so long for the last copies of its result.
         linger_s: after the end a leader answers stragglers for so long.
         orphan_s: a worker that has heard no leader for so long asks the members what became of the job.
         forget_s: a worker forgets a job that nobody knows anything of after this.
@@ -64,6 +65,7 @@ class JobsConfig:
     slow_factor: float = 1.5
     slow_least_s: float = 2.0
     stall_s: float = 10.0
+    finish_wait_s: float = 5.0
     linger_s: float = 10.0
     orphan_s: float = 10.0
     forget_s: float = 24 * 3600.0

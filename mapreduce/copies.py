@@ -171,6 +171,11 @@ class Copies:
             for wanted in self._wanted(kept, ring)
         )
 
+    def is_short(self, kept: Kept, ring: Ring) -> bool:
+        """Whether there are copies to be made of a stage's outputs, or on their way."""
+        ordered = any(copy.order.stage == kept.stage.index for copy in self._under_way.values())
+        return ordered or bool(self._wanted(kept, ring))
+
     def forget(self, node: NodeId) -> None:
         """A node is gone: orders from or to it will not be answered."""
         self._under_way = {

@@ -261,9 +261,9 @@ class Keeper:
         return changes
 
     @property
-    def copies_missing(self) -> bool:
-        """Whether there are fewer peers than copies are wanted."""
-        return len(self._ring) < self._graph.plan.replicas
+    def copies_possible(self) -> int:
+        """How many copies of a part there can be."""
+        return min(self._graph.plan.replicas, len(self._ring))
 
     # -- copies ------------------------------------------------------------------------------------------
 
@@ -285,6 +285,11 @@ class Keeper:
     def depends_on(self, node: NodeId) -> bool:
         """Whether copies are still to be made of what a node holds."""
         return self._copies.depends_on(node, self._kept.values(), self._ring)
+
+    def is_short(self, stage: int) -> bool:
+        """Whether outputs of a stage have fewer copies than they could have."""
+        kept = self._kept.get(stage)
+        return kept is not None and self._copies.is_short(kept, self._ring)
 
     @property
     def look_at(self) -> float:

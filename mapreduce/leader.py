@@ -85,6 +85,7 @@ from mapreduce.record import (
     EventRecord,
     Fail,
     Failure,
+    Finish,
     JobRecord,
     JobStatus,
     Lost,
@@ -128,6 +129,11 @@ class Leader:
         wall_offset_s: what to add to `now` for the wall clock that events show.
     """
 
+    # What it is made of; the simulator replaces parts to see that their mistakes are found.
+    graph_type = StageGraph
+    keeper_type = Keeper
+    run_type = StageRun
+
     def __init__(
         self,
         *,
@@ -145,14 +151,14 @@ class Leader:
         self._me = me
         self._job = record.job
         self._plan = plan
-        self._graph = StageGraph(plan)
+        self._graph = self.graph_type(plan)
         self._token = token
         self._members = members
         self._view = view
         self._config = config
         self._wall_offset_s = wall_offset_s
         self._numbers = Numbers(record.job, record.ballot)
-        self._keeper = Keeper(self._graph, record.job, view, config)
+        self._keeper = self.keeper_type(self._graph, record.job, view, config)
         self._losses = Losses(config.lost_grace_s)
         self._seats = Seats()
         self._run: StageRun | None = None
@@ -162,6 +168,7 @@ class Leader:
         self._proposal: Proposal | None = None
         self._proposals = 0
         self._propose_at = inf
+        self._finish_by = inf
         self._last_word: Fail | Cancel | None = None
         self._events: list[EventRecord] = []
         self._quorum_missing: tuple[NodeId, ...] = ()
@@ -473,7 +480,7 @@ class Leader:
         self._inputs = inputs
         for seat in self._seats:
             seat.begin_stage()
-        self._run = StageRun(
+        self._run = self.run_type(
             plan=self._plan,
             stage=stage,
             opened=opened,
@@ -603,9 +610,11 @@ class Leader:
     def _propose(self, now: float) -> None:
         if self._proposal is not None:
             return
-        changes = self._changes(now)
         if now >= self._propose_at:
-            self._propose_at = inf
+            self._propose_at, due = inf, True
+        else:
+            due = self.phase is LeaderPhase.TAKING_OVER
+        changes = self._changes(now, due=due)
         if not changes and self.phase is not LeaderPhase.TAKING_OVER:
             return
         self._proposals += 1
@@ -614,12 +623,12 @@ class Leader:
         )
         self._out.append(Propose(job=self._job, proposal=self._proposal))
 
-    def _changes(self, now: float) -> list[Change]:
+    def _changes(self, now: float, *, due: bool) -> list[Change]:
         """What is to be written now, and all that follows from it; nothing while it can wait."""
         if self._last_word is not None:
             return [*self._take_events(), self._last_word]
         losses = self._given_up(now)
-        if now < self._propose_at and not losses and self.phase is not LeaderPhase.TAKING_OVER:
+        if not due and not losses:
             return []
         changes: list[Change] = []
         samples = {}
@@ -634,7 +643,7 @@ class Leader:
                 self._event("again", self._me, text, now)
         changes += self._keeper.take_moves()
         changes += losses
-        changes += changes_after(
+        following = changes_after(
             self._graph,
             changed(self.record, changes),
             view=self._view,
@@ -642,7 +651,19 @@ class Leader:
             samples=samples,
             at_s=now + self._wall_offset_s,
         )
-        return [*changes, *self._take_events()]
+        if following and isinstance(following[-1], Finish) and self._waits_for_copies(changes, now):
+            del following[-1]
+        return [*changes, *following, *self._take_events()]
+
+    def _waits_for_copies(self, changes: Iterable[Change], now: float) -> bool:
+        """Whether the job, which is done, should not end yet: its result has fewer copies than it could."""
+        new = [commit for change in changes if isinstance(change, CommitTasks) for commit in change.commits]
+        enough = self._keeper.copies_possible
+        if not self._keeper.is_short(self._graph.result_stage) and all(len(c.places) >= enough for c in new):
+            return False
+        self._finish_by = min(self._finish_by, now + self._config.finish_wait_s)
+        self._propose_at = min(now + self._config.retry_s, self._finish_by)
+        return now < self._finish_by
 
     def _given_up(self, now: float) -> list[Change]:
         """What is taken back because nobody holds it; see `mapreduce.losses`."""

@@ -76,7 +76,7 @@ def changes_after(
         record = changed(record, [change])
     if failure is not None:
         return [Fail(failure=failure, at_s=at_s)]
-    if droppable := graph.droppable(record):
+    if not record.status.is_final and (droppable := graph.droppable(record)):
         changes.append(DropStages(stages=tuple(droppable)))
     return changes
 

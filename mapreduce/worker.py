@@ -87,6 +87,9 @@ class Worker:
         config: see there.
     """
 
+    # What it is made of; the simulator replaces it to see that its mistakes are found.
+    job_type = WorkerJob
+
     def __init__(self, *, me: NodeId, session: int, slots: int, view: View, config: JobsConfig) -> None:
         self._me = me
         self._session = session
@@ -137,7 +140,7 @@ class Worker:
         """A job we have not heard of."""
         if len(self._jobs) >= MAX_KNOWN_JOBS:
             return None  # its leader goes on without us
-        job = WorkerJob(
+        job = self.job_type(
             me=self._me,
             session=self._session,
             job=name,

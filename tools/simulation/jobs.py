@@ -414,6 +414,7 @@ class JobsScenario:
             raise Violation(f"a record that was {before.status} has changed")
         if after.status.is_final and job.ended_at < 0:
             job.ended_at = self.world.now
+            self._check_copies(job, after)
         losses = {(c.stage, one.task) for c in proposal.changes if isinstance(c, Lost) for one in c.tasks}
         for index, stage in enumerate(after.stages):
             old = before.stages[index] if index < len(before.stages) else None
@@ -481,6 +482,22 @@ class JobsScenario:
         for partition, name in wanted:
             if not _store(self.swarm.node_of[name]).holds(job.id, stage, task, attempt, partition):
                 raise Violation(f"task {task} of stage {stage} is committed, and {name} does not hold it")
+
+    def _check_copies(self, job: _Job, record: JobRecord) -> None:
+        """A job that ends while nobody comes or goes leaves R copies of its result."""
+        leader = job.register.leader
+        assert leader is not None
+        calm_s = self.world.now - self._disturbed_at
+        if record.status is not JobStatus.COMMITTED or calm_s < 3.0 or self._rots:
+            return
+        here = [n for n in self.world.nodes if n.running and self.watch.believes_here(leader, n)]
+        able = [node for node in here if node.name not in self.watch.flags]
+        stage = job.graph.result_stage
+        for part, winner in enumerate(record.stages[stage].winners):
+            assert winner is not None
+            copies = sum(_store(node).holds(job.id, stage, part, winner.attempt, 0) for node in here)
+            if copies < min(self.replicas, len(able)):
+                raise Violation(f"part {part} of the result has {copies} copies")
 
     def _partitions(self, job: _Job, record: JobRecord, stage: int) -> Iterable[int]:
         return range(record.stages[stage].partitions) if job.graph[stage].has_shuffle else (0,)
