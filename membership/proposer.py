@@ -39,8 +39,8 @@ of `membership.register`).
 *The unborn are helped.* An acceptor that says it is unborn is sent what another one accepted: that one's
 birth, or the accept that it took, just as if it had been on its way all the time. So an epoch that was opened
 by a proposer which died is completed by any other. If all who answer are unborn, whoever was born there is
-gone: then the proposer goes back to the group before, which still holds the sealed record, and gives birth
-again.
+gone: then the proposer goes back to the group before, which still holds the sealed record (until a majority
+was born, nobody forgets it), and gives birth again.
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ class Proposer:
         config: times and bounds.
         rng: for the rests.
         absorbs: whether a payload is terminal.
+        before: a group that kept the key before, if one is known.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class Proposer:
         config: RegisterConfig,
         rng: random.Random,
         absorbs: Callable[[bytes], bool],
+        before: Group | None = None,
     ) -> None:
         self.group = group
         self.phase = Phase.IDLE
@@ -181,7 +183,7 @@ class Proposer:
         self._outbids = 0
         self._wants_lead = False
         self._seal: tuple[Place, tuple[AcceptorId, ...]] | None = None
-        self._previous: Group | None = None  # the one that we knew before the present one
+        self._before = before  # the group that kept the key before the present one
         self._must_open = False  # we sealed: the next epoch must be brought to life
         self._is_founder = False
         self._told_place = group.place  # the place that the owner knows of
@@ -202,8 +204,9 @@ class Proposer:
         """
         if record.epoch or record.sealed:
             raise InvalidGroup(f"a register begins with an open record of epoch 0, not with {record}")
-        if self.group.place > record.place:
-            return [Report(Founded(group=self.group))]
+        known = self.group if self.group.settled else self._before
+        if known is not None and known.place > record.place:
+            return [Report(Founded(group=known))]
         out = self._depose(None) if self._wants_lead else []
         self._move_to(Group(key=self.group.key, place=record.place, members=record.members))
         self._is_founder = True
@@ -427,11 +430,13 @@ class Proposer:
         assert record is not None
         self.record = record
         self.fence = Fence(record.place, self._ballot)
+        self.group = replace(self.group, settled=True)
         self._outbids = 0
         out = self._tell_chosen(record, self.fence)
         if record.sealed:
             self._go(Step.SEALED)
             self._birth = successor(record)
+            self._before = self.group
             self.group = Group(key=self.group.key, place=self._birth.place, members=self._birth.members)
             self._must_open = True
             return out + self._begin_round(now)
@@ -447,7 +452,7 @@ class Proposer:
         if self.quorum_lost:
             out.append(self._regain())
         if self._told_place != record.place:
-            out.append(Report(GroupChanged(group=replace(self.group, settled=True))))
+            out.append(Report(GroupChanged(group=self.group)))
             self._told_place = record.place
             self.leads = False  # under a new fence, so it is told again
         if self._wants_lead and not self.leads:
@@ -467,18 +472,18 @@ class Proposer:
         if not self._counts(message):
             return []
         self._go(Step.BORN)
+        self.group = replace(self.group, settled=True)
         out: list[RegisterEffect] = []
         if self.quorum_lost:
             out.append(self._regain())
         if self._is_founder:
             self._is_founder = False
             self._told_place = self.group.place
-            out.append(Report(Founded(group=replace(self.group, settled=True))))
+            out.append(Report(Founded(group=self.group)))
         elif self.record is not None:
             # Whoever comes to the old members shall find the new ones.
             gone = [member for member in self.record.members if member not in self.group.members]
-            settled = replace(self.group, settled=True)
-            out += [SendTo(member.node, settled) for member in gone]
+            out += [SendTo(member.node, self.group) for member in gone]
         return out + self._go_on(now)
 
     def _on_unborn(self, message: Unborn) -> list[RegisterEffect]:
@@ -501,10 +506,11 @@ class Proposer:
         return self._be_outbid(now)
 
     def _on_group(self, message: Group, now: float) -> list[RegisterEffect]:
-        if message.place < self.group.place:
-            return []
-        if message.place == self.group.place and (
-            not self._is_founder or message.members == self.group.members
+        mine = self.group
+        if message.place == mine.place and message.members == mine.members:
+            self.group = replace(mine, settled=mine.settled or message.settled)
+        if message.place < mine.place or (
+            message.place == mine.place and (not self._is_founder or message.members == mine.members)
         ):
             return []
         out: list[RegisterEffect] = []
@@ -537,8 +543,13 @@ class Proposer:
         return out + self._ask(missing)
 
     def _group_before(self) -> Group | None:
-        """The group that has sealed its epoch in favour of the present one, or one before that."""
-        known = [group for group in (self._tally.earlier, self._previous) if group is not None]
+        """The group that has sealed its epoch in favour of the present one, or one before that.
+
+        None where it has done its part: it may have retired, and would only send us back.
+        """
+        if self.group.settled:
+            return None
+        known = [group for group in (self._tally.earlier, self._before) if group is not None]
         place = self.group.place
         earlier = [
             group for group in known if group.place < place and group.place.generation == place.generation
@@ -583,7 +594,7 @@ class Proposer:
         if group.place != self.group.place:
             self._must_open = False
         if group.place > self.group.place:
-            self._previous = self.group
+            self._before = self.group
         self.group = group
         self._birth = None
         self._batch_at = inf

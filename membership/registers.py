@@ -164,8 +164,11 @@ class Registers:
     def learn(self, group: Group, now: float) -> list[RegisterEffect]:
         """Take note of who keeps a key (from a handle, from gossip); old news changes nothing."""
         if group.key not in self.proposers:
-            known = self.acceptor.group(group.key)
-            self._open(known if known is not None and known.place > group.place else group)
+            mine = self.acceptor.group(group.key)
+            if mine is None or mine.place < group.place:
+                self._open(group, before=mine)
+            else:
+                self._open(mine)
         return self._complete(group.key, self._hear_of(group, now), now)
 
     def observe(self, suspected: Collection[NodeId], health: int, now: float) -> list[RegisterEffect]:
@@ -354,7 +357,7 @@ class Registers:
             proposer = self._open(group)
         return proposer
 
-    def _open(self, group: Group) -> Proposer:
+    def _open(self, group: Group, before: Group | None = None) -> Proposer:
         key = group.key
         proposer = self.proposer_type(
             group=group,
@@ -362,6 +365,7 @@ class Registers:
             config=self._config,
             rng=self._rng,
             absorbs=lambda payload: self._absorbs(key, payload),
+            before=before,
         )
         self.proposers[key] = proposer
         return proposer

@@ -421,6 +421,38 @@ def test_an_epoch_whose_only_born_member_is_lost_is_opened_again_by_the_group_be
     assert bench[asker].group(KEY) == heirs
 
 
+def test_a_settled_epoch_that_lost_its_majority_is_reported_lost_and_not_opened_again() -> None:
+    bench = five()
+    bench.lost = lambda letter: isinstance(letter.message, Birth) and letter.to == NodeId("n4")
+    seal(bench, 0, 2, 3, 4)
+    bench.settle()
+    bench.lost = lambda letter: letter.to == NodeId("n4")
+    bench.propose(0, append("b"))
+    bench.settle()  # n2 and n3 accepted, n4 is unborn still
+    for number in (2, 3):
+        bench.kill(number, wipe=True)
+    bench.lost = lambda _letter: False
+    bench.propose(1, append("c"))
+    bench.advance(10.0)
+    (lost,) = bench.hosts[1].told(QuorumLost)
+    assert lost.group == Group(key=KEY, place=Place(0, 1), members=members(2, 3, 4))
+    assert acceptor(3) in lost.missing
+
+
+def test_a_restarted_sealer_remembers_the_group_before_by_its_own_vote() -> None:
+    bench = five()
+    bench.lost = lambda letter: isinstance(letter.message, Birth)
+    seal(bench, 0, 3, 4, 2)
+    bench.settle()
+    for number in (0, 1):
+        bench.kill(number)
+        bench.boot(number)
+    bench.lost = lambda _letter: False
+    heirs = Group(key=KEY, place=Place(0, 1), members=members(3, 4, 2))
+    bench.perform(1, bench[1].learn(heirs, bench.now))
+    assert bench.log(1) == "a"
+
+
 def test_of_two_seals_of_one_epoch_one_is_chosen_and_both_sealers_follow_it() -> None:
     bench = five()
     seal(bench, 0, 0, 1, 3)
@@ -520,6 +552,21 @@ def test_the_founder_may_begin_another_generation_and_the_lost_one_ends() -> Non
     bench.advance(2.0)
     assert bench.hosts[0].told(Founded)[-1].group.place == Place(1, 0)
     assert bench.log(0) == bench.log(3) == "again"
+
+
+def test_a_founder_that_comes_again_is_not_given_a_group_that_may_never_be_born() -> None:
+    bench = five()
+    bench.lost = lambda letter: isinstance(letter.message, Birth)
+    seal(bench, 0, 2, 3, 4)
+    bench.settle()
+    again = Record(generation=0, epoch=0, members=members(0, 1, 2))
+    bench.lost = lambda _letter: False
+    bench.perform(0, bench[0].found(KEY, again, bench.now))
+    bench.settle()
+    assert bench.hosts[0].told(Founded)[-1].group == Group(
+        key=KEY, place=Place(0, 0), members=members(0, 1, 2)
+    )
+    assert bench.log(0) == "a"
 
 
 def test_a_founder_that_comes_again_is_told_who_keeps_the_register_now() -> None:
