@@ -76,7 +76,8 @@ def test_the_loss_of_any_peer_leaves_the_answer_and_the_maps_alone(
         assert list(handle.result(LIMIT_S)) == expected
         report = handle.report()
     assert report["maps_run_again"] == 0
-    assert (report["leader_changes"] > 0) == (victim == leader)
+    # A leader that falls after its last commit need not be replaced; nobody else's loss replaces one.
+    assert report["leader_changes"] == 0 or victim == leader
 
 
 def test_three_of_five_one_after_another(words: str, expected: list[Pair]) -> None:

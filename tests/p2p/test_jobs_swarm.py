@@ -284,20 +284,3 @@ def _size_of_side_file(_line: str) -> Iterator[tuple[str, int]]:
     from mapreduce import task
 
     yield "size", os.path.getsize(task.side_file("side"))
-
-
-def test_a_result_is_gone_when_its_time_is_over(ringreduce: Run, address: str, tmp_path: Path) -> None:
-    path = words_in(tmp_path / "words.txt")
-    done = ringreduce(
-        "submit", "wordcount", path, "--ttl", "1", "--peer", address, "-o", str(tmp_path / "out")
-    )
-    assert done.returncode == 0
-    found = re.search("job ([0-9a-f]{12})", done.stderr)
-    assert found is not None
-    for _ in range(200):
-        late = ringreduce("result", found[1], "--peer", address)
-        if late.returncode:
-            break
-    assert late.returncode in (1, 2)
-    assert late.stderr.count("\n") == 1
-    assert "no job" in late.stderr or "no result" in late.stderr
