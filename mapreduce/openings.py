@@ -73,7 +73,9 @@ def changes_after(
                 break
             change = opening
         changes.append(change)
-        record = changed(record, [change])
+        before, record = record, changed(record, [change])
+        if record is before:
+            break  # refused: then nothing follows from it
     if failure is not None:
         return [Fail(failure=failure, at_s=at_s)]
     if not record.status.is_final and (droppable := graph.droppable(record)):

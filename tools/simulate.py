@@ -1,7 +1,7 @@
-"""The simulator's command: ``python -m tools.simulate membership``, ``register`` and ``gossip``.
+"""The simulator's command: ``python -m tools.simulate membership``, ``register``, ``jobs`` and ``gossip``.
 
-``membership`` and ``register`` run seeds of the deterministic world, each with its own faults, and say what
-really happened. Exit code 0: every promise was kept; 1: a seed broke one (the command that replays it is
+``membership``, ``register`` and ``jobs`` run seeds of the deterministic world, each with its own faults, and
+say what really happened. Exit code 0: every promise was kept; 1: a seed broke one (the command that replays it is
 printed), or a fault that was turned on in some of 100 or more seeds never happened; 2: bad usage; 130:
 interrupted.
 
@@ -15,7 +15,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tools.simulation.kinds import Fault
@@ -53,6 +53,14 @@ def _maker(parsed: argparse.Namespace) -> Callable[[int, Trace], Scenario]:
             return register_maker(codec=parsed.codec)
         plant = PLANTS[parsed.plant]
         return register_maker(machine=plant.machine, process=plant.process, codec=parsed.codec)
+    if parsed.world == "jobs":
+        from tools.simulation.jobs import jobs_maker
+        from tools.simulation.planted_jobs import PLANTS as JOB_PLANTS
+
+        if parsed.plant is None:
+            return jobs_maker()
+        wrong = JOB_PLANTS[parsed.plant]
+        return jobs_maker(leader=wrong.leader, worker=wrong.worker, process=wrong.process, apply=wrong.apply)
     from tools.simulation.membership import membership_maker
 
     return membership_maker(nodes=parsed.nodes, codec=parsed.codec)
@@ -179,7 +187,7 @@ def _again(parsed: argparse.Namespace, seed: int) -> str:
     options = ""
     if parsed.world == "membership":
         options += f" --nodes {parsed.nodes}" if parsed.nodes is not None else ""
-    if parsed.world == "register":
+    if parsed.world in ("register", "jobs"):
         options += f" --plant {parsed.plant}" if parsed.plant is not None else ""
     options += "" if parsed.codec else " --no-codec"
     return f"replay: python -m tools.simulate {parsed.world} --replay {seed}{options}"
@@ -192,9 +200,12 @@ def _parser() -> argparse.ArgumentParser:
     worlds = parser.add_subparsers(dest="world", required=True)
     membership = worlds.add_parser("membership", help="run seeds of membership under faults")
     register = worlds.add_parser("register", help="run seeds of the Paxos registers under faults")
-    for world in (membership, register):
+    jobs = worlds.add_parser("jobs", help="run seeds of jobs on a swarm under faults")
+    for world in (membership, register, jobs):
         world.add_argument("--seeds", type=_seed_range, default=range(100), metavar="FROM:TO", help="0:100")
         world.add_argument("--replay", type=int, metavar="SEED", help="run one seed and print its trace")
+    jobs.set_defaults(codec=True)  # always: their limits are half of what is tested
+    for world in (membership, register):
         world.add_argument(
             "--codec",
             action=argparse.BooleanOptionalAction,
@@ -203,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     membership.add_argument("--nodes", type=_node_count, default=None, help="default: 3 to 9, drawn by seed")
     register.add_argument("--plant", type=_plant, metavar="NAME", help="run with this mistake; ? lists them")
+    jobs.add_argument("--plant", type=_job_plant, metavar="NAME", help="run with this mistake; ? lists them")
     gossip = worlds.add_parser("gossip", help="measure dissemination and detection in large clusters")
     gossip.add_argument("--nodes", type=_node_counts, default=(100, 1000, 10_000), help="100,1000,10000")
     gossip.add_argument("--seed", type=int, default=0)
@@ -224,8 +236,18 @@ def _seed_range(text: str) -> range:
 def _plant(text: str) -> str:
     from tools.simulation.planted_registers import PLANTS
 
-    if text not in PLANTS:
-        known = "".join(f"\n  {plant.name}: {plant.mistake}" for plant in PLANTS.values())
+    return _one_of(text, {plant.name: plant.mistake for plant in PLANTS.values()})
+
+
+def _job_plant(text: str) -> str:
+    from tools.simulation.planted_jobs import PLANTS
+
+    return _one_of(text, {plant.name: plant.mistake for plant in PLANTS.values()})
+
+
+def _one_of(text: str, mistakes: Mapping[str, str]) -> str:
+    if text not in mistakes:
+        known = "".join(f"\n  {name}: {mistake}" for name, mistake in mistakes.items())
         raise argparse.ArgumentTypeError(f"{text!r} is none of the plants:{known}")
     return text
 

@@ -30,7 +30,7 @@ from mapreduce.config import JobsConfig
 from mapreduce.effects import RunTask
 from mapreduce.leader import Leader
 from mapreduce.placement import DRAINING, FULL
-from mapreduce.record import JobRecord, JobStatus, Lost, Proposal, StageKind, born
+from mapreduce.record import JobRecord, JobStatus, Lost, Proposal, StageKind, apply, born
 from mapreduce.spec import job_id_of
 from mapreduce.stages import StageGraph
 from mapreduce.worker import Worker
@@ -49,6 +49,8 @@ from tools.simulation.trace import Trace
 from tools.simulation.world import Violation, World
 
 __all__ = ["JobFault", "JobsCodec", "JobsScenario", "jobs_maker"]
+
+Apply = Callable[[JobRecord, Proposal], JobRecord]
 
 GENTLE = (
     Fault.DROP,
@@ -175,7 +177,7 @@ class JobsScenario:
     Args:
         seed: decides everything.
         trace: where to record.
-        leader, worker: what to run; tests plant faults by subclasses.
+        leader, worker, process, apply: what to run; tests plant mistakes in them.
         calm: no faults at all, for measuring.
     """
 
@@ -189,8 +191,12 @@ class JobsScenario:
         *,
         leader: type[Leader] = Leader,
         worker: type[Worker] = Worker,
+        process: type[JobProcess] = JobProcess,
+        apply: Apply = apply,
         calm: bool = False,
     ) -> None:
+        self._process = process
+        self._apply = apply
         draw = child_random(seed, "jobs")
         self.gentle = draw.random() < 0.5
         self.replicas = draw.choice([1, 2, 2, 2, 3])
@@ -248,7 +254,7 @@ class JobsScenario:
 
         def program(node: Node, _now: float) -> JobProcess:
             random = child_random(world.seed, "process", node.name, node.boots)
-            process = JobProcess(node, self.swarm, random)
+            process = self._process(node, self.swarm, random)
             self._up_since[node.name] = self._disturbed_at = world.now
             process.store.is_full = any(name == FULL for name, _ in self.watch.flags.get(node.name, ()))
             return process
@@ -296,6 +302,7 @@ class JobsScenario:
             caprice=self._caprice,
             caprice_until=self.config.fault_phase_s,
             on_chosen=lambda before, after, proposal: self._chosen(seen, before, after, proposal),
+            apply=self._apply,
             leaves=lambda node: self.watch.flags.get(node.name) == ((DRAINING, "1"),),
         )
         seen = _Job(job, name, StageGraph(plan), register, world.now)
@@ -581,11 +588,18 @@ def _store(node: Node) -> Store:
 
 
 def jobs_maker(
-    *, leader: type[Leader] = Leader, worker: type[Worker] = Worker, calm: bool = False
+    *,
+    leader: type[Leader] = Leader,
+    worker: type[Worker] = Worker,
+    process: type[JobProcess] = JobProcess,
+    apply: Apply = apply,
+    calm: bool = False,
 ) -> Callable[[int, Trace], JobsScenario]:
     """What ``run_scenario`` needs to make a seed of jobs with these settings."""
 
     def make(seed: int, trace: Trace) -> JobsScenario:
-        return JobsScenario(seed, trace, leader=leader, worker=worker, calm=calm)
+        return JobsScenario(
+            seed, trace, leader=leader, worker=worker, process=process, apply=apply, calm=calm
+        )
 
     return make

@@ -36,7 +36,7 @@ from mapreduce.effects import (
 )
 from mapreduce.failures import INPUT_GONE, NOT_BEGUN
 from mapreduce.leader import Leader, dissolve_of
-from mapreduce.messages import AskFate, Message, Piece, ToWorker
+from mapreduce.messages import AskFate, Dissolve, Message, Piece, ToWorker
 from mapreduce.record import Failure, JobRecord, StageKind
 from mapreduce.spec import JobPlan
 from mapreduce.worker import Worker
@@ -52,6 +52,8 @@ __all__ = ["JobProcess", "Moods", "SimFetch", "SimFetched", "SimPush", "SimPushe
 
 RESEND_S = 0.4
 MAX_SENDS = 8
+# Of shorter ones a slot may be given several at a time.
+LONG_TASK_S = 0.05
 TO_WORKER = frozenset(get_args(ToWorker))
 
 
@@ -163,7 +165,7 @@ class JobProcess:
         self._pushes: dict[int, tuple[Push, tuple[Segment, ...], int]] = {}
         self._fetches: dict[tuple[str, int], tuple[Fetch, list[NodeId]]] = {}
         self._fetched: dict[tuple[str, int], bytes] = {}
-        self._job_of_push: dict[int, str] = {}
+        self._ballots: dict[str, int] = {}
 
     # -- what the world calls ------------------------------------------------------------------------------
 
@@ -190,12 +192,23 @@ class JobProcess:
     def deliver(self, message: object, sender: NodeId, now: float) -> Iterable[object]:
         """Give a job's message to the machine that it is for."""
         if type(message) in TO_WORKER:
-            return self.worker.receive(message, sender, now)  # type: ignore[arg-type]  # as just looked at
+            return self._obey(message, sender, now)  # type: ignore[arg-type]  # as just looked at
         job: str = message.job  # type: ignore[attr-defined]
         leading = self.leaders.get(job)
         if leading is not None:
             return leading[1].receive(message, sender, now)  # type: ignore[arg-type]
         return self._answer_fate(job, sender) if isinstance(message, AskFate) else []
+
+    def _obey(self, message: ToWorker, sender: NodeId, now: float) -> Iterable[object]:
+        """Let the worker take an order; one of a deposed leader must move nothing."""
+        effects = self.worker.receive(message, sender, now)
+        if isinstance(message, Dissolve):
+            return effects
+        highest = self._ballots.get(message.job, 0)
+        self._ballots[message.job] = max(highest, message.ballot)
+        if message.ballot < highest and effects:
+            raise Violation(f"{self._me} obeyed {sender}, whose ballot {message.ballot} is below {highest}")
+        return effects
 
     def _answer_fate(self, job: str, sender: NodeId) -> list[object]:
         """Say how a job ended: from the terminal record, if we are of its group, or from our own memory."""
@@ -341,6 +354,8 @@ class JobProcess:
         self._swarm.watch_run(self.node, order)
         moods, random = self._swarm.moods, self._random
         self.running[order.setup.job, order.attempt] = order
+        if moods.task_s[0] >= LONG_TASK_S and len(self.running) > self._swarm.slots:
+            raise Violation(f"{self._me} runs {len(self.running)} tasks in {self._swarm.slots} slots")
         took_s = random.uniform(*moods.task_s)
         if random.random() < moods.slow:
             took_s = moods.slow_s

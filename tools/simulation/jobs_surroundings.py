@@ -154,6 +154,7 @@ class HonestRegister:
         caprice_until: before this world time.
         on_chosen: called with (before, after, proposal) of each chosen proposal.
         leaves: whether a node is about to go for good.
+        apply: `mapreduce.record.apply`, or what a test plants in its place.
     """
 
     world: World
@@ -166,6 +167,7 @@ class HonestRegister:
     caprice_until: float
     on_chosen: Callable[[JobRecord, JobRecord, Proposal], None]
     leaves: Callable[[Node], bool]
+    apply: Callable[[JobRecord, Proposal], JobRecord] = apply
     leader: Node | None = None
     leader_boot: int = 0
     token: str = ""
@@ -205,7 +207,7 @@ class HonestRegister:
         if token != self.token:
             self._depose(node, boot, token)
             return
-        before, self.record = self.record, apply(self.record, proposal)
+        before, self.record = self.record, self.apply(self.record, proposal)
         self.on_chosen(before, self.record, proposal)
         if self.random.random() < 0.1:
             # The answer was lost: whoever proposed does it again, and may have been applied twice.
