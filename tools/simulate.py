@@ -1,8 +1,8 @@
 """The simulator's command: ``python -m tools.simulate membership``, ``register``, ``jobs`` and ``gossip``.
 
 ``membership``, ``register`` and ``jobs`` run seeds of the deterministic world, each with its own faults, and
-say what really happened. Exit code 0: every promise was kept; 1: a seed broke one (the command that replays it is
-printed), or a fault that was turned on in some of 100 or more seeds never happened; 2: bad usage; 130:
+say what really happened. Exit code 0: every promise was kept; 1: a seed broke one (the command that replays
+it is printed), or a fault that was turned on in some of 100 or more seeds never happened; 2: bad usage; 130:
 interrupted.
 
 ``gossip`` measures dissemination and detection in large clusters and holds the numbers against the

@@ -141,11 +141,12 @@ class SparingNemesis(Nemesis):
     spared = 2
     gentle = False
     registers: Callable[[], Iterable[HonestRegister]]
+    leaves: Callable[[Node], bool]
     last_gone_s = -1e9
 
     def _may_vanish(self, node: Node) -> bool:
         now, nodes = self._world.now, self._world.nodes
-        if sum(not other.gone for other in nodes) <= self.spared:
+        if sum(not other.gone and not self.leaves(other) for other in nodes) <= self.spared:
             return False
         if self.gentle and now - self.last_gone_s < CALM_BETWEEN_DEATHS_S:
             return False
@@ -218,7 +219,7 @@ class JobsScenario:
             world=self.world,
             config=JobsConfig(),
             moods=Moods(
-                task_s=draw.choice([(0.001, 0.01), (0.05, 0.3), (0.2, 1.0)]),
+                task_s=draw.choice([(0.001, 0.01), (0.1, 0.5), (0.3, 1.5)]),
                 slow=draw.choice([0.0, 0.0, 0.05]),
                 slow_s=8.0,
                 user_errors=0.0 if calm else draw.choice([0.0, 0.0, 0.05, 0.2]),
@@ -236,6 +237,7 @@ class JobsScenario:
             leader_type=leader,
             worker_type=worker,
             slots=SLOTS,
+            happened=Counter(),
         )
         self._names = [draw.choice(NAMES) for _ in range(draw.choice([1, 1, 1, 2]))]
 
@@ -268,7 +270,7 @@ class JobsScenario:
             world.boot(node)
         self.watch.begin()
         for number, name in enumerate(self._names):
-            at = self._draw.uniform(0.0, 2.0)
+            at = self._draw.uniform(0.0, 0.5) * self.config.fault_phase_s
             world.at(at, lambda number=number, name=name: self._submit(number, name))  # type: ignore[misc]
         world.run(0.5)
         self._schedule_misfortunes()
@@ -281,6 +283,7 @@ class JobsScenario:
         nemesis.spared = max(self.replicas, 2)
         nemesis.gentle = self.gentle
         nemesis.registers = self.swarm.registers.values
+        nemesis.leaves = self._leaves
         return nemesis
 
     def _submit(self, number: int, name: str) -> None:
@@ -303,7 +306,7 @@ class JobsScenario:
             caprice_until=self.config.fault_phase_s,
             on_chosen=lambda before, after, proposal: self._chosen(seen, before, after, proposal),
             apply=self._apply,
-            leaves=lambda node: self.watch.flags.get(node.name) == ((DRAINING, "1"),),
+            leaves=self._leaves,
         )
         seen = _Job(job, name, StageGraph(plan), register, world.now)
         self.swarm.works[job] = work
@@ -364,6 +367,9 @@ class JobsScenario:
             self.watch.flags[node.name] = ((FULL, "1"),)
         elif self.watch.flags.get(node.name) == ((FULL, "1"),):
             del self.watch.flags[node.name]
+
+    def _leaves(self, node: Node) -> bool:
+        return self.watch.flags.get(node.name) == ((DRAINING, "1"),)
 
     def _leave(self, node: Node, _random: Random) -> bool:
         """Drain, then go for good."""

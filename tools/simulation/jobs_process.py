@@ -8,6 +8,7 @@ all others, and what arrives is checked and stored before it is acknowledged.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from random import Random
@@ -36,7 +37,19 @@ from mapreduce.effects import (
 )
 from mapreduce.failures import INPUT_GONE, NOT_BEGUN
 from mapreduce.leader import Leader, dissolve_of
-from mapreduce.messages import AskFate, Dissolve, Message, Piece, ToWorker
+from mapreduce.messages import (
+    AskFate,
+    Copied,
+    CopyOrder,
+    Dissolve,
+    DropOutputs,
+    Message,
+    Missing,
+    Piece,
+    Returned,
+    Revoke,
+    ToWorker,
+)
 from mapreduce.record import Failure, JobRecord, StageKind
 from mapreduce.spec import JobPlan
 from mapreduce.worker import Worker
@@ -54,6 +67,7 @@ RESEND_S = 0.4
 MAX_SENDS = 8
 # Of shorter ones a slot may be given several at a time.
 LONG_TASK_S = 0.05
+NOTABLE = (AskFate, Copied, CopyOrder, DropOutputs, Missing, Returned, Revoke)
 TO_WORKER = frozenset(get_args(ToWorker))
 
 
@@ -117,7 +131,8 @@ class Moods:
 class Swarm:
     """What all processes of a world share.
 
-    `works` and `plans` are by job. `watch_run` is called with every reduce task that begins.
+    `works`, `plans`, `digests` and `registers` are by job. `watch_run` is called with every attempt that
+    begins. `happened` counts what leaders announce and messages that are not everyday.
     """
 
     world: World
@@ -134,6 +149,7 @@ class Swarm:
     leader_type: type[Leader]
     worker_type: type[Worker]
     slots: int
+    happened: Counter[str]
 
 
 class JobProcess:
@@ -323,12 +339,15 @@ class JobProcess:
             case Announce():
                 event = effect.event
                 if isinstance(event, Happened):
+                    self._swarm.happened[event.event.kind] += 1
                     note = f"{event.event.kind} {event.event.node} {event.event.text}"
                     self._swarm.world.trace.note(self._swarm.world.now, "job", f"{self._me}: {note}")
             case _:
                 assert_never(effect)
 
     def _send(self, to: NodeId, message: Message) -> None:
+        if isinstance(message, NOTABLE):
+            self._swarm.happened[type(message).__name__] += 1
         if to == self._me:
             self._later(0.0001, lambda now: self.deliver(message, self._me, now))
         else:
