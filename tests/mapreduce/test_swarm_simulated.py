@@ -1,4 +1,4 @@
-"""Jobs in the deterministic world: hundreds of seeds keep every promise, and every planted mistake is found."""
+"""Jobs in the deterministic world: hundreds of seeds keep every promise, every planted mistake is found."""
 
 from __future__ import annotations
 
