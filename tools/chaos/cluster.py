@@ -1,0 +1,485 @@
+"""A swarm of real peers that may be hurt, and the books about it.
+
+Theory
+------
+Each peer is a `ringreduce peer` process with a data directory and a log of its own, started and signalled
+by its process id.  A peer's *state* is what we did to it, not what others believe: up, stopped (SIGSTOP),
+down (killed), left (SIGTERM).  A peer that is started again keeps its address; with its data it is the same
+node, without it a new one.
+
+`spare(count)` keeps the promise that a run is about: at most `allowed_down` peers may be unable to serve at
+one time.  Not only those that are down or stopped count: a peer that came back without its data is no copy
+yet, one that was cut off or has lost segments is none either, so faults say by `burden` which peer they
+weigh on, and `unburden` when that is over; a wiped peer weighs until `heal_s` after it came back.
+
+Everything lies in one directory, which `close` removes; processes hold a lifeline to this one, and are
+ended by their process ids.
+
+⚙ This module starts processes, and reads /proc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from p2p.client import Client
+from p2p.config import KeySource
+from p2p.errors import PeerError
+from p2p.job_client import JobClient
+from p2p.questions import AskMembers, MembersAre
+from tools.chaos.faults import Place, Surroundings
+from tools.chaos.journal import Incident, Journal
+
+__all__ = ["ChaosPeer", "Cluster", "PeerState", "PeerWouldNotStart"]
+
+START_LIMIT_S = 30.0
+STOP_LIMIT_S = 10.0
+LOG_TAIL_BYTES = 8_192
+MAX_PEERS = 64
+MAX_LIVES = 10_000  # of one peer: starts within one run
+
+
+class PeerWouldNotStart(Exception):
+    """A peer ended, or said nothing, before it was ready; the text holds the end of its log."""
+
+
+class PeerState(enum.Enum):
+    """What we did to a peer last."""
+
+    STARTING = "starting"
+    UP = "up"
+    STOPPED = "stopped"
+    DOWN = "down"
+    LEFT = "left"
+
+
+@dataclass(slots=True, eq=False)
+class ChaosPeer:
+    """One peer of the cluster.
+
+    Attributes:
+        number: its place in `Cluster.peers`.
+        place: where and how it is started.
+        address: what clients connect to, once it was ready for the first time.
+        id: its node id.
+        log: the file with all it has written to stderr, in all its lives.
+        lives: how often it was started.
+    """
+
+    number: int
+    place: Place
+    data: Path
+    log: Path
+    address: str = ""
+    id: str = ""
+    state: PeerState = PeerState.DOWN
+    process: subprocess.Popen[bytes] | None = None
+    lives: int = 0
+    life: Incident | None = None
+    began_at: float = 0.0
+    _said: bytes = b""
+
+    @property
+    def pid(self) -> int:
+        """The process id of its present life.
+
+        Raises:
+            ProcessLookupError: it has none.
+        """
+        if self.process is None:
+            raise ProcessLookupError(f"peer {self.number} was not started")
+        return self.process.pid
+
+    @property
+    def serves(self) -> bool:
+        """Whether it could answer, as far as we have not hurt it."""
+        return self.state is PeerState.UP
+
+    @property
+    def segments(self) -> Path:
+        """The directory of its store."""
+        return self.data / "segments"
+
+
+@dataclass(slots=True, eq=False)
+class Cluster:
+    """Peers of one run.  Use it as a context manager.
+
+    Args:
+        directory: an empty directory, for everything; removed at the end unless `keep` is set.
+        journal: where all that is done to peers is written down.
+        replicas: R of the jobs; R-1 peers may be down.
+        allowed_down: another number, where that is asked for.
+        slots: of each peer.
+        surroundings: the world they live in; None: this machine's loopback.
+        heal_s: how long a peer that came back without its data still counts as down.
+    """
+
+    directory: Path
+    journal: Journal
+    replicas: int = 2
+    allowed_down: int = -1
+    slots: int = 1
+    surroundings: Surroundings | None = None
+    heal_s: float = 8.0
+    keep: bool = False
+    peers: list[ChaosPeer] = field(default_factory=list)
+    _burdens: Counter[int] = field(default_factory=Counter)
+    _healing: dict[int, float] = field(default_factory=dict)  # peer: when it counts as a copy again
+    _lifeline: tuple[int, int] = (-1, -1)
+
+    def __post_init__(self) -> None:
+        """Make the directory, and the pipe that ends with us."""
+        if self.allowed_down < 0:
+            self.allowed_down = self.replicas - 1
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lifeline = os.pipe()
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def keys(self) -> Path:
+        """The directory of the cluster's keys."""
+        return self.directory / "keys"
+
+    # ---- starting and ending ---------------------------------------------------------------------------
+
+    def start(self, count: int) -> list[ChaosPeer]:
+        """Start new peers and wait until all of them are ready.
+
+        Raises:
+            PeerWouldNotStart: one did not get ready.
+        """
+        assert len(self.peers) + count <= MAX_PEERS
+        made: list[ChaosPeer] = []
+        for _ in range(count):
+            number = len(self.peers)
+            place = self.surroundings.place(number) if self.surroundings is not None else Place()
+            peer = ChaosPeer(
+                number=number,
+                place=place,
+                data=place.data or self.directory / f"peer-{number}",
+                log=self.directory / f"peer-{number}.log",
+            )
+            self.peers.append(peer)
+            made.append(peer)
+            self._spawn(peer)
+            if number == 0:
+                self.await_ready([peer])  # its address is what the others join through
+        self.await_ready(made)
+        return made
+
+    def restart(self, peer: ChaosPeer, *, wipe: bool = False) -> None:
+        """Start a peer that is down; returns at once, `poll` sees when it is ready.
+
+        Args:
+            wipe: without its data directory: a new node at the same address, with empty hands.
+        """
+        assert peer.state in (PeerState.DOWN, PeerState.LEFT), f"peer {peer.number} is {peer.state.value}"
+        if wipe:
+            shutil.rmtree(peer.data, ignore_errors=True)
+            peer.id = ""
+            self._healing[peer.number] = time.monotonic() + START_LIMIT_S
+        self.journal.instant("wiped" if wipe else "restart", peer.number)
+        self._spawn(peer)
+
+    def await_ready(self, peers: Sequence[ChaosPeer]) -> None:
+        """Return when these peers are ready.
+
+        Raises:
+            PeerWouldNotStart: one is not, in `START_LIMIT_S`, or has ended.
+        """
+        deadline = time.monotonic() + START_LIMIT_S
+        while waiting := [peer for peer in peers if peer.state is PeerState.STARTING]:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise PeerWouldNotStart(self._why(waiting[0], f"said nothing in {START_LIMIT_S:g} s"))
+            streams = [peer.process.stdout for peer in waiting if peer.process and peer.process.stdout]
+            select.select(streams, [], [], min(0.2, left_s))
+            self.poll()
+
+    def poll(self) -> list[ChaosPeer]:
+        """Look which peers have become ready, and which have ended by themselves; return the latter.
+
+        Raises:
+            PeerWouldNotStart: one ended before it was ready.
+        """
+        ended: list[ChaosPeer] = []
+        for peer in self.peers:
+            if peer.process is None or peer.state in (PeerState.DOWN, PeerState.LEFT):
+                continue
+            if peer.state is PeerState.STARTING:
+                self._listen(peer)
+            code = peer.process.poll()
+            if code is None:
+                continue
+            if peer.state is PeerState.STARTING:
+                raise PeerWouldNotStart(self._why(peer, f"ended with exit code {code} before it was ready"))
+            self._gone(peer, PeerState.DOWN)
+            self.journal.instant("ended", peer.number, f"by itself, with exit code {code}")
+            ended.append(peer)
+        return ended
+
+    def close(self) -> None:
+        """End all peers, gracefully where they can; remove the directory."""
+        if self._lifeline[0] < 0:
+            return
+        for peer in self.peers:
+            if peer.process is not None and peer.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(peer.pid, signal.SIGTERM)
+                    os.kill(peer.pid, signal.SIGCONT)
+        deadline = time.monotonic() + STOP_LIMIT_S
+        for peer in self.peers:
+            if peer.process is None:
+                continue
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                peer.process.wait(max(0.0, deadline - time.monotonic()))
+            if peer.process.poll() is None:
+                peer.process.kill()
+                peer.process.wait()
+            self._gone(peer, PeerState.DOWN)
+        for descriptor in self._lifeline:
+            os.close(descriptor)
+        self._lifeline = (-1, -1)
+        if self.surroundings is not None:
+            self.surroundings.close()
+        if not self.keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    # ---- hurting ---------------------------------------------------------------------------------------
+
+    def kill(self, peer: ChaosPeer, why: str = "") -> None:
+        """SIGKILL; returns when the process is gone."""
+        self.journal.instant("kill", peer.number, why)
+        if peer.process is not None:
+            peer.process.kill()
+            peer.process.wait()
+        self._gone(peer, PeerState.DOWN)
+
+    def kill_together(self, peers: Sequence[ChaosPeer], why: str = "") -> None:
+        """SIGKILL for several before any is waited for."""
+        for peer in peers:
+            if peer.process is not None:
+                peer.process.kill()
+        for peer in peers:
+            self.kill(peer, why)
+
+    def leave(self, peer: ChaosPeer) -> bool:
+        """SIGTERM: let it leave in good order; tells whether it ended within `STOP_LIMIT_S`.
+
+        One that did not is killed.
+        """
+        self.journal.instant("leave", peer.number)
+        assert peer.process is not None
+        peer.process.terminate()
+        try:
+            peer.process.wait(STOP_LIMIT_S)
+            in_time = True
+        except subprocess.TimeoutExpired:
+            peer.process.kill()
+            peer.process.wait()
+            in_time = False
+        self._gone(peer, PeerState.LEFT)
+        return in_time
+
+    def stop(self, peer: ChaosPeer) -> None:
+        """SIGSTOP for the peer; its children run on, as they would on a machine whose peer is stuck."""
+        self.journal.instant("stop", peer.number)
+        os.kill(peer.pid, signal.SIGSTOP)
+        peer.state = PeerState.STOPPED
+
+    def cont(self, peer: ChaosPeer) -> None:
+        """SIGCONT; harmless for a peer that is not stopped."""
+        if peer.state is PeerState.STOPPED:
+            self.journal.instant("continue", peer.number)
+            os.kill(peer.pid, signal.SIGCONT)
+            peer.state = PeerState.UP
+
+    # ---- how much may be broken ------------------------------------------------------------------------
+
+    def weighing(self) -> set[int]:
+        """Return the numbers of the peers that cannot be counted on now."""
+        now = time.monotonic()
+        down = {peer.number for peer in self.peers if not peer.serves and peer.state is not PeerState.LEFT}
+        healing = {number for number, until in self._healing.items() if now < until}
+        return down | healing | {number for number, count in self._burdens.items() if count}
+
+    def spare(self, count: int, rng_choice: Callable[[Sequence[ChaosPeer]], ChaosPeer]) -> list[ChaosPeer]:
+        """Choose peers that may be hurt now.
+
+        Args:
+            count: how many at once.
+            rng_choice: picks one of several, as `random.Random.choice`.
+
+        Returns:
+            So many peers that serve, or none if that would be more than `allowed_down`.
+        """
+        weighing = self.weighing()
+        if len(weighing) + count > self.allowed_down:
+            return []
+        sound = [peer for peer in self.peers if peer.serves and peer.number not in weighing]
+        chosen: list[ChaosPeer] = []
+        while sound and len(chosen) < count:
+            chosen.append(rng_choice(sound))
+            sound.remove(chosen[-1])
+        return chosen if len(chosen) == count else []
+
+    def burden(self, peer: ChaosPeer) -> None:
+        """Count a peer as one that cannot be counted on, until `unburden`."""
+        self._burdens[peer.number] += 1
+
+    def unburden(self, peer: ChaosPeer, *, heals_in_s: float = 0.0) -> None:
+        """Take back one `burden`; with `heals_in_s` it weighs so much longer."""
+        self._burdens[peer.number] = max(0, self._burdens[peer.number] - 1)
+        if heals_in_s:
+            self._healing[peer.number] = time.monotonic() + heals_in_s
+
+    # ---- looking ---------------------------------------------------------------------------------------
+
+    def serving(self) -> list[ChaosPeer]:
+        """Return the peers that should answer."""
+        return [peer for peer in self.peers if peer.serves]
+
+    def by_id(self, node: str) -> ChaosPeer | None:
+        """Return the peer with this node id, or one that begins so."""
+        return next((peer for peer in self.peers if node and peer.id.startswith(node)), None)
+
+    def addresses(self) -> list[str]:
+        """Return where the peers that should answer are reached."""
+        return [peer.address for peer in self.serving()]
+
+    def members(self, peer: ChaosPeer, timeout_s: float = 3.0) -> MembersAre | None:
+        """Return the ring as a peer sees it, None if it does not answer."""
+        keys = KeySource(directory=self.keys).load().keys
+        try:
+            with Client(keys, (peer.address,), timeout_s=timeout_s) as client:
+                return client.ask(AskMembers(number=0), MembersAre)
+        except PeerError:
+            return None
+
+    def jobs_client(self, timeout_s: float = 3.0) -> JobClient:
+        """Return a connection for questions about jobs, to the peers that should answer."""
+        return JobClient(KeySource(directory=self.keys).load().keys, self.addresses(), timeout_s=timeout_s)
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line of `ringreduce` with these arguments, run where it reaches the peers."""
+        prefix = self.surroundings.client_prefix() if self.surroundings is not None else ()
+        return [*prefix, sys.executable, "-m", "p2p.cli", *arguments]
+
+    def environment(self, more: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
+        """Return the variables for peers and clients: ours, without any settings, with the keys."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RINGREDUCE_")}
+        # All temporary files of the run lie below its directory: what is left there, was left behind.
+        return {**kept, "RINGREDUCE_KEYS": str(self.keys), "TMPDIR": str(self.temporary()), **dict(more)}
+
+    def temporary(self) -> Path:
+        """Return the directory for temporary files of all processes of the run."""
+        path = self.directory / "tmp"
+        path.mkdir(exist_ok=True)
+        return path
+
+    def log_tail(self, peer: ChaosPeer) -> str:
+        """Return the end of what a peer has written."""
+        try:
+            with peer.log.open("rb") as file:
+                file.seek(max(0, peer.log.stat().st_size - LOG_TAIL_BYTES))
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def descriptors(self, peer: ChaosPeer) -> int:
+        """Return how many descriptors a peer has open; 0 where that is not known."""
+        try:
+            return len(os.listdir(f"/proc/{peer.pid}/fd"))
+        except OSError:
+            return 0
+
+    def descendants(self, peer: ChaosPeer) -> list[int]:
+        """Return the process ids of a peer's children and their children."""
+        return list(_descendants(peer.pid)) if peer.process is not None else []
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    def _spawn(self, peer: ChaosPeer) -> None:
+        assert peer.lives < MAX_LIVES
+        listen = peer.place.listen
+        if peer.address and not peer.place.advertise and listen.endswith(":0"):
+            listen = peer.address
+        options = ["--listen", listen, "--data", str(peer.data), "--keys", str(self.keys)]
+        options += ["--slots", str(self.slots), "--lifeline", str(self._lifeline[0]), "--die-with-parent"]
+        if peer.place.advertise:
+            options += ["--advertise", peer.place.advertise]
+        joins = [other.address for other in self.peers if other is not peer and other.address][:8]
+        options += [word for address in joins for word in ("--join", address)]
+        command = [*peer.place.prefix, sys.executable, "-m", "p2p.cli", "peer", *options, *peer.place.options]
+        with peer.log.open("ab") as log:
+            peer.process = subprocess.Popen(
+                command,
+                env=self.environment(peer.place.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                pass_fds=(self._lifeline[0],),
+                start_new_session=True,
+            )
+        peer.lives += 1
+        peer.state, peer._said, peer.began_at = PeerState.STARTING, b"", time.monotonic()
+
+    def _listen(self, peer: ChaosPeer) -> None:
+        """Read a starting peer's `ready ADDR NODE-ID`, as far as it is there."""
+        assert peer.process is not None
+        assert peer.process.stdout is not None
+        while select.select([peer.process.stdout], [], [], 0)[0]:
+            some = os.read(peer.process.stdout.fileno(), 4_096)
+            if not some:
+                return
+            peer._said += some
+            if not peer._said.endswith(b"\n"):
+                continue
+            word, address, node = peer._said.decode("ascii", "replace").split()
+            if word != "ready":
+                raise PeerWouldNotStart(self._why(peer, f"said {word!r} instead of 'ready'"))
+            peer.address, peer.id, peer.state = address, node, PeerState.UP
+            peer.life = self.journal.begin("life", peer.number, node)
+            if peer.number in self._healing:
+                self._healing[peer.number] = time.monotonic() + self.heal_s
+            return
+
+    def _gone(self, peer: ChaosPeer, state: PeerState) -> None:
+        peer.state = state
+        if peer.process is not None and peer.process.stdout is not None:
+            peer.process.stdout.close()
+        if peer.life is not None:
+            self.journal.end(peer.life)
+
+    def _why(self, peer: ChaosPeer, what: str) -> str:
+        return f"peer {peer.number} {what}; the end of its log:\n{self.log_tail(peer)}"
+
+
+def _descendants(root: int) -> Iterator[int]:
+    """Yield the process ids below one, from /proc; none where there is no /proc."""
+    waiting = [root]
+    while waiting:
+        parent = waiting.pop()
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                for child in Path(f"/proc/{parent}/task/{thread}/children").read_text().split():
+                    yield int(child)
+                    waiting.append(int(child))
