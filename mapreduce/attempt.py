@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from mapreduce.batches import Batch, ListBatch
 from mapreduce.context import task as context
 from mapreduce.errors import BadKey, BadValue, InputError, JobDefinitionError, TooManyBadRecords
+from mapreduce.failpoints import failpoint
 from mapreduce.job import Job, Step, TotalOrder, batch_kind, identity
 from mapreduce.orders import (
     MapOrder,
@@ -210,6 +211,7 @@ class Attempt:
     # -- map -------------------------------------------------------------------------------------------
 
     def _map(self, order: MapOrder) -> None:
+        failpoint("attempt.map")
         if self._step.map_only:
             self._write_part(self._output(chain.from_iterable(self._streams(order.split))), order.out_path)
             return
@@ -363,6 +365,7 @@ class Attempt:
     # -- reduce ----------------------------------------------------------------------------------------
 
     def _reduce(self, order: ReduceOrder) -> None:
+        failpoint("attempt.reduce")
         fits = memory_needed(order.runs) < self._setup.memory_bytes // 3
         value_order = _value_order(self._step)
         sorts_only = self._step.reducer is identity and value_order is None
@@ -436,6 +439,7 @@ class Attempt:
                 self._forget_position()  # it names its key; what was read last is another one
                 raise
             self._done.bytes_out = file.tell()
+        failpoint("attempt.written")
         self._done.path = out_path
 
     def _write(self, pairs: Iterator[Pair], file: BinaryIO) -> None:

@@ -30,6 +30,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from mapreduce.errors import EnvironmentFailed, OutputError
+from mapreduce.failpoints import failpoint
 from mapreduce.formats import FORMATS, encoded
 from mapreduce.streams import is_url, shown
 
@@ -202,7 +203,9 @@ class OutputDirectory:
             if self._durable:
                 _sync(source)
             self._renamed.add(part)  # before: an interruption behind the rename must find it
+            failpoint("publish.rename")
             os.rename(source, target)
+            failpoint("publish.renamed")
         self._committed[part] = attempt
         return True
 
@@ -217,6 +220,7 @@ class OutputDirectory:
             shutil.rmtree(os.path.join(self.path, TEMPORARY))
             if self._durable:
                 _sync(self.path)
+            failpoint("publish.mark")
             with open(marker, "wb"):
                 pass
             if self._durable:

@@ -37,6 +37,7 @@ from typing import Final
 
 import msgpack
 
+from mapreduce.failpoints import failpoint
 from membership.view import NodeId
 from p2p.store import Covers, DamagedSegment, Incoming, Source, Store, StoreFull, describe, read_sources
 
@@ -187,6 +188,7 @@ class Bulk:
             header, size = describe(job, stage, sources, covers)
         except (OSError, DamagedSegment) as error:
             return [SendFailed(tag=tag, reason=f"it cannot be read here: {error}")]
+        failpoint("push.begin")
         self._number += 1
         self._transfers[self._number] = _Transfer(
             number=self._number,
@@ -258,6 +260,7 @@ class Bulk:
             transfer.held = (transfer.sent, data)
         offset, data = transfer.held
         first = transfer.header if offset == 0 else b""
+        failpoint("push.chunk")
         head: bytes = msgpack.packb([self._me, self._session, transfer.number, offset])
         if not self._send_chunk(transfer.to, (head, first, data)):
             return None
@@ -377,6 +380,7 @@ class Bulk:
             incoming = self._incoming[key] = self._store.receive(header)
         self._heard_at[key] = now
         if offset == incoming.received:
+            failpoint("push.take")
             incoming.write(data)
         if incoming.received == incoming.size:
             del self._incoming[key], self._heard_at[key]

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from mapreduce.failpoints import failpoint
 from mapreduce.messages import Dissolve
 from mapreduce.record import NOBODY, JobRecord, JobStatus
 from mapreduce.stages import StageGraph
@@ -235,6 +236,7 @@ class JobAnswers:
             self._desk.say(node, q.FindJobs(number=number, prefix=ask.prefix))
 
     def _ask_parts(self, ask: q.AskParts, connection: Connection, now: float) -> None:
+        failpoint("result.list")
         number = self._gather(_Gathering(connection, ask.number, set(), now + ASK_LIMIT_S, is_parts=True))
         gathering = self._gatherings[number]
         # The first who knows ends it; asking one alone, who may just have died, would cost its silence.
@@ -283,6 +285,7 @@ class JobAnswers:
         self._desk.answer(gathering.connection, answer)
 
     def _read_part(self, read: q.ReadPart) -> q.PartChunk:
+        failpoint("result.read")
         located = self._desk.store.find(read.job, read.stage, read.attempt)
         if located is None or read.offset > located.length:
             return q.PartChunk(number=read.number, offset=read.offset, data=b"", is_here=False)

@@ -37,7 +37,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import inf
@@ -47,6 +47,7 @@ from mapreduce import effects as e
 from mapreduce import messages as m
 from mapreduce.config import JobsConfig
 from mapreduce.errors import JobError
+from mapreduce.failpoints import failpoint
 from mapreduce.leader import Leader
 from mapreduce.messages import HeldGroup
 from mapreduce.record import Failure, JobRecord, Proposal, apply, born
@@ -58,7 +59,7 @@ from membership.effects import Event, MemberDied, MemberLeft
 from membership.errors import DamagedVote, TooManyProposals, UnknownRegister
 from membership.register import AcceptorId, Fence, Group, Record, next_group
 from membership.register_config import RegisterConfig
-from membership.register_messages import RegisterMessage
+from membership.register_messages import Accept, Birth, RegisterMessage
 from membership.registers import Registers
 from membership.swim import Swim
 from membership.view import NodeId
@@ -98,6 +99,28 @@ _FROM_CLIENTS = frozenset(
 )
 _AMONG_PEERS = frozenset((q.FindJobs, q.JobsFound, q.ReadJob, q.JobRead, q.ReadParts, q.PartsRead, q.EndJob))
 _OWN = frozenset((q.Vet, q.Vetted, q.FetchSegment, q.NotHeld, b.Received, b.Stored))
+
+# Where a test may hurt this process: before a message is sent, and when one was heard.
+_BEFORE_SENDING: Mapping[type, str] = {
+    Birth: "birth.send",
+    Accept: "commit.accept",
+    m.AskInventory: "takeover.ask",
+    m.Inventory: "takeover.tell",
+    m.Offer: "offer.send",
+    m.Claim: "claim.send",
+    m.Grant: "grant.send",
+    m.Finished: "finished.send",
+    m.Settled: "settled.send",
+    m.CopyOrder: "copy.order",
+    m.Copied: "copy.done",
+    m.Dissolve: "dissolve.send",
+}
+_ON_HEARING: Mapping[type, str] = {
+    m.Grant: "grant.heard",
+    m.Finished: "finished.heard",
+    m.Dissolve: "dissolve.heard",
+    b.Stored: "push.acked",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +334,7 @@ class JobService:
 
     def say(self, to: NodeId, message: Any) -> None:
         """Send a message to a peer, to this one too."""
+        failpoint(_BEFORE_SENDING.get(type(message), ""))
         if to == self.me:
             self._queue.append(lambda now: self._hear(message, self.me, now))
             return
@@ -396,6 +420,7 @@ class JobService:
         except OSError as error:
             refuse(job, "disk", f"this peer cannot store the job: {error.strerror or error}")
             return
+        failpoint("submit.stored")
         here = [member.id for member in self.swim.view.ring_members]
         refused = self.submissions.begin(job, digest, spec.plan, client, here, now)
         if refused is not None:
@@ -405,6 +430,7 @@ class JobService:
         for node in here:
             vet = q.Vet(number=0, job=job, spec_digest=digest, spec=inline if node != self.me else b"")
             self.say(node, vet)
+        failpoint("submit.asked")
 
     # ---- the queue -----------------------------------------------------------------------------------------
 
@@ -465,7 +491,9 @@ class JobService:
                 self.say(to, message)
             case reg.Save(key=key, state=state):
                 try:
+                    failpoint("vote.save")
                     self._votes.save(key, state)
+                    failpoint("vote.saved")
                 except OSError as error:
                     raise DataDirectoryUnusable(
                         f"a vote cannot be made durable: {error.strerror or error}; this peer stops, since "
@@ -480,6 +508,7 @@ class JobService:
 
     def _hear(self, message: Any, sender: NodeId, now: float) -> None:
         kind = type(message)
+        failpoint(_ON_HEARING.get(kind, ""))
         if kind in _REGISTER_MESSAGES:
             self._registers(self.registers.receive(message, sender, now))
         elif kind in _TO_WORKER:
@@ -552,6 +581,7 @@ class JobService:
             case reg.Abandoned(key=key, proposals=numbers):
                 self.answers.on_abandoned(key.removeprefix(JOB_KEY), numbers)
             case reg.GroupChanged(group=group):
+                failpoint("seal.done")
                 leading = self._leading.get(group.key.removeprefix(JOB_KEY))
                 if leading is not None and leading.leader is not None:
                     self._jobs(leading.leader.on_members(_nodes(group.members), now))
@@ -565,6 +595,7 @@ class JobService:
                 assert_never(event)
 
     def _begin_leading(self, key: str, record: Record, fence: Fence, now: float) -> None:
+        failpoint("lead.elected")
         job = key.removeprefix(JOB_KEY)
         led = self._leading.get(job)
         job_record = self.record_in(record)
@@ -596,6 +627,7 @@ class JobService:
             wall_offset_s=self._wall_offset_s,
         )
         self._log(f"leads job {job[:12]} ({plan.name})")
+        failpoint("lead.begin")
         self._jobs(leading.leader.start(now))
 
     def _propose(self, job: str, proposal: Proposal, now: float) -> None:
@@ -612,6 +644,7 @@ class JobService:
             self._packed["last"] = (packed, after)
             return packed
 
+        failpoint("commit.propose")
         number = self.propose(job, change, now)
         if number is None:
             self._leading.pop(job, None)
@@ -622,6 +655,7 @@ class JobService:
         job = event.key.removeprefix(JOB_KEY)
         leading = self._leading.get(job)
         if leading is not None and leading.leader is not None and leading.proposal == event.proposal:
+            failpoint("commit.chosen")
             self._jobs(leading.leader.on_committed(self.record_in(event.record), now))
             self.answers.job_moved(job, now)
         else:
@@ -649,6 +683,7 @@ class JobService:
             size = 2 * self._plans[job].replicas - 1
             members = next_group(group.members, acceptors(job, view), size)
             if members is not None and set(members) != set(group.members):
+                failpoint("seal.begin")
                 self._healed_at[job] = now
                 self._registers(self.registers.seal(leading.key, members, now))
 
@@ -700,15 +735,18 @@ class JobService:
             return
         opened = self.files.get(job)
         assert opened is not None
+        failpoint("vet.begin")
         self.runner.check(opened, job, _local_inputs(plan))
 
     def _vetted(self, job: str, reason: str = "", text: str = "", paths: tuple[str, ...] = ()) -> None:
+        failpoint("vet.answer")
         for sender, number in self._vets.pop(job, ()):
             self.say(sender, q.Vetted(number=number, job=job, reason=reason, text=text, paths=paths))
 
     def _go_on_submitting(self, now: float) -> None:
         for step in self.submissions.due(self.swim.view, now):
             if isinstance(step, Begun):
+                failpoint("birth.begin")
                 record = born(step.job, step.digest, now + self._wall_offset_s)
                 first = Record(generation=0, epoch=0, members=step.members, payload=pack_record(record))
                 self._registers(self.registers.found(JOB_KEY + step.job, first, now))
@@ -722,6 +760,7 @@ class JobService:
         self.answer(client[0], replace(answer, number=client[1], peers=peers))
 
     def _founded(self, group: Group) -> None:
+        failpoint("birth.done")
         job = group.key.removeprefix(JOB_KEY)
         self._expiry.pop(job, None)
         for step in self.submissions.founded(job, group.members):
@@ -771,11 +810,13 @@ class JobService:
 
     def _drop_job(self, effect: e.DropJob, now: float) -> None:
         job = effect.job
+        failpoint("drop.begin")
         self.runner.drop_job(job)
         self.fetches.drop_job(job)
         keep = {SPEC_STAGE, effect.keep_stage} if effect.keep_stage >= 0 else {SPEC_STAGE}
         self.store.drop_job(job, keep)
         self._expiry[job] = now + effect.keep_s
+        failpoint("drop.done")
 
     def _forget(self, job: str) -> None:
         """A job's time to live is over."""

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mapreduce import failpoints
 from mapreduce.config import JobsConfig
 from mapreduce.local import MEMORY_SHARE, MIN_MEMORY_BYTES, available_memory_bytes
 from membership.config import LOCAL
@@ -25,6 +26,7 @@ from membership.swim import Swim
 from membership.view import Member, NodeId
 from p2p.addresses import parse_address, resolve
 from p2p.config import PeerConfig
+from p2p.cut_transport import CutTransport
 from p2p.datadir import DataDirectory, Identity
 from p2p.errors import DataDirectoryUnusable
 from p2p.job_files import JobFiles
@@ -35,6 +37,7 @@ from p2p.process import LogStream, Wakeup, kill_with_parent, raise_descriptor_li
 from p2p.protocol import wire_format
 from p2p.store import Store
 from p2p.submissions import DISK_META
+from p2p.transport import Transport
 from p2p.votes import VoteStore
 from p2p.zmq_transport import ZmqTransport
 
@@ -72,9 +75,11 @@ def run_peer(config: PeerConfig, *, lifeline: int | None = None, die_with_parent
         stack.enter_context(wakeup.on_signals())
         directory = stack.enter_context(DataDirectory(config.data))
         token = config.keys.load_to_serve(config.listen)
-        transport = ZmqTransport(
+        transport: Transport = ZmqTransport(
             token.keys, listen=config.listen, bulk_port=config.bulk_port, advertise=config.advertise
         )
+        if failpoints.is_armed():
+            transport = CutTransport(transport)
         stack.callback(transport.close)
         transport.watch(wakeup.fileno())
         if lifeline is not None:
@@ -120,7 +125,7 @@ def _jobs(
     directory: Path,
     swim: Swim,
     votes: VoteStore,
-    transport: ZmqTransport,
+    transport: Transport,
     log: LogStream,
 ) -> JobService:
     def send_chunk(to: NodeId, parts: Sequence[bytes]) -> bool:
@@ -150,7 +155,7 @@ def _jobs(
 def _swim(
     config: PeerConfig,
     identity: Identity,
-    transport: ZmqTransport,
+    transport: Transport,
     more_seeds: tuple[str, ...],
     disk: str,
 ) -> Swim:

@@ -40,6 +40,8 @@ from typing import Any, BinaryIO, Final
 import msgpack
 import xxhash
 
+from mapreduce.failpoints import failpoint
+
 __all__ = [
     "FILE_STAGE",
     "SPEC_STAGE",
@@ -278,6 +280,7 @@ class Incoming:
         if self.received + len(data) > self._header.size:
             raise DamagedSegment("more bytes than announced")
         self._digest.update(data)
+        failpoint("store.write")
         _write(self._file, data)
         self.received += len(data)
 
@@ -293,7 +296,9 @@ class Incoming:
             raise DamagedSegment("the body's digest is not the announced one")
         self._file.close()
         self._file = None
+        failpoint("store.rename")
         os.rename(f"{self._path}.tmp", self._path)
+        failpoint("store.renamed")
         self._store._admit(self._header, self._path, _HEAD.size + len(self._header_bytes))
 
     def abort(self) -> None:

@@ -31,6 +31,7 @@ import xxhash
 from mapreduce.effects import RunTask, StageSetup, TaskOutput
 from mapreduce.errors import EnvironmentFailed
 from mapreduce.executor import Child, ChildDied, Executor, Load, Printed
+from mapreduce.failpoints import failpoint
 from mapreduce.failures import INPUT_GONE, NOT_BEGUN
 from mapreduce.messages import HeldGroup
 from mapreduce.orders import (
@@ -390,6 +391,7 @@ class TaskRunner:
             self._submit(child, run)
 
     def _submit(self, child: Child, run: _Run) -> None:
+        failpoint("task.begin")
         self._under_way[id(run.order)] = run
         self._executor.submit(child, run.order, run.load)
 
@@ -423,6 +425,7 @@ class TaskRunner:
         if run.task is None:
             self._events.append(Checked(run.job, None))
             return
+        failpoint("task.done")
         setup = run.task.setup
         is_part = setup.kind is StageKind.REDUCE or setup.map_only
         digest = b""

@@ -21,6 +21,8 @@ import secrets
 import shutil
 from hashlib import blake2b
 
+from mapreduce.failpoints import failpoint
+
 __all__ = ["VoteStore"]
 
 DISK_FILE = "disk"
@@ -119,5 +121,8 @@ def _write_synced(path: str, content: bytes) -> None:
     with open(temporary, "wb") as file:
         file.write(content)
         file.flush()
+        failpoint("vote.sync")
         os.fsync(file.fileno())
+    failpoint("vote.rename")
     os.rename(temporary, path)
+    failpoint("vote.renamed")

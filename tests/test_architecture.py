@@ -36,6 +36,7 @@ SHELL = {
     "mapreduce.command": "the command line of `run`",
     "mapreduce.console": "signals, exit codes, standard streams",
     "mapreduce.executor": "starts and watches child processes",
+    "mapreduce.failpoints": "ends processes where a test wants it",
     "mapreduce.finding": "looks for job files",
     "mapreduce.inputs": "opens inputs",
     "mapreduce.lines": "reads lines of files",
