@@ -196,6 +196,9 @@ class JobAnswers:
         self._desk.submit(packed, submit.nonce, (connection, submit.number), now)
 
     def _follow(self, follow: q.Follow, client: NodeId, connection: Connection, now: float) -> None:
+        if self._desk.is_gone(follow.job):
+            self._desk.answer(connection, q.JobIs(number=follow.number, view=None))
+            return
         watch = self._watch(follow.job)
         if len(watch.followers) >= MAX_FOLLOWERS:
             watch.followers.pop(next(iter(watch.followers)))
@@ -356,11 +359,18 @@ class JobAnswers:
         self._go_on(watch, now)
 
     def forget(self, job: str) -> None:
-        """A job's time to live is over."""
-        self._watches.pop(job, None)
+        """A job's time to live is over: whoever waits for an answer hears that nothing is known of it."""
         self._members.pop(job, None)
         self._final.pop(job, None)
-        self._reads.pop(job, None)
+        _, askers = self._reads.pop(job, (0, []))
+        for sender, question in askers:
+            self._answer_peer(job, sender, question)
+        watch = self._watches.pop(job, None)
+        if watch is not None:
+            watch.view = None
+            self._tell(watch, watch.followers.values())
+            for client in watch.cancels.values():
+                self._desk.answer(client.connection, q.Cancelled(number=client.number, view=None))
 
     # ---- records -------------------------------------------------------------------------------------------
 

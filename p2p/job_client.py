@@ -256,6 +256,7 @@ class JobClient(Client):
 
         Raises:
             ResultGone: there is none to be had.
+            JobUnknown: its time to live has ended meanwhile.
         """
         rows: list[q.PartRow] = []
         deadline = time.monotonic() + SILENCE_S
@@ -265,8 +266,9 @@ class JobClient(Client):
                 # The members may be electing somebody, or a peer that was asked has just died.
                 if time.monotonic() < deadline:
                     self._arrived(RETRY_S)
+                    self.view(job)
                     continue
-                raise ResultGone(f"job {job[:12]} has no result to be had")
+                raise ResultGone(f"job {job[:12]} has no result to be had any more")
             rows += answer.rows
             if len(rows) >= answer.total:
                 return rows

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -88,6 +88,7 @@ UNBORN_S = 60.0
 ORPHAN_S = 3600.0
 HEAL_PAUSE_S = 2.0
 MAX_PEERS_TOLD = 32
+MAX_GONE = 4_096
 # Of one turn; the rest is done in the next, after others have had theirs.
 MAX_EFFECTS_PER_TURN = 100_000
 
@@ -217,6 +218,8 @@ class JobService:
         self._plans: dict[str, JobPlan] = {}
         self._packed: dict[str, tuple[bytes, JobRecord]] = {}
         self._expiry: dict[str, float] = {}
+        # Jobs whose time to live is over: what others still say of their registers begins nothing anew.
+        self._gone: OrderedDict[str, None] = OrderedDict()
         self._healed_at: dict[str, float] = {}
         self._vets: dict[str, list[tuple[NodeId, int]]] = {}
         self._queue: deque[Callable[[float], None]] = deque()
@@ -350,6 +353,10 @@ class JobService:
         """Perform what a leader wants, after all that waits."""
         self._jobs(effects)
 
+    def is_gone(self, job: str) -> bool:
+        """Whether a job was here, and its time to live is over."""
+        return job in self._gone
+
     def fresh_number(self) -> int:
         """Return a number that was not used before."""
         self._number += 1
@@ -409,6 +416,9 @@ class JobService:
         if self.submissions.get(job) is not None:
             self.submissions.join(job, client)
             self._tell_client(client, q.Submitted(number=0, job=job, reason="pending"))
+            return
+        if self.is_gone(job):
+            refuse(job, "gone", f"job {job[:12]} has ended and its time to live is over: submit it anew")
             return
         group = self.registers.group(JOB_KEY + job)
         if group is not None or job in self.heard:
@@ -510,7 +520,8 @@ class JobService:
         kind = type(message)
         failpoint(_ON_HEARING.get(kind, ""))
         if kind in _REGISTER_MESSAGES:
-            self._registers(self.registers.receive(message, sender, now))
+            if not self.is_gone(message.key.removeprefix(JOB_KEY)):
+                self._registers(self.registers.receive(message, sender, now))
         elif kind in _TO_WORKER:
             self._hear_leader(message, sender, now)
         elif kind in _TO_LEADER:
@@ -522,6 +533,8 @@ class JobService:
 
     def _hear_leader(self, message: m.ToWorker, sender: NodeId, now: float) -> None:
         job = message.job
+        if self.is_gone(job):
+            return
         if isinstance(message, m.Beat | m.Offer):
             known = self.heard.get(job)
             members = message.members if isinstance(message, m.Offer) else known.members if known else ()
@@ -826,10 +839,15 @@ class JobService:
         self.heard.pop(job, None)
         self._healed_at.pop(job, None)
         self.stalled.pop(job, None)
-        self.answers.forget(job)
         vote = self.registers.acceptor.get(JOB_KEY + job)
-        if vote is not None and vote.record.terminal:
+        # A minority of the group may never have been asked to accept the end, but everybody was told of it.
+        if self.worker.fate_of(job) is not None or (vote is not None and vote.record.terminal):
+            self._leading.pop(job, None)
+            self._gone[job] = None
+            if len(self._gone) > MAX_GONE:
+                self._gone.popitem(last=False)
             self._registers(self.registers.forget(JOB_KEY + job))
+        self.answers.forget(job)
 
     # ---- fetching ------------------------------------------------------------------------------------------
 

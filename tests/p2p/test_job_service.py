@@ -1,0 +1,130 @@
+"""One peer's engine by itself, on a fake clock, without children: what becomes of a job that is over."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mapreduce.config import JobsConfig
+from mapreduce.record import JobStatus, born
+from membership.acceptor import Vote, encode_vote
+from membership.config import LOCAL
+from membership.register import AcceptorId, Ballot, Record
+from membership.register_config import LOCAL_REGISTER
+from membership.register_messages import Birth
+from membership.swim import Swim
+from membership.view import Member, NodeId
+from p2p import job_questions as q
+from p2p.job_files import JobFiles
+from p2p.job_protocol import pack_record
+from p2p.job_service import JOB_KEY, JobService, OwnLimits
+from p2p.roles import Role
+from p2p.service import Effect, Origin, Reply
+from p2p.store import Store
+from p2p.transport import Connection
+from p2p.votes import VoteStore
+
+JOB = "0123456789abcdef0123456789abcdef"
+ORPHAN_S = 3600.0  # what a result of which no plan is left is kept for
+BEGUN_AT_S, WALL_S = 100.0, 1e9
+LEFT_S = 0.5
+
+
+def record_of(members: Sequence[AcceptorId], status: JobStatus) -> Record:
+    """The job's record, as it was born or as it ended `LEFT_S` before its time to live is over."""
+    record = born(JOB, "00" * 32, WALL_S - ORPHAN_S)
+    if status.is_final:
+        record = replace(record, status=status, ended_at_s=WALL_S - ORPHAN_S + LEFT_S)
+    return Record(
+        generation=0,
+        epoch=0,
+        members=tuple(members),
+        terminal=status.is_final,
+        payload=pack_record(record),
+    )
+
+
+class Client(Connection):
+    """Somebody who asks this peer."""
+
+
+class Alone:
+    """A peer that keeps the vote of a job that is over; the other two of its group are silent."""
+
+    def __init__(self, directory: Path) -> None:
+        votes = VoteStore(str(directory / "votes"))
+        self.members = [AcceptorId(NodeId("a"), votes.disk)]
+        self.members += [AcceptorId(NodeId(name), "00" * 8) for name in ("b", "c")]
+        ballot = Ballot(1, NodeId("b"), 1)
+        vote = Vote(promised=ballot, accepted=ballot, record=record_of(self.members, JobStatus.CANCELLED))
+        votes.save(JOB_KEY + JOB, encode_vote(vote))
+        self.now = BEGUN_AT_S
+        swim = Swim(me=Member(NodeId("a"), "memory:1"), config=LOCAL, rng=random.Random(1), seeds=[])
+        swim.start(self.now)
+        self.engine = JobService(
+            swim=swim,
+            store=Store(str(directory / "segments"), low_free_bytes=0, high_free_bytes=0),
+            votes=votes,
+            files=JobFiles(str(directory / "jobs")),
+            limits=OwnLimits(slots=1, memory_bytes=256 << 20),
+            jobs=JobsConfig(),
+            registers=LOCAL_REGISTER,
+            send_chunk=lambda _to, _parts: True,
+            log=lambda _text: None,
+            now=self.now,
+            wall=WALL_S,
+        )
+        self.engine.warmth_is_wanted = False
+        self.answers: list[Any] = []
+        self._take(self.engine.start(self.now))
+
+    def hear(self, message: Any, sender: str) -> None:
+        self._take(self.engine.receive(message, Origin(NodeId(sender), 1, Role.PEER, Client()), self.now))
+
+    def advance(self, seconds: float) -> None:
+        until = self.now + seconds
+        while (due := self.engine.next_deadline()) <= until:
+            self.now = max(self.now, due)
+            self._take(self.engine.tick(self.now))
+        self.now = until
+
+    def knows_the_job(self) -> bool:
+        return self.engine.registers.group(JOB_KEY + JOB) is not None
+
+    def _take(self, effects: Sequence[Effect]) -> None:
+        self.answers += [effect.message for effect in effects if isinstance(effect, Reply)]
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Alone]:
+    alone = Alone(tmp_path)
+    yield alone
+    alone.engine.close()
+
+
+def test_who_waits_for_news_when_a_jobs_time_is_over_is_told_that_nobody_knows_it(peer: Alone) -> None:
+    peer.advance(LEFT_S)
+    peer.hear(q.Follow(number=7, job=JOB), "client")
+    assert peer.answers == []
+    peer.advance(0.6)  # house is kept once a second
+    assert peer.answers == [q.JobIs(number=7, view=None)]
+
+
+def test_of_a_job_whose_time_is_over_a_peer_says_so_at_once(peer: Alone) -> None:
+    peer.advance(2.0)
+    peer.hear(q.Follow(number=8, job=JOB), "client")
+    peer.hear(q.AskJobs(number=9), "client")
+    assert peer.answers == [q.JobIs(number=8, view=None), q.JobsAre(number=9, jobs=())]
+
+
+def test_what_others_still_say_of_such_a_job_does_not_begin_it_anew(peer: Alone) -> None:
+    peer.advance(2.0)
+    assert not peer.knows_the_job()
+    late = Birth(key=JOB_KEY + JOB, record=record_of(peer.members, JobStatus.RUNNING), to=peer.members[0])
+    peer.hear(late, "b")
+    assert not peer.knows_the_job()
