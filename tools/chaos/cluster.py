@@ -46,6 +46,7 @@ __all__ = ["ChaosPeer", "Cluster", "PeerState", "PeerWouldNotStart"]
 
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 10.0
+LEAVE_LIMIT_S = 20.0
 LOG_TAIL_BYTES = 8_192
 MAX_PEERS = 64
 MAX_LIVES = 10_000  # of one peer: starts within one run
@@ -62,6 +63,7 @@ class PeerState(enum.Enum):
     UP = "up"
     STOPPED = "stopped"
     DOWN = "down"
+    LEAVING = "leaving"
     LEFT = "left"
 
 
@@ -125,6 +127,14 @@ class Cluster:
         slots: of each peer.
         surroundings: the world they live in; None: this machine's loopback.
         heal_s: how long a peer that came back without its data still counts as down.
+        keep: leave the directory where it is at the end.
+
+    Attributes:
+        peers: all that were ever started, by number.
+        favourites: node ids of those that lead jobs or took their submissions, as far as is known.
+        joiners: those of `peers` that were not there from the beginning.
+        expected_to_end: numbers of peers that a fault has told to end themselves; no others may.
+        would_not_leave: numbers of peers that had to be killed after a SIGTERM.
     """
 
     directory: Path
@@ -136,6 +146,10 @@ class Cluster:
     heal_s: float = 8.0
     keep: bool = False
     peers: list[ChaosPeer] = field(default_factory=list)
+    favourites: list[str] = field(default_factory=list)
+    joiners: list[ChaosPeer] = field(default_factory=list)
+    expected_to_end: set[int] = field(default_factory=set)
+    would_not_leave: list[int] = field(default_factory=list)
     _burdens: Counter[int] = field(default_factory=Counter)
     _healing: dict[int, float] = field(default_factory=dict)  # peer: when it counts as a copy again
     _lifeline: tuple[int, int] = (-1, -1)
@@ -166,24 +180,23 @@ class Cluster:
         Raises:
             PeerWouldNotStart: one did not get ready.
         """
-        assert len(self.peers) + count <= MAX_PEERS
         made: list[ChaosPeer] = []
         for _ in range(count):
-            number = len(self.peers)
-            place = self.surroundings.place(number) if self.surroundings is not None else Place()
-            peer = ChaosPeer(
-                number=number,
-                place=place,
-                data=place.data or self.directory / f"peer-{number}",
-                log=self.directory / f"peer-{number}.log",
-            )
-            self.peers.append(peer)
+            peer = self._place_one()
             made.append(peer)
             self._spawn(peer)
-            if number == 0:
+            if peer.number == 0:
                 self.await_ready([peer])  # its address is what the others join through
         self.await_ready(made)
         return made
+
+    def join(self) -> ChaosPeer:
+        """Start one more peer; returns at once, `poll` sees when it is ready."""
+        peer = self._place_one()
+        self.joiners.append(peer)
+        self.journal.instant("join", peer.number)
+        self._spawn(peer)
+        return peer
 
     def restart(self, peer: ChaosPeer, *, wipe: bool = False) -> None:
         """Start a peer that is down; returns at once, `poll` sees when it is ready.
@@ -215,7 +228,10 @@ class Cluster:
             self.poll()
 
     def poll(self) -> list[ChaosPeer]:
-        """Look which peers have become ready, and which have ended by themselves; return the latter.
+        """Look which peers have become ready, and which have ended by themselves.
+
+        Returns:
+            Those that ended and were not expected to.
 
         Raises:
             PeerWouldNotStart: one ended before it was ready.
@@ -228,12 +244,19 @@ class Cluster:
                 self._listen(peer)
             code = peer.process.poll()
             if code is None:
+                self._hurry(peer)
                 continue
             if peer.state is PeerState.STARTING:
                 raise PeerWouldNotStart(self._why(peer, f"ended with exit code {code} before it was ready"))
+            if peer.state is PeerState.LEAVING:
+                self._gone(peer, PeerState.LEFT)
+                continue
             self._gone(peer, PeerState.DOWN)
             self.journal.instant("ended", peer.number, f"by itself, with exit code {code}")
-            ended.append(peer)
+            if peer.number in self.expected_to_end:
+                self.expected_to_end.discard(peer.number)
+            else:
+                ended.append(peer)
         return ended
 
     def close(self) -> None:
@@ -281,23 +304,15 @@ class Cluster:
         for peer in peers:
             self.kill(peer, why)
 
-    def leave(self, peer: ChaosPeer) -> bool:
-        """SIGTERM: let it leave in good order; tells whether it ended within `STOP_LIMIT_S`.
+    def leave(self, peer: ChaosPeer) -> None:
+        """SIGTERM: let it leave in good order; returns at once, `poll` sees when it is gone.
 
-        One that did not is killed.
+        One that is not gone after `LEAVE_LIMIT_S` is killed, and noted in `would_not_leave`.
         """
         self.journal.instant("leave", peer.number)
         assert peer.process is not None
         peer.process.terminate()
-        try:
-            peer.process.wait(STOP_LIMIT_S)
-            in_time = True
-        except subprocess.TimeoutExpired:
-            peer.process.kill()
-            peer.process.wait()
-            in_time = False
-        self._gone(peer, PeerState.LEFT)
-        return in_time
+        peer.state, peer.began_at = PeerState.LEAVING, time.monotonic()
 
     def stop(self, peer: ChaosPeer) -> None:
         """SIGSTOP for the peer; its children run on, as they would on a machine whose peer is stuck."""
@@ -417,6 +432,15 @@ class Cluster:
 
     # ---- inside ----------------------------------------------------------------------------------------
 
+    def _place_one(self) -> ChaosPeer:
+        number = len(self.peers)
+        assert number < MAX_PEERS
+        place = self.surroundings.place(number) if self.surroundings is not None else Place()
+        data = place.data or self.directory / f"peer-{number}"
+        peer = ChaosPeer(number=number, place=place, data=data, log=self.directory / f"peer-{number}.log")
+        self.peers.append(peer)
+        return peer
+
     def _spawn(self, peer: ChaosPeer) -> None:
         assert peer.lives < MAX_LIVES
         listen = peer.place.listen
@@ -441,6 +465,13 @@ class Cluster:
             )
         peer.lives += 1
         peer.state, peer._said, peer.began_at = PeerState.STARTING, b"", time.monotonic()
+
+    def _hurry(self, peer: ChaosPeer) -> None:
+        """End a peer that takes too long to leave."""
+        if peer.state is PeerState.LEAVING and time.monotonic() - peer.began_at > LEAVE_LIMIT_S:
+            self.would_not_leave.append(peer.number)
+            self.kill(peer, "would not leave")
+            peer.state = PeerState.LEFT
 
     def _listen(self, peer: ChaosPeer) -> None:
         """Read a starting peer's `ready ADDR NODE-ID`, as far as it is there."""

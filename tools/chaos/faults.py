@@ -26,7 +26,7 @@ import importlib.util
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +38,7 @@ __all__ = [
     "Fault",
     "FaultKind",
     "FaultUnavailable",
+    "Gradual",
     "Place",
     "Surroundings",
     "load_all",
@@ -68,6 +69,15 @@ class Fault(Protocol):
 
     def stop(self) -> None:
         """Make good what `start` did; harmless when it did nothing, or twice."""
+        ...
+
+
+@runtime_checkable
+class Gradual(Protocol):
+    """A fault that also has something to do between `start` and `stop`, or after."""
+
+    def step(self) -> bool:
+        """Do what is due now, without waiting; False when nothing is left to do."""
         ...
 
 
