@@ -3,6 +3,8 @@
     python -m tools.bench run [--rows sort,log-hits] [--size 256MB] [--rounds 5] [--json FILE] [--markdown]
     python -m tools.bench make            # only the inputs
     python -m tools.bench startup         # a ten-line job from cold
+    python -m tools.bench compare         # the same, and swarms and other engines: see tools/benchmarks/
+    python -m tools.bench table FILE...   # what several calls of compare found, in one table
 
 *Sides.*  `ours` is `ringreduce run`, from the start of the process to its end.  `single` is one thread of
 plain Python, `pair` two processes that share the work by hand (`tools/bench_scripts.py`); each is the
@@ -29,25 +31,23 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mapreduce.settings import parse_size
-from tools.bench_inputs import InputSpec, make
+from tools.bench_inputs import InputSpec, made_apart
 from tools.bench_measure import CommandFailed, Usage, measure
 from tools.bench_output import Answer, digest
+from tools.benchmarks import command as comparison
+from tools.benchmarks.arguments import one_or_more, positive, size
+from tools.benchmarks.compare import AnswersDiffer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOBS = REPOSITORY / "tools" / "bench_jobs.py"
 SIDES = ("single", "pair", "ours")
 STARTUP_ROUNDS = 20
-# What a benchmark may take of the disk: inputs of three kinds, and one output at a time.
-MAX_SIZE_BYTES = 16 << 30
 
 TEN_LINE_JOB = """\
 from mapreduce import Job
@@ -119,10 +119,6 @@ class Line:
     peak_tree_bytes: int
     ratio: float | None
     walls_s: tuple[float, ...]
-
-
-class AnswersDiffer(Exception):
-    """Two sides gave different answers to the same question."""
 
 
 def run_row(name: str, inputs: list[Path], sides: Sequence[str], rounds: int, out: Path) -> list[Line]:
@@ -260,35 +256,6 @@ def say(text: str) -> None:
 # --- the command line -------------------------------------------------------------------------------
 
 
-def one_or_more(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """Return a parser of names from a known list, divided by commas."""
-
-    def parse(text: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return names
-
-    return parse
-
-
-def size(text: str) -> int:
-    try:
-        size_bytes = parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if not 10_000 <= size_bytes <= MAX_SIZE_BYTES:
-        raise argparse.ArgumentTypeError(f"{text} is not between 10 kB and 16 GiB")
-    return size_bytes
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m tools.bench", description=(__doc__ or "").partition("\n")[0]
@@ -310,6 +277,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--sides", type=one_or_more(SIDES), default=list(SIDES), help=",".join(SIDES))
     startup = commands.add_parser("startup", parents=[common, results], help="a ten-line job from cold")
     startup.add_argument("--rounds", type=positive, default=STARTUP_ROUNDS)
+    comparison.add_parsers(commands, [common])
     return top
 
 
@@ -317,35 +285,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     options = parser().parse_args(arguments)
     try:
-        lines = (
-            measure_startup(options.cache, options.rounds) if options.command == "startup" else rows(options)
-        )
+        match options.command:
+            case "compare":
+                print(comparison.run_compare(options, say))
+            case "table":
+                print(comparison.run_table(options))
+            case _:
+                run_rows(options)
     except (CommandFailed, AnswersDiffer) as error:
         say(str(error))
         return 1
     except (ValueError, OSError) as error:
-        say(f"cannot make the inputs: {error}")
+        say(f"cannot make the inputs: {error}" if options.command != "table" else str(error))
         return 2
+    return 0
+
+
+def run_rows(options: argparse.Namespace) -> None:
+    """Run `make`, `run` or `startup`."""
+    lines = measure_startup(options.cache, options.rounds) if options.command == "startup" else rows(options)
     if options.command != "make":
         print(table(lines, markdown=options.markdown))
         if options.json is not None:
             settings = {key: options_value(value) for key, value in vars(options).items() if key != "json"}
             options.json.write_text(as_json(lines, settings))
-    return 0
 
 
 def options_value(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
-
-
-def made_apart(spec: InputSpec, cache: Path) -> list[Path]:
-    """Make an input in a process of its own.
-
-    The kernel counts what a process held before it became another program: a harness that has grown
-    by making inputs would show in the peak memory of every side.
-    """
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(make, spec, cache).result()
 
 
 def rows(options: argparse.Namespace) -> list[Line]:

@@ -6,6 +6,11 @@ time. The kernel keeps no book of that, so a thread adds up the resident sizes o
 times a second, from /proc; where there is no /proc it is not known.  Memory that several processes share
 counts once for each, so it is an upper bound.
 
+*Those beside it*: a system that stands before the command begins, and works for it, is counted with its
+whole trees: their processor time before and after from /proc, their memory with the tree's.  A descendant
+that nobody waited for, as daemons' workers are not, is in none of the kernel's books; so of each process
+seen the last processor time is kept, and if the sum is more than the kernel's, it is taken.
+
 ⚙ This module starts processes and reads clocks.
 """
 
@@ -18,13 +23,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE_INTERVAL_S = 0.05
 _PROC = Path("/proc")
 _MAX_DESCENDANTS = 10_000
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +56,13 @@ class CommandFailed(Exception):
 
 
 def measure(
-    command: Sequence[str], *, environment: Mapping[str, str], directory: Path, limit_s: float = 3600
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    directory: Path,
+    limit_s: float = 3600,
+    beside: Sequence[int] = (),
+    meanwhile: Callable[[int], None] | None = None,
 ) -> Usage:
     """Run a command to its end.
 
@@ -58,6 +71,9 @@ def measure(
         environment: variables set in addition to the present ones.
         directory: where it runs.
         limit_s: it is killed after so long.
+        beside: process ids of a standing system that works for it.
+        meanwhile: called with the command's process id when it has begun; the command is not waited for until
+            this returns.
 
     Raises:
         CommandFailed: it returned anything but 0.
@@ -74,9 +90,13 @@ def measure(
         )
         killer = threading.Timer(limit_s, process.kill)
         killer.start()
-        with _TreeWatch(process.pid) as watch:
+        standing_s = sum(map(tree_cpu_s, beside))
+        with _TreeWatch(process.pid, beside) as watch:
+            if meanwhile is not None:
+                meanwhile(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - begin_s
+        standing_s = max(0.0, sum(map(tree_cpu_s, beside)) - standing_s)
         killer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -85,8 +105,8 @@ def measure(
             raise CommandFailed(f"{' '.join(command)} ended with {process.returncode}:\n{tail}")
     return Usage(
         wall_s=wall_s,
-        cpu_s=usage.ru_utime + usage.ru_stime,
-        peak_process_bytes=_resident_bytes(usage),
+        cpu_s=max(usage.ru_utime + usage.ru_stime, watch.cpu_s) + standing_s,
+        peak_process_bytes=max(_resident_bytes(usage), watch.peak_process_bytes),
         peak_tree_bytes=watch.peak_bytes,
     )
 
@@ -97,11 +117,14 @@ def _resident_bytes(usage: resource.struct_rusage) -> int:
 
 
 class _TreeWatch:
-    """Adds up the resident sizes of a process and all its descendants while it is entered."""
+    """Adds up the resident sizes of processes and all their descendants while it is entered."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, beside: Sequence[int] = ()) -> None:
         self.peak_bytes = 0
+        self.peak_process_bytes = 0
         self._root = root
+        self._beside = beside
+        self._cpu_s: dict[tuple[int, int], float] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -115,25 +138,60 @@ class _TreeWatch:
         if self._thread.is_alive():
             self._thread.join()
 
+    @property
+    def cpu_s(self) -> float:
+        """What the root and its descendants took, as far as it was seen."""
+        return sum(self._cpu_s.values())
+
     def _watch(self) -> None:
         while True:
-            self.peak_bytes = max(self.peak_bytes, tree_bytes(self._root))
+            seen = list(tree(self._root))
+            for process in seen:
+                self._cpu_s[process.pid, process.began] = process.own_cpu_s
+            for root in self._beside:
+                seen += tree(root)
+            sizes = [process.resident_bytes for process in seen]
+            self.peak_bytes = max(self.peak_bytes, sum(sizes))
+            self.peak_process_bytes = max(self.peak_process_bytes, *sizes, 0)
             if self._over.wait(SAMPLE_INTERVAL_S):
                 return
 
 
-def tree_bytes(root: int) -> int:
-    """Return the sum of the resident sizes of a process and all its descendants, from /proc."""
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
-    total, waiting = 0, [root]
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What /proc says of a process; `began` tells it from others that had its id."""
+
+    pid: int
+    began: int
+    resident_bytes: int
+    own_cpu_s: float
+    waited_cpu_s: float  # of children that have ended
+
+
+def tree(root: int) -> Iterator[Process]:
+    """Yield a process and all its descendants, from /proc; nothing where there is none."""
+    waiting = [root]
     for _ in range(_MAX_DESCENDANTS):
         if not waiting:
-            break
-        folder = _PROC / str(waiting.pop())
+            return
+        pid = waiting.pop()
+        folder = _PROC / str(pid)
         try:
-            total += int((folder / "statm").read_text().split()[1]) * page_bytes
+            # Behind the program's name, which may hold blanks and parentheses.
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
             for thread in os.listdir(folder / "task"):
                 waiting += map(int, (folder / "task" / thread / "children").read_text().split())
         except OSError:
             continue  # it ended while we looked
-    return total
+        yield Process(
+            pid=pid,
+            began=int(fields[19]),
+            resident_bytes=int(fields[21]) * _PAGE_BYTES,
+            own_cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
+            waited_cpu_s=(int(fields[13]) + int(fields[14])) / _TICKS_PER_S,
+        )
+
+
+def tree_cpu_s(root: int) -> float:
+    """Return the processor time of a process and all its descendants, those that ended among them."""
+    return sum(process.own_cpu_s + process.waited_cpu_s for process in tree(root))

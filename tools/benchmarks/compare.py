@@ -1,0 +1,136 @@
+"""Everybody answers the same questions on the same machine in the same hour, and the answers must agree.
+
+*Rounds.*  Within a round the sides take turns, and each round begins with another, so that a noisy minute
+does not fall on one of them.
+
+*Answers* are compared after every run, untimed, with the first that was given: as a set of lines, in order,
+or nearly, see `questions.Answers`.  A side that gives another answer ends the benchmark.
+
+⚙ This module runs processes and writes files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tools.bench_output import Answer, digest
+from tools.benchmarks.questions import QUESTIONS, Answers, Question
+from tools.benchmarks.results import Results
+from tools.benchmarks.sides import Side
+
+# Sums of the same floats in different orders differ in their last digits, and rounds add to that.
+NEARLY = 1e-9
+
+
+class AnswersDiffer(Exception):
+    """Two sides gave different answers to the same question."""
+
+
+Numbers = dict[str, float]
+
+
+class Agreement:
+    """Holds each answer to a question against the first.
+
+    Args:
+        question: what was asked.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._first: tuple[str, Answer | Numbers] | None = None
+
+    def hold(self, side: str, out: Path, *, packed: bool) -> None:
+        """Take another answer.
+
+        Args:
+            side: whose.
+            out: the directory with its parts.
+            packed: records are the keys of msgpack pairs, where order counts.
+
+        Raises:
+            AnswersDiffer: it is not what the first said.
+        """
+        answer: Answer | Numbers
+        match self._question.answers:
+            case Answers.NEARLY:
+                answer = numbers(out)
+            case Answers.ORDERED:
+                answer = digest(out, ordered=True, packed=packed)
+            case Answers.LINES:
+                answer = digest(out, ordered=False)
+        if self._first is None:
+            self._first = side, answer
+            return
+        first_side, first = self._first
+        if isinstance(answer, dict) and isinstance(first, dict):
+            difference = difference_of(first, answer)
+        else:
+            difference = "" if answer == first else f"{answer}, not {first}"
+        if difference:
+            raise AnswersDiffer(f"{self._question.title}: {side} and {first_side} differ: {difference}")
+
+
+def numbers(out: Path) -> Numbers:
+    """Return the numbers in an output of keys, tabs and numbers."""
+    found: Numbers = {}
+    for part in sorted(out.glob("part-*")):
+        with part.open(encoding="utf-8") as file:
+            for line in file:
+                key, _, value = line.partition("\t")
+                found[key] = float(json.loads(value))
+    return found
+
+
+def difference_of(first: Numbers, other: Numbers) -> str:
+    """Return how two answers of numbers differ, "" where they nearly agree."""
+    if first.keys() != other.keys():
+        key = min(first.keys() ^ other.keys())
+        return f"{len(other)} keys, not {len(first)}; {key!r} is in one of them only"
+    for key, value in first.items():
+        if not math.isclose(value, other[key], rel_tol=NEARLY):
+            return f"{key!r} has {other[key]!r}, not {value!r}"
+    return ""
+
+
+def compare(
+    name: str,
+    inputs: Sequence[Path],
+    sides: Sequence[Side],
+    rounds: int,
+    out: Path,
+    results: Results,
+    say: Callable[[str], None],
+) -> None:
+    """Ask one question of all sides, some rounds.
+
+    Args:
+        name: of the question.
+        inputs: its files, all in one directory.
+        sides: who is asked; those that know no answer are passed over.
+        rounds: how often each.
+        out: a directory that does not exist, for one answer at a time.
+        results: takes the runs.
+        say: takes a line for each run.
+
+    Raises:
+        CommandFailed: a side did not end well.
+        AnswersDiffer: they do not agree.
+    """
+    question = QUESTIONS[name]
+    able = [side for side in sides if question.asked not in side.cannot]
+    agreement = Agreement(question)
+    for number in range(rounds):
+        for place in range(len(able)):
+            side = able[(number + place) % len(able)]
+            try:
+                run = side.answer(question, inputs, out)
+                agreement.hold(side.name, out, packed=side.packs_records)
+            finally:
+                shutil.rmtree(out, ignore_errors=True)
+            results.add(name, side.name, run)
+            say(f"{name} {side.name}: {run.job_s:.2f} s, {run.cpu_s:.2f} s of processor time")
