@@ -39,7 +39,7 @@ class LocalSwarm(Swarm):
         self, peers: int = 3, *, slots: int | None = None, data: Path | None = None, quiet: bool = True
     ) -> None:
         self._directory = tempfile.mkdtemp(prefix="ringreduce-swarm-")
-        keys = Path(self._directory) / "keys"
+        self.keys_directory = keys = Path(self._directory) / "keys"
         options = ["--keys", str(keys), *(["--slots", str(slots)] if slots is not None else [])]
         self.local = LocalPeers(data=data or Path(self._directory), options=options, quiet=quiet)
         try:
