@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 from membership.view import NodeId
 from p2p.addresses import parse_address, resolve
+from p2p.cut_transport import cuttable
 from p2p.errors import NameNotResolved, NoPeerReached, RequestRefused, WireError
 from p2p.gate import Gate
 from p2p.keys import KeySet
@@ -60,7 +61,7 @@ class Client:
         self._gate = Gate(self._wire, keys.cluster)
         self._name = NodeId(f"client-{secrets.token_hex(6)}")
         self._number = 0
-        self._transport = ZmqTransport(keys)
+        self._transport = cuttable(ZmqTransport(keys))
 
     def __enter__(self) -> Self:
         return self

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mapreduce.failpoints import is_cut
+from mapreduce.failpoints import is_armed, is_cut
 from p2p.transport import Arrival, BulkArrival, Connection, Notice, Transport
 
-__all__ = ["CutTransport"]
+__all__ = ["CutTransport", "cuttable"]
+
+
+def cuttable(transport: Transport) -> Transport:
+    """Return the transport itself, and where a test may arm failpoints one that can be cut off."""
+    return CutTransport(transport) if is_armed() else transport
 
 
 class CutTransport:

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mapreduce import failpoints
 from mapreduce.config import JobsConfig
 from mapreduce.local import MEMORY_SHARE, MIN_MEMORY_BYTES, available_memory_bytes
 from membership.config import LOCAL
@@ -26,7 +25,7 @@ from membership.swim import Swim
 from membership.view import Member, NodeId
 from p2p.addresses import parse_address, resolve
 from p2p.config import PeerConfig
-from p2p.cut_transport import CutTransport
+from p2p.cut_transport import cuttable
 from p2p.datadir import DataDirectory, Identity
 from p2p.errors import DataDirectoryUnusable
 from p2p.job_files import JobFiles
@@ -75,11 +74,11 @@ def run_peer(config: PeerConfig, *, lifeline: int | None = None, die_with_parent
         stack.enter_context(wakeup.on_signals())
         directory = stack.enter_context(DataDirectory(config.data))
         token = config.keys.load_to_serve(config.listen)
-        transport: Transport = ZmqTransport(
-            token.keys, listen=config.listen, bulk_port=config.bulk_port, advertise=config.advertise
+        transport = cuttable(
+            ZmqTransport(
+                token.keys, listen=config.listen, bulk_port=config.bulk_port, advertise=config.advertise
+            )
         )
-        if failpoints.is_armed():
-            transport = CutTransport(transport)
         stack.callback(transport.close)
         transport.watch(wakeup.fileno())
         if lifeline is not None:
