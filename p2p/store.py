@@ -54,6 +54,7 @@ __all__ = [
     "Source",
     "Store",
     "StoreFull",
+    "read_covers",
 ]
 
 WHOLE: Final = -1
@@ -596,6 +597,18 @@ class Store:
         except FileNotFoundError:
             return
         self.bytes_held = max(0, self.bytes_held - size)
+
+
+def read_covers(path: str) -> tuple[int, Covers]:
+    """Return what a segment's own header says that it holds: its stage, and what of it.
+
+    Raises:
+        DamagedSegment: its header is damaged; its body is not looked at.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        header, _ = _read_header(file)
+    return header.stage, header.covers
 
 
 def _read_header(file: BinaryIO) -> tuple[_Header, int]:

@@ -473,9 +473,10 @@ class Rounds:
         output, report = self._directory / "reference", self._directory / "reference.json"
         words = ["run", str(HERE / "napping.py"), str(self._inputs), "-q", "-j", "1", "-r", str(PARTITIONS)]
         words += ["-o", str(output), "--report", str(report)]
-        subprocess.run(
-            [sys.executable, "-m", "p2p.cli", *words], env=self.cluster.environment(), check=True, timeout=120
-        )
+        # It keeps an empty directory of the user's among the temporary ones, which is not the swarm's doing.
+        environment = self.cluster.environment((("TMPDIR", str(self._directory)),))
+        command = [sys.executable, "-m", "p2p.cli", *words]
+        subprocess.run(command, env=environment, check=True, timeout=120)
         counters: dict[str, int] = json.loads(report.read_text())["counters"]
         return _parts_in(output), counters
 
@@ -501,7 +502,7 @@ def run_failpoints(
 
     Args:
         rounds: (name, action) of each.
-        directory: for everything; made, and emptied at the end.
+        directory: for everything; made, and removed at the end.
         tell: called with each outcome as it is known, from one thread at a time.
 
     Returns:
@@ -540,6 +541,7 @@ def run_failpoints(
         failures.append(error)
         for thread in threads:
             thread.join()
+    shutil.rmtree(directory, ignore_errors=True)
     if failures:
         raise failures[0]
     return outcomes

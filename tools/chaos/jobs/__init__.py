@@ -1,0 +1,1 @@
+"""User code of the chaos script: jobs that no example is."""
