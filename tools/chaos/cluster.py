@@ -260,7 +260,13 @@ class Cluster:
         return ended
 
     def close(self) -> None:
-        """End all peers, gracefully where they can; remove the directory."""
+        """End all peers, if they were not ended yet; remove the directory."""
+        self.end()
+        if not self.keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def end(self) -> None:
+        """End all peers, gracefully where they can; the directory stays to be looked at."""
         if self._lifeline[0] < 0:
             return
         for peer in self.peers:
@@ -275,6 +281,7 @@ class Cluster:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 peer.process.wait(max(0.0, deadline - time.monotonic()))
             if peer.process.poll() is None:
+                self.would_not_leave.append(peer.number)
                 peer.process.kill()
                 peer.process.wait()
             self._gone(peer, PeerState.DOWN)
@@ -283,8 +290,6 @@ class Cluster:
         self._lifeline = (-1, -1)
         if self.surroundings is not None:
             self.surroundings.close()
-        if not self.keep:
-            shutil.rmtree(self.directory, ignore_errors=True)
 
     # ---- hurting ---------------------------------------------------------------------------------------
 
@@ -429,6 +434,19 @@ class Cluster:
     def descendants(self, peer: ChaosPeer) -> list[int]:
         """Return the process ids of a peer's children and their children."""
         return list(_descendants(peer.pid)) if peer.process is not None else []
+
+    def processes(self) -> list[int]:
+        """Return the ids of all processes that belong to the run, whoever is their parent by now.
+
+        They are known by their environment, which names the directory of the run's keys.
+        """
+        mark = f"RINGREDUCE_KEYS={self.keys}".encode()
+        found: list[int] = []
+        for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+            with contextlib.suppress(OSError):
+                if name.isdigit() and mark in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                    found.append(int(name))
+        return sorted(found)
 
     # ---- inside ----------------------------------------------------------------------------------------
 

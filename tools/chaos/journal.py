@@ -38,6 +38,7 @@ class Journal:
     """All incidents of a run; the oldest are kept when there are too many."""
 
     began_at: float = field(default_factory=time.monotonic)
+    began_wall_s: float = field(default_factory=time.time)
     incidents: list[Incident] = field(default_factory=list)
     dropped: int = 0
 
