@@ -26,6 +26,7 @@ from membership.effects import (
     Event,
     MemberDied,
     MemberLeft,
+    MemberReturned,
     Persist,
     SeedSilent,
     Send,
@@ -267,7 +268,9 @@ class Peer:
             told = describe(event)
             by = f", by {', '.join(told.by)}" if told.by else ""
             self._log(f"{told.event} {told.node or 'this peer'} {told.address} @{told.incarnation}{by}")
-        if isinstance(event, MemberDied | MemberLeft):
+        if isinstance(event, MemberDied | MemberLeft | MemberReturned):
+            # Of one that is back, too: the link that knocked at its closed door meanwhile waits for seconds
+            # between two attempts, longer than the others wait for our answers before they bury it again.
             self._transport.forget(event.member.address)
         for service in self._services:
             self._perform(service.hear(event, now), now)

@@ -135,6 +135,20 @@ def test_a_crashed_peer_is_dead_for_all_others_and_they_say_so(world: World) -> 
     assert any(line.startswith("died c") for line in world.logs[second.swim.me.id])
 
 
+def test_links_to_a_peer_that_died_and_came_back_are_made_afresh(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, third = three(world)
+    address = third.swim.me.address
+    world.crash(third)
+    assert world.run(30, world.agreed)
+    forgotten: list[str] = []
+    monkeypatch.setattr(MemoryTransport, "forget", lambda _, to: forgotten.append(to))
+    world.add("c", address=address, session=2, join=(first.swim.me.address,))
+    assert world.run(30, world.agreed)
+    assert forgotten == [address, address]
+
+
 def test_a_leave_is_graceful_and_nobody_suspects_the_leaver(world: World) -> None:
     first, second, third = three(world)
     third.leave(world.now)
