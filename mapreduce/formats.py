@@ -230,7 +230,7 @@ def encode_msgpack(pairs: list[Pair]) -> bytes:
     """Encode pairs as msgpack arrays."""
     import msgpack
 
-    if not all(type(pair) is tuple for pair in pairs):
+    if set(map(type, pairs)) != {tuple}:
         pairs = list(map(tuple, pairs))
     try:
         array: bytes = msgpack.packb(pairs, default=_plain_value, unicode_errors="surrogatepass")

@@ -21,7 +21,7 @@ machines and versions, as the builtin `hash` is not.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
@@ -651,9 +651,8 @@ def in_key_order(keys: list[Any], rows: list[Any], *, distinct: bool) -> tuple[l
     return list(map(keys.__getitem__, order)), list(map(rows.__getitem__, order))
 
 
-def cut_positions(keys: Sequence[Any], borders: Sequence[Any]) -> list[int]:
-    """Return for each border how many of the sorted keys are not greater than it."""
+def places_among(borders: Sequence[Any], keys: Sequence[Any]) -> list[int]:
+    """Return for each key how many of the sorted borders are less than it."""
     if _sorts_by_itself(keys) and _sorts_by_itself([*keys[:1], *borders]):
-        return [bisect_right(keys, border) for border in borders]
-    ordering = list(map(order_key, keys))
-    return [bisect_right(ordering, order_key(border)) for border in borders]
+        return list(map(bisect_left, repeat(borders), keys))
+    return list(map(bisect_left, repeat(list(map(order_key, borders))), map(order_key, keys)))

@@ -24,7 +24,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, islice, pairwise, repeat
+from itertools import chain, groupby, islice, repeat
 from operator import is_, itemgetter
 from typing import Any, BinaryIO, Protocol
 
@@ -35,11 +35,11 @@ from mapreduce.records import (
     Partitions,
     Pile,
     Rows,
-    cut_positions,
     encoded_size,
     in_key_order,
     is_one_key,
     order_key,
+    places_among,
     short_repr,
     sort_keys,
 )
@@ -139,28 +139,32 @@ def split_by_borders(borders: Sequence[Any], count: int) -> Splitter:
     """Return what cuts rows at border keys: partition i holds the keys in (border i-1, border i]."""
 
     def cut(keys: list[Any], rows: list[Any], distinct: bool) -> list[Part]:
-        keys, rows = in_key_order(keys, rows, distinct=distinct)
-        cuts = [0, *cut_positions(keys, borders), len(keys)]
-        cuts += [len(keys)] * (count + 1 - len(cuts))
-        return [(keys[start:stop], rows[start:stop]) for start, stop in pairwise(cuts)]
+        # Cut first: small sorts stay in the caches, and together take two thirds of the time of a large one.
+        parts = _divided(places_among(borders, keys), keys, rows, count)
+        return [in_key_order(*part, distinct=distinct) for part in parts]
 
     return Splitter(cut=cut, sorts=True)
 
 
 def _split_by_index(partition: Callable[[Sequence[Any]], list[int]], count: int) -> Splitter:
     def cut(keys: list[Any], rows: list[Any], _distinct: bool) -> list[Part]:
-        if count == 1:
-            return [(keys, rows)]
         indexes = partition(keys)
-        keys_of: list[list[Any]] = [[] for _ in range(count)]
-        rows_of: list[list[Any]] = [[] for _ in range(count)]
-        for index, key in zip(indexes, keys, strict=True):
-            keys_of[index].append(key)
-        for index, row in zip(indexes, rows, strict=True):
-            rows_of[index].append(row)
-        return list(zip(keys_of, rows_of, strict=True))
+        return [(keys, rows)] if count == 1 else _divided(indexes, keys, rows, count)
 
     return Splitter(cut=cut, sorts=False)
+
+
+def _divided(indexes: list[int], keys: list[Any], rows: list[Any], count: int) -> list[Part]:
+    """Lay each key and its row into the part that its index names; their order stays."""
+    keys_of: list[list[Any]] = [[] for _ in range(count)]
+    for index, key in zip(indexes, keys, strict=True):
+        keys_of[index].append(key)
+    if rows and all(map(is_, rows, repeat(rows[0]))):
+        return [(some, rows[: len(some)]) for some in keys_of]
+    rows_of: list[list[Any]] = [[] for _ in range(count)]
+    for index, row in zip(indexes, rows, strict=True):
+        rows_of[index].append(row)
+    return list(zip(keys_of, rows_of, strict=True))
 
 
 class MapOutput:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, repeat
 
 from mapreduce import FixedLength, Job, TotalOrder, batch, identity, task
 
@@ -50,9 +50,9 @@ def all_sorted(word: str, documents: Iterable[str]) -> Iterator[tuple[str, list[
 inverted_index = Job(mapper=words_and_document, reducer=all_sorted, name="inverted-index")
 
 
-@batch("bytes")
-def records(data: bytes) -> Iterable[tuple[bytes, None]]:
-    return [(data[at : at + RECORD_BYTES], None) for at in range(0, len(data), RECORD_BYTES)]
+@batch
+def records(some: list[bytes]) -> Iterable[tuple[bytes, None]]:
+    return zip(some, repeat(None))
 
 
 # The record is the key, as with the scripts: sorting whole records sorts by their first ten bytes.

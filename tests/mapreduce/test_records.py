@@ -19,12 +19,12 @@ from mapreduce.records import (
     Groups,
     Partitions,
     Pile,
-    cut_positions,
     encoded_size,
     in_key_order,
     normal_key,
     order_key,
     pack_column,
+    places_among,
     sort_keys,
     unpack_column,
 )
@@ -251,10 +251,10 @@ def test_distinct_keys_sort_with_their_rows(some: list[Any]) -> None:
 
 
 @given(st.one_of(many_of_one_kind, st.lists(keys)), st.lists(keys, max_size=5))
-def test_borders_cut_behind_the_keys_that_are_not_greater(some: list[Any], borders: list[Any]) -> None:
-    ordered, _ = in_key_order(list(some), [0] * len(some), distinct=False)
-    expected = [sum(compare(key, border) <= 0 for key in some) for border in borders]
-    assert cut_positions(ordered, borders) == expected
+def test_a_key_stands_behind_the_borders_that_are_less(some: list[Any], borders: list[Any]) -> None:
+    ordered, _ = in_key_order(list(borders), [0] * len(borders), distinct=False)
+    expected = [sum(compare(border, key) < 0 for border in borders) for key in some]
+    assert places_among(ordered, some) == expected
 
 
 # --- partitions ---------------------------------------------------------------------------------------

@@ -537,6 +537,20 @@ def test_a_partitioner_must_return_a_partition(wrong: Any) -> None:
     )
 
 
+def test_a_partitioner_is_checked_where_there_is_one_partition_too() -> None:
+    splitter = split_by_function(lambda _key, _count: 1, 1)
+    with pytest.raises(JobDefinitionError, match=r"the partitioner returned 1 .* an int, 0 to 0"):
+        Map(partitions=1, splitter=splitter).run([("a", 1)])
+
+
+def test_rows_that_are_one_object_are_divided_as_any_others() -> None:
+    alike = Map(partitions=4).run([(str(number), None) for number in range(100)])
+    others = Map(partitions=4).run([(str(number), number) for number in range(100)])
+    assert [run and (run.keys, run.values) for run in alike] == [
+        run and (run.keys, run.values) for run in others
+    ]
+
+
 # --- what cannot be shuffled --------------------------------------------------------------------------
 
 
