@@ -223,11 +223,7 @@ class Bulk:
 
     def pump(self, now: float) -> list[BulkEvent]:
         """Send what windows and links allow."""
-        self._repair_budget = min(
-            float(REPAIR_BYTES_PER_S),
-            self._repair_budget + max(0.0, min(1.0, now - self._repair_at)) * REPAIR_BYTES_PER_S,
-        )
-        self._repair_at = now
+        self._grow_repair_budget(now)
         events: list[BulkEvent] = []
         for node in list(self._lanes):
             lane = self._lanes.get(node)
@@ -246,6 +242,21 @@ class Bulk:
                     break  # the link takes no more
                 idle = 0 if moved else idle + 1
         return events
+
+    def take_repair_budget(self, size_bytes: int, now: float) -> bool:
+        """Let something else that mends (scrubbing) read so much under the same throttle; False: not now."""
+        self._grow_repair_budget(now)
+        if self._repair_budget <= 0:
+            return False
+        self._repair_budget -= size_bytes
+        return True
+
+    def _grow_repair_budget(self, now: float) -> None:
+        self._repair_budget = min(
+            float(REPAIR_BYTES_PER_S),
+            self._repair_budget + max(0.0, min(1.0, now - self._repair_at)) * REPAIR_BYTES_PER_S,
+        )
+        self._repair_at = now
 
     def _send_next(self, transfer: _Transfer, lane: _Lane) -> bool | None:
         """Send one chunk: True if it went, False if this transfer has to wait, None if the link is full."""

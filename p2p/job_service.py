@@ -17,6 +17,7 @@ machine                       what it is for
 `p2p.store`, `p2p.bulk`       outputs on disk, and on their way from disk to disk
 `p2p.fetches`                 what is wanted from other peers: specs, parts
 `p2p.submissions`             jobs on their way in
+`p2p.ring_files`              the ring's own files: names, blocks, their copies
 `p2p.job_answers`             what clients, and peers on their behalf, are told
 ============================  =========================================================================
 
@@ -66,13 +67,16 @@ from membership.view import NodeId
 from p2p import bulk as b
 from p2p import job_questions as q
 from p2p import task_runner as t
+from p2p.blocks import is_file_id
 from p2p.errors import DataDirectoryUnusable, MalformedFrame
 from p2p.fetches import FetchEnded, Fetches
 from p2p.job_answers import JobAnswers
 from p2p.job_files import JobFiles
 from p2p.job_protocol import pack_record, spec_digest, unpack_record, unpack_spec
+from p2p.name_files import NameFiles
+from p2p.ring_files import RingFiles
 from p2p.service import Effect, Origin, Reply, Say
-from p2p.store import SPEC_STAGE, Covers, Store
+from p2p.store import SPEC_STAGE, Covers, Source, Store
 from p2p.submissions import Begun, Submissions, acceptors
 from p2p.transport import BulkArrival, Connection
 from p2p.votes import VoteStore
@@ -99,7 +103,7 @@ _FROM_CLIENTS = frozenset(
     (q.Upload, q.Submit, q.AskJobs, q.Follow, q.AskParts, q.ReadPart, q.CancelJob, q.AskLogs)
 )
 _AMONG_PEERS = frozenset((q.FindJobs, q.JobsFound, q.ReadJob, q.JobRead, q.ReadParts, q.PartsRead, q.EndJob))
-_OWN = frozenset((q.Vet, q.Vetted, q.FetchSegment, q.NotHeld, b.Received, b.Stored))
+_OWN = frozenset((q.Vet, q.Vetted, q.FetchSegment, q.NotHeld, b.Received, b.Stored)) | RingFiles.handles
 
 # Where a test may hurt this process: before a message is sent, and when one was heard.
 _BEFORE_SENDING: Mapping[type, str] = {
@@ -172,6 +176,7 @@ class JobService:
         log: takes one line of text; must not block.
         now: monotonic seconds.
         wall: the wall clock at that moment, in seconds.
+        names: of the ring's files, on disk; None: they are kept in memory only.
 
     Raises:
         OSError: the votes cannot be read.
@@ -193,6 +198,7 @@ class JobService:
         log: Callable[[str], None],
         now: float,
         wall: float,
+        names: NameFiles | None = None,
     ) -> None:
         me = swim.me
         self.me = me.id
@@ -212,6 +218,9 @@ class JobService:
         self.fetches = Fetches()
         self.submissions = Submissions()
         self.answers = JobAnswers(self)
+        self.ring_files = RingFiles(
+            self, names, random.Random(me.session), now=now, wall_offset_s=self._wall_offset_s
+        )
         self.heard: dict[str, Heard] = {}
         self.stalled: dict[str, str] = {}
         self._leading: dict[str, _Leading] = {}
@@ -236,7 +245,8 @@ class JobService:
     def start(self, now: float) -> Sequence[Effect]:
         """See `Service.start`."""
         for job in self.store.jobs:
-            self._expiry[job] = now + ORPHAN_S
+            if not is_file_id(job):
+                self._expiry[job] = now + ORPHAN_S
         for key in list(self.registers.acceptor):
             vote = self.registers.acceptor.get(key)
             if vote is not None and vote.record.terminal and key.startswith(JOB_KEY):
@@ -252,6 +262,8 @@ class JobService:
         if kind in _FROM_CLIENTS:
             if origin.connection is not None:
                 self.answers.on_client(message, origin.node, origin.connection, now)
+        elif kind in RingFiles.handles:
+            self.ring_files.receive(message, origin, now)
         else:
             self._hear(message, origin.node, now)
         return self._performed(now)
@@ -264,6 +276,7 @@ class JobService:
             self.fetches.peer_is_gone(node, now)
             self.submissions.peer_is_gone(node)
             self.answers.peer_is_gone(node, now)
+            self.ring_files.peer_is_gone(node, now)
         self._look_around(now)
         return self._performed(now)
 
@@ -282,6 +295,7 @@ class JobService:
         self._go_on_fetching(now)
         self._go_on_submitting(now)
         self.answers.tick(now)
+        self.ring_files.tick(now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_S
             self._keep_house(now)
@@ -301,6 +315,7 @@ class JobService:
             self.fetches.next_deadline(),
             self.submissions.next_deadline(),
             self.answers.next_deadline(),
+            self.ring_files.next_deadline(self._ticked_at),
             self._ticked_at + self.runner.until_deadline(HOUSEKEEPING_S),
             *leaders,
         )
@@ -326,6 +341,7 @@ class JobService:
     def close(self) -> None:
         """End all children, remove all that can be made again."""
         self.runner.close()
+        self.ring_files.blocks.close()
         self.bulk.close()
         self.files.close()
 
@@ -348,6 +364,31 @@ class JobService:
     def answer(self, connection: Connection, message: Any) -> None:
         """Answer a client."""
         self._out.append(Reply(connection, message))
+
+    def log(self, text: str) -> None:
+        """Write a line for whoever looks after this peer."""
+        self._log(text)
+
+    def say_of_ourselves(self, meta: tuple[tuple[str, str], ...], now: float) -> None:
+        """Change our meta, which membership tells everybody."""
+        self._out += self.swim.update_self(now, meta=meta)
+
+    def send_copy(
+        self,
+        job: str,
+        stage: int,
+        sources: Sequence[Source],
+        to: NodeId,
+        tag: object,
+        now: float,
+        is_repair: bool,
+    ) -> None:
+        """Send outputs that lie in the store to a peer, checked first; the end of it is told by the tag."""
+        damaged = [path for path in {source.path: None for source in sources} if not self.store.verify(path)]
+        if damaged:
+            self._bulk_events([b.SendFailed(tag=tag, reason="it is damaged here")], now)
+            return
+        self._bulk_events(self.bulk.send(job, stage, sources, to, tag, now, is_repair=is_repair), now)
 
     def perform(self, effects: Iterable[e.Effect]) -> None:
         """Perform what a leader wants, after all that waits."""
@@ -528,6 +569,8 @@ class JobService:
             self._hear_worker(message, sender, now)
         elif kind in _AMONG_PEERS:
             self.answers.on_peer(message, sender, now)
+        elif kind in RingFiles.handles:
+            self.ring_files.on_peer(message, sender, now)
         else:
             self._hear_own(message, sender, now)
 
@@ -811,6 +854,8 @@ class JobService:
                         self._jobs(self.worker.on_pushed(job, number, now, sent_bytes=size))
                     else:
                         self._jobs(self.worker.on_push_failed(job, number, event.reason, now))
+                case ("block", str(file), int(block), str(node)):
+                    self.ring_files.blocks.on_sent(file, block, NodeId(node), event, now)
                 case _:
                     pass  # who asked for it will ask again
 
@@ -944,7 +989,7 @@ class JobService:
             self.say(sender, answer)
             return
         tag = ("serve", sender, message.number)
-        self._bulk_events(self.bulk.send(message.job, message.stage, sources, sender, tag, now), now)
+        self.send_copy(message.job, message.stage, sources, sender, tag, now, is_repair=False)
 
     # ---- children ------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 Tags are for ever: a message that is no longer spoken leaves its number unused.  1–19 membership, 20–39
 questions to a peer and their answers, 40–59 registers and transfers (`p2p.register_protocol`), 60–89 leaders
-and workers (`p2p.job_protocol`), 90 and up questions about jobs (`p2p.job_questions`).
+and workers (`p2p.job_protocol`), 90–105 and 120–130 questions about jobs (`p2p.job_questions`), 106–119 and
+131 and up about files (`p2p.file_questions`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import get_args
 from membership import messages as swim
 from membership.ring import MAX_WEIGHT
 from p2p import questions as q
+from p2p.file_questions import FILE_KINDS
 from p2p.job_protocol import JOB_KINDS
 from p2p.job_questions import QUESTION_KINDS
 from p2p.register_protocol import REGISTER_KINDS
@@ -84,6 +86,7 @@ KINDS: tuple[Kind, ...] = (
     *REGISTER_KINDS,
     *JOB_KINDS,
     *QUESTION_KINDS,
+    *FILE_KINDS,
 )
 
 assert set(get_args(swim.Message)) <= {kind.message for kind in KINDS}, (

@@ -31,6 +31,7 @@ from p2p.errors import DataDirectoryUnusable
 from p2p.job_files import JobFiles
 from p2p.job_protocol import MAX_RECORD_BYTES
 from p2p.job_service import JobService, OwnLimits
+from p2p.name_files import NameFiles
 from p2p.peer import Peer
 from p2p.process import LogStream, Wakeup, kill_with_parent, raise_descriptor_limit, stop_signals
 from p2p.protocol import wire_format
@@ -148,6 +149,7 @@ def _jobs(
         log=log,
         now=time.monotonic(),
         wall=time.time(),
+        names=NameFiles(str(directory / "names")),
     )
 
 

@@ -46,6 +46,7 @@ __all__ = [
     "FILE_STAGE",
     "SPEC_STAGE",
     "WHOLE",
+    "Body",
     "Covers",
     "DamagedSegment",
     "Entry",
@@ -54,6 +55,7 @@ __all__ = [
     "Source",
     "Store",
     "StoreFull",
+    "pack_header",
     "read_covers",
 ]
 
@@ -122,6 +124,16 @@ class Located:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """The bytes of a segment behind its header, which have one digest."""
+
+    path: str
+    offset: int
+    length: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Covers:
     """What a segment speaks of: these attempts, and of them those partitions; none: the whole output.
 
@@ -162,12 +174,13 @@ def describe(
         covers = Covers(
             partitions=(), tasks=tuple(t for t, _ in outputs), attempts=tuple(a for _, a in outputs)
         )
-    return _packed(job, stage, size, digest.digest(), rows, covers), size
+    return pack_header(job, stage, size, digest.digest(), rows, covers), size
 
 
-def _packed(
+def pack_header(
     job: str, stage: int, size: int, digest: bytes, rows: Sequence[tuple[int, ...]], covers: Covers
 ) -> bytes:
+    """Make a header of what is known: `rows` are the fields of entries, in order."""
     spoken_of = [covers.partitions, covers.tasks, covers.attempts]
     header: bytes = msgpack.packb([job, stage, size, digest, rows, spoken_of])
     return header
@@ -270,6 +283,11 @@ class Incoming:
         """Bytes of the body."""
         return self._header.size
 
+    @property
+    def place(self) -> tuple[str, int, Covers]:
+        """The job, the stage and what is covered."""
+        return self._header.job, self._header.stage, self._header.covers
+
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes of the body.
 
@@ -338,6 +356,8 @@ class Store:
         # {job: {stage: {attempt: the sets of partitions that are spoken for, None: all}}}
         self._covered: dict[str, dict[int, dict[int, list[frozenset[int] | None]]]] = {}
         self.bytes_held = 0
+        self.touched: set[str] = set()
+        """Jobs of which something came or went; whoever looks after them takes them out."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self.damaged = 0
         self._scan()
@@ -424,7 +444,7 @@ class Store:
         digest = xxhash.xxh3_128_digest(data)
         rows = [(task, attempt, WHOLE, 0, len(data), 0, 0, 0)]
         covers = Covers(partitions=(), tasks=(task,), attempts=(attempt,))
-        incoming = self.receive(_packed(job, stage, len(data), digest, rows, covers), own=True)
+        incoming = self.receive(pack_header(job, stage, len(data), digest, rows, covers), own=True)
         try:
             incoming.write(data)
             incoming.finish()
@@ -453,6 +473,7 @@ class Store:
 
     def drop(self, job: str, stages: Iterable[int]) -> None:
         """Remove what lies here of some stages."""
+        self.touched.add(job)
         for stage in tuple(stages):
             for path in sorted(self._files.get(job, {}).pop(stage, ())):
                 self._unlink(path)
@@ -474,6 +495,13 @@ class Store:
 
     def verify(self, path: str) -> bool:
         """Check a segment's every byte; one that is damaged is removed, with all entries it held."""
+        sound = True
+        for sound in self.verifying(path):  # noqa: B007 - the last word counts
+            pass
+        return sound
+
+    def verifying(self, path: str) -> Iterator[bool]:
+        """Check a segment as `verify` does, pausing after every `COPY_BYTES`: yields whether all is well."""
         try:
             with open(path, "rb") as file:
                 header, _ = _read_header(file)
@@ -482,15 +510,30 @@ class Store:
                 while left and (chunk := file.read(min(left, COPY_BYTES))):
                     digest.update(chunk)
                     left -= len(chunk)
+                    if left:
+                        yield True
             if left or digest.digest() != header.digest:
                 raise DamagedSegment(path)
         except (DamagedSegment, OSError):
             self.remove_segment(path)
-            return False
-        return True
+            yield False
 
-    def remove_segment(self, path: str) -> list[tuple[str, int, int, int]]:
-        """Remove a segment that is damaged.
+    def holds_path(self, path: str) -> bool:
+        """Tell whether this is the path of one of our segments."""
+        return any(path in paths for stages in self._files.values() for paths in stages.values())
+
+    def body(self, path: str) -> Body:
+        """Return where a segment's body lies in its file, and its digest.
+
+        Raises:
+            DamagedSegment, OSError: it cannot be read.
+        """
+        with open(path, "rb") as file:
+            header, body_at = _read_header(file)
+        return Body(path=path, offset=body_at, length=header.size, digest=header.digest)
+
+    def remove_segment(self, path: str, *, is_damaged: bool = True) -> list[tuple[str, int, int, int]]:
+        """Remove a segment that is damaged, or is one too many.
 
         Returns:
             (job, stage, task, attempt) of all that is not here any more.
@@ -501,7 +544,7 @@ class Store:
                 if path in paths:
                     covers = paths.pop(path)
                     gone += self._forget(job, stage, path, covers)
-        self.damaged += 1
+        self.damaged += is_damaged
         self._unlink(path)
         return gone
 
@@ -543,6 +586,7 @@ class Store:
 
     def _admit(self, header: _Header, path: str, body_at: int) -> None:
         self.bytes_held += header.size
+        self.touched.add(header.job)
         self._files.setdefault(header.job, {}).setdefault(header.stage, {})[path] = header.covers
         covered = self._covered.setdefault(header.job, {}).setdefault(header.stage, {})
         partitions = frozenset(header.covers.partitions) or None
@@ -560,6 +604,7 @@ class Store:
             )
 
     def _forget(self, job: str, stage: int, path: str, covers: Covers) -> list[tuple[str, int, int, int]]:
+        self.touched.add(job)
         covered = self._covered[job][stage]
         indexed = self._index.get(job, {}).get(stage, {})
         spoken_for = frozenset(covers.partitions) or None

@@ -1,0 +1,456 @@
+"""The blocks of the ring's files on one peer: taken from clients, copied, checked, dropped.
+
+Theory ------ *A put.*  The client sends each block to its first place.  When all of it is here and its digest
+fits, it is sent on to the block's other places, and the client hears how many copies there are; it names the
+file when all blocks have theirs.  What is said again is answered again: a block that is here already is not
+written twice.
+
+*Ever after.*  `p2p.replication` says which copies must move, whenever the view or the blocks somewhere have
+changed.  Copies go out a few at a time, checked before they leave (a copy of a damaged block would get a
+fresh digest and pass for sound), and throttled with all other repairs.
+
+*Scrubbing.*  Every segment of the store, parts of results too, is read through once in `SCRUB_PERIOD_S`, out
+of the same budget as repairs.  A damaged one is removed and counted; a block is then lacking, and comes again
+from another holder by the rules above.
+
+⚙ Reads and writes segments, through the store.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING
+
+from mapreduce.placement import DRAINING, holders_ring
+from membership.view import NodeId
+from p2p import file_questions as f
+from p2p.blocks import attempt_of, block_of, is_file_id, places
+from p2p.bulk import BulkEvent, Sent
+from p2p.catalogue import Catalogue
+from p2p.replication import (
+    SURPLUS_S,
+    UNNAMED_S,
+    Copy,
+    Holdings,
+    Surplus,
+    due_copies,
+    state_of,
+)
+from p2p.store import COPY_BYTES, FILE_STAGE, DamagedSegment, Incoming, StoreFull
+
+if TYPE_CHECKING:
+    from p2p.job_service import JobService
+    from p2p.transport import Connection
+
+__all__ = ["BlockKeeper"]
+
+LOOK_EVERY_S = 5.0
+LOOK_PAUSE_S = 0.2
+COMPARE_EVERY_S = 5.0
+MAX_COPYING = 4
+FAILED_PAUSE_S = 2.0
+MAX_UPLOADS = 64
+UPLOAD_IDLE_S = 60.0
+SCRUB_PERIOD_S = 3600.0
+SCRUB_TURN_S = 0.25
+NO_NAME_ANY_MORE_S = 60.0
+IN_USE_S = 120.0
+MAX_ROW_BYTES = 256 << 10
+
+
+@dataclass(slots=True)
+class _Upload:
+    """A block that a client sends; `waiting` are peers that have not acknowledged their copy."""
+
+    file: str
+    block: int
+    blocks: int
+    copies: int
+    size: int
+    client: tuple[Connection, int]
+    heard_at: float
+    incoming: Incoming | None
+    waiting: set[NodeId] = field(default_factory=set)
+    is_stored: bool = False
+
+
+class BlockKeeper:
+    """What this peer does about blocks; `desk` is the service that it is a part of.
+
+    Args:
+        catalogue: the names, which are only read.
+    """
+
+    def __init__(self, desk: JobService, catalogue: Catalogue, now: float) -> None:
+        self._desk = desk
+        self._catalogue = catalogue
+        self.holdings = Holdings()
+        self.mine: dict[str, int] = {}
+        self.copies_made = 0
+        self._not_before = -inf
+        self._uploads: OrderedDict[str, _Upload] = OrderedDict()
+        self._copying: set[tuple[str, int, NodeId]] = set()
+        self._work: Iterator[Copy | Surplus | None] | None = None
+        self._is_stale = True
+        self._view_version = -1
+        self._look_at = now
+        self._compare_at = now
+        self._surplus: dict[tuple[str, int], float] = {}
+        self._surplus_seen: set[tuple[str, int]] = set()
+        self._unnamed: dict[str, float] = {}
+        self._was_named: set[str] = set()
+        self._used_at: dict[str, float] = {}
+        self._has_work_left = False
+        self._scrub_at = now + SCRUB_TURN_S
+        self._scrub: Iterator[bool] | None = None
+        self._scrub_waits: list[str] = []
+        self._scrub_pass_at = now + SCRUB_PERIOD_S
+
+    # -- puts ------------------------------------------------------------------------------------------
+
+    def on_put(self, put: f.PutBlock, connection: Connection, now: float) -> None:
+        """Take some of a block from a client."""
+        upload = self._uploads.get(put.upload)
+        reason = ""
+        if upload is None and put.offset == 0 and put.header:
+            try:
+                upload = self._begin_upload(put, connection, now)
+            except StoreFull as error:
+                reason = str(error)
+            except (DamagedSegment, OSError) as error:
+                reason = f"it cannot be stored: {getattr(error, 'strerror', None) or error}"
+        if upload is None:
+            self._answer(connection, put, 0, reason=reason)
+            return
+        upload.client = (connection, put.number)
+        upload.heard_at = now
+        incoming = upload.incoming
+        if incoming is not None:
+            try:
+                if put.offset == incoming.received:
+                    incoming.write(put.data)
+                received = incoming.received
+                if received == incoming.size:
+                    upload.incoming = None
+                    incoming.finish()
+                    self._stored(put.upload, upload, now)
+                    return
+            except (DamagedSegment, OSError) as error:
+                incoming.abort()
+                del self._uploads[put.upload]
+                text = f"it cannot be stored: {getattr(error, 'strerror', None) or error}"
+                self._answer(connection, put, 0, reason=text)
+                return
+            self._answer(connection, put, received)
+        else:
+            self._tell(put.upload, upload)
+
+    def _begin_upload(self, put: f.PutBlock, connection: Connection, now: float) -> _Upload:
+        incoming = self._desk.store.receive(put.header)
+        file, stage, covers = incoming.place
+        if not is_file_id(file) or stage != FILE_STAGE or len(covers.attempts) != 1:
+            incoming.abort()
+            raise DamagedSegment("it is no block of a file")
+        block = block_of(covers.attempts[0])
+        upload = _Upload(
+            file,
+            block,
+            max(put.blocks, block + 1),
+            put.copies,
+            incoming.size,
+            (connection, put.number),
+            now,
+            incoming,
+        )
+        while len(self._uploads) >= MAX_UPLOADS:
+            _, oldest = self._uploads.popitem(last=False)
+            _abort(oldest)
+        self._uploads[put.upload] = upload
+        if self._holds(file, block):  # said again by a client that has not heard of it
+            incoming.abort()
+            upload.incoming = None
+            self._stored(put.upload, upload, now)
+        return upload
+
+    def _stored(self, name: str, upload: _Upload, now: float) -> None:
+        """A block is here: bring it to its other places."""
+        self._take_stock(now)
+        ring = holders_ring(self._desk.swim.view)
+        row = places(upload.file, upload.blocks, upload.copies, ring)[upload.block]
+        others = [node for node in row if node != self._desk.me][: upload.copies - 1]
+        upload.is_stored = True
+        upload.waiting = set(others)
+        for node in others:
+            self._send(upload.file, upload.block, node, now, is_repair=False)
+        self._tell(name, upload)
+
+    def _tell(self, name: str, upload: _Upload) -> None:
+        """Answer a client's chunk: with the number of copies as soon as there are all that there will be."""
+        copies = 0
+        if upload.is_stored and not upload.waiting:
+            here = [member.id for member in self._desk.swim.view.ring_members]
+            copies = max(1, len(self.holdings.of(upload.file, upload.block, here)))
+        connection, number = upload.client
+        answer = f.BlockPut(number=number, upload=name, received=upload.size, copies=copies)
+        self._desk.answer(connection, answer)
+
+    def _answer(self, connection: Connection, put: f.PutBlock, received: int, reason: str = "") -> None:
+        answer = f.BlockPut(number=put.number, upload=put.upload, received=received, reason=reason[:1_000])
+        self._desk.answer(connection, answer)
+
+    # -- who holds what --------------------------------------------------------------------------------
+
+    def on_holds(self, message: f.HoldsBlocks, sender: NodeId) -> None:
+        """A peer says what lies with it."""
+        rows = [(row.file, int.from_bytes(row.blocks, "little")) for row in message.rows]
+        if self.holdings.set(sender, rows, is_all=message.is_all):
+            self._is_stale = True
+
+    def on_compare(self, message: f.CompareBlocks, sender: NodeId) -> None:
+        """A peer says how much it has, in short."""
+        if self.holdings.state(sender) != message.state:
+            self._desk.say(sender, f.AskBlocks())
+
+    def tell_all(self, to: NodeId) -> None:
+        """Tell a peer of every block that lies here."""
+        for is_first, rows in _in_frames(self.mine):
+            self._desk.say(to, f.HoldsBlocks(rows=rows, is_all=is_first))
+
+    def peer_is_gone(self, node: NodeId) -> None:
+        """It took its copies along."""
+        self.holdings.forget(node)
+        self._is_stale = True
+
+    def names_changed(self) -> None:
+        """The catalogue has news."""
+        self._is_stale = True
+
+    def use(self, file: str, now: float) -> None:
+        """A task of this peer reads the file: its blocks stay here for a while."""
+        self._used_at[file] = now
+
+    def holders(self, file: str, block: int) -> list[NodeId]:
+        """The peers that hold a block as far as is known, this one first if it does."""
+        here = [member.id for member in self._desk.swim.view.ring_members]
+        found = self.holdings.of(file, block, here)
+        return sorted(found, key=lambda node: node != self._desk.me)
+
+    def _holds(self, file: str, block: int) -> bool:
+        return self._desk.store.holds(file, FILE_STAGE, attempt_of(block))
+
+    def _take_stock(self, now: float) -> None:
+        """See what has come and gone in the store, and tell everybody."""
+        touched = [job for job in self._desk.store.touched if is_file_id(job)]
+        self._desk.store.touched.clear()
+        changed: dict[str, int] = {}
+        for file in sorted(touched):
+            bits = 0
+            for stage, covers in self._desk.store.held(file):
+                if stage == FILE_STAGE:
+                    for attempt in covers.attempts:
+                        bits |= 1 << block_of(attempt)
+            if bits:
+                self._unnamed.setdefault(file, now)
+            if bits != self.mine.get(file, 0):
+                changed[file] = bits
+                if bits:
+                    self.mine[file] = bits
+                else:
+                    del self.mine[file]
+                    self._unnamed.pop(file, None)
+                    self._was_named.discard(file)
+        if not changed:
+            return
+        self._is_stale = True
+        self.holdings.set(self._desk.me, changed.items(), is_all=False)
+        for _, rows in _in_frames(changed):
+            for member in self._desk.swim.view.ring_members:
+                if member.id != self._desk.me:
+                    self._desk.say(member.id, f.HoldsBlocks(rows=rows, is_all=False))
+
+    # -- copies ----------------------------------------------------------------------------------------
+
+    def on_sent(self, file: str, block: int, node: NodeId, event: BulkEvent, now: float) -> None:
+        """A copy has arrived, or has not."""
+        self._copying.discard((file, block, node))
+        if isinstance(event, Sent):
+            self.holdings.add(node, file, block)
+            self.copies_made += 1
+        else:
+            # The peer may be full, and say so soon; to try again at once would cost a reading each time.
+            self._not_before = now + FAILED_PAUSE_S
+        self._is_stale = True
+        for name, upload in self._uploads.items():
+            if (upload.file, upload.block) == (file, block) and node in upload.waiting:
+                upload.waiting.discard(node)
+                if not upload.waiting:
+                    self._tell(name, upload)
+
+    def _send(self, file: str, block: int, to: NodeId, now: float, *, is_repair: bool) -> None:
+        sources = self._desk.store.sources(file, FILE_STAGE, (attempt_of(block),), ())
+        if not sources or (file, block, to) in self._copying:
+            return
+        self._copying.add((file, block, to))
+        self._desk.send_copy(file, FILE_STAGE, sources, to, ("block", file, block, to), now, is_repair)
+
+    def _look(self, now: float) -> None:
+        """Go on with a slice of what has to be copied or dropped."""
+        if self._work is None:
+            if now < self._not_before or (not self._is_stale and now < self._look_at):
+                return
+            self._begin_looking(now)
+        assert self._work is not None
+        while len(self._copying) < MAX_COPYING:
+            step = next(self._work, False)
+            match step:
+                case None:
+                    return
+                case Copy(file=file, block=block, to=to):
+                    self._has_work_left = True
+                    self._send(file, block, to, now, is_repair=True)
+                case Surplus(file=file, block=block):
+                    self._surplus_seen.add((file, block))
+                case _:
+                    self._end_looking(now)
+                    return
+
+    def _begin_looking(self, now: float) -> None:
+        self._is_stale = False
+        self._has_work_left = False
+        self._look_at = now + LOOK_EVERY_S
+        self._surplus_seen = set()
+        view = self._desk.swim.view
+        ours = self._desk.swim.me.meta
+        is_leaving = any(name == DRAINING for name, _ in ours)
+        staying = [
+            member.id for member in view.ring_members if all(name != DRAINING for name, _ in member.meta)
+        ]
+        entries = [entry for file in sorted(self.mine) if (entry := self._catalogue.of_file(file))]
+        self._work = due_copies(
+            self._desk.me,
+            dict(self.mine),
+            entries,
+            self.holdings,
+            holders_ring(view),
+            staying,
+            is_leaving=is_leaving,
+        )
+
+    def _end_looking(self, now: float) -> None:
+        self._work = None
+        self._surplus = {key: self._surplus.get(key, now) for key in sorted(self._surplus_seen)}
+        for (file, block), since in list(self._surplus.items()):
+            if now - since >= SURPLUS_S and now - self._used_at.get(file, -inf) >= IN_USE_S:
+                del self._surplus[file, block]
+                self._drop_block(file, block)
+        self._drop_unnamed(now)
+
+    def _drop_block(self, file: str, block: int) -> None:
+        while (located := self._desk.store.find(file, FILE_STAGE, attempt_of(block))) is not None:
+            self._desk.store.remove_segment(located.path, is_damaged=False)
+
+    def _drop_unnamed(self, now: float) -> None:
+        for file, since in list(self._unnamed.items()):
+            if self._catalogue.of_file(file) is not None:
+                self._unnamed[file] = now
+                self._was_named.add(file)
+                continue
+            limit_s = NO_NAME_ANY_MORE_S if file in self._was_named else UNNAMED_S
+            if now - max(since, self._used_at.get(file, -inf)) >= limit_s:
+                self._desk.store.drop_job(file)
+        self._used_at = {file: at for file, at in self._used_at.items() if now - at < IN_USE_S}
+
+    @property
+    def has_handed_over(self) -> bool:
+        """Whether nothing is left to be copied, when this peer is about to leave."""
+        nobody = not len(holders_ring(self._desk.swim.view))
+        done = self._work is None and not self._is_stale and not self._has_work_left and not self._copying
+        return not self.mine or nobody or done
+
+    # -- scrubbing -------------------------------------------------------------------------------------
+
+    def _go_on_scrubbing(self, now: float) -> None:
+        store = self._desk.store
+        if now < self._scrub_at:
+            return
+        self._scrub_at = now + SCRUB_TURN_S
+        while True:
+            if self._scrub is None:
+                if not self._scrub_waits:
+                    if now < self._scrub_pass_at:
+                        return
+                    self._scrub_pass_at = now + SCRUB_PERIOD_S
+                    self._scrub_waits = store.segments()
+                    if not self._scrub_waits:
+                        return
+                path = self._scrub_waits.pop()
+                if not store.holds_path(path):
+                    continue
+                self._scrub = store.verifying(path)
+            if not self._desk.bulk.take_repair_budget(COPY_BYTES, now):
+                return
+            sound = next(self._scrub, None)
+            if sound is None or not sound:
+                self._scrub = None
+            if sound is False:
+                self._desk.log("a damaged segment was found by scrubbing and removed; copies are made again")
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        if self._view_version != self._desk.swim.version:
+            self._view_version = self._desk.swim.version
+            self._is_stale = True
+        if self._desk.store.touched:
+            self._take_stock(now)
+        self._look(now)
+        if now >= self._compare_at:
+            self._compare_at = now + COMPARE_EVERY_S
+            self._keep_house(now)
+        self._go_on_scrubbing(now)
+
+    def _keep_house(self, now: float) -> None:
+        message = f.CompareBlocks(state=state_of(self.mine))
+        for member in self._desk.swim.view.ring_members:
+            if member.id != self._desk.me:
+                self._desk.say(member.id, message)
+        for name, upload in list(self._uploads.items()):
+            if now - upload.heard_at > UPLOAD_IDLE_S:
+                del self._uploads[name]
+                _abort(upload)
+
+    def next_deadline(self, now: float) -> float:
+        """When to be ticked again."""
+        if self._desk.store.touched or self._work is not None or self._is_stale:
+            return now + LOOK_PAUSE_S
+        return min(self._look_at, self._compare_at, self._scrub_at)
+
+    def close(self) -> None:
+        """Remove what has come half."""
+        for upload in self._uploads.values():
+            _abort(upload)
+        self._uploads.clear()
+
+
+def _abort(upload: _Upload) -> None:
+    if upload.incoming is not None:
+        upload.incoming.abort()
+
+
+def _in_frames(held: dict[str, int]) -> Iterable[tuple[bool, tuple[f.HeldFile, ...]]]:
+    """Cut what is held into messages, the first of which is marked; one at least."""
+    rows: list[f.HeldFile] = []
+    size, is_first = 0, True
+    for file, bits in held.items():
+        packed = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+        rows.append(f.HeldFile(file=file, blocks=packed))
+        size += len(packed) + 48
+        if size >= MAX_ROW_BYTES or len(rows) >= f.FILES_AT_A_TIME:
+            yield is_first, tuple(rows)
+            rows, size, is_first = [], 0, False
+    if rows or is_first:
+        yield is_first, tuple(rows)

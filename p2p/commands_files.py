@@ -1,0 +1,247 @@
+"""The commands about the ring's own files: put, get, ls, rm.
+
+Only click and the console are imported here; what a command needs is imported when it runs.  Results go to
+stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from mapreduce.console import Command
+from p2p.command_options import (
+    DEFAULT_ADDRESS,
+    format_option,
+    key_options,
+    key_source,
+    options,
+    print_json,
+    print_table,
+    split_addresses,
+    token_option,
+)
+
+if TYPE_CHECKING:
+    from p2p.file_client import FileClient
+
+__all__ = ["get", "ls", "put", "rm"]
+
+_file_options = options(
+    click.option(
+        "--peer",
+        default=DEFAULT_ADDRESS,
+        show_default=True,
+        metavar="ADDR[,ADDR…]",
+        help="The peer to ask; further ones are asked when it does not answer.",
+    ),
+    click.option(
+        "--timeout", type=click.FloatRange(min=0.1), default=3.0, show_default=True, metavar="SECONDS"
+    ),
+    key_options,
+    token_option,
+)
+_quiet = click.option("--quiet", is_flag=True, help="Show no progress.")
+
+
+def _client(given: dict[str, Any]) -> FileClient:
+    from p2p.file_client import FileClient
+
+    keys = key_source(given["keys"], given["cluster"], given["token"]).load().keys
+    return FileClient(keys, split_addresses(given["peer"]), timeout_s=given["timeout"])
+
+
+# ---- put ------------------------------------------------------------------------------------------------
+
+
+@click.command(cls=Command, short_help="Put files on the ring.")
+@click.argument("files", metavar="FILE…", nargs=-1, required=True)
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 8),
+    default=2,
+    show_default=True,
+    metavar="R",
+    help="How many peers hold each block.",
+)
+@click.option("--force", is_flag=True, help="Replace a file of that name.")
+@click.option(
+    "--ttl",
+    type=click.FloatRange(min=1.0),
+    metavar="S",
+    help="How long to keep it  [default: until it is removed].",
+)
+@_quiet
+@_file_options
+def put(
+    files: tuple[str, ...],
+    name: str,
+    replicas: int,
+    force: bool,
+    ttl: float | None,
+    quiet: bool,
+    **given: Any,
+) -> int:
+    """Put files on the ring, where jobs read them as ring:NAME.
+
+    One FILE becomes NAME; several, and the files of a directory, become NAME/… by their own names.
+    - is standard input.
+    """
+    from mapreduce.console import interruptible
+    from p2p.file_progress import FileProgress
+    from p2p.local_files import named_sources
+
+    sources = named_sources(files, name)
+    with interruptible(), contextlib.ExitStack() as stack:
+        client = stack.enter_context(_client(given))
+        spooled = {path: stack.enter_context(_spooled()) for path, _, _ in sources if path == "-"}
+        total = sum(size for _, _, size in sources)
+        progress = stack.enter_context(FileProgress("put", total, quiet=quiet))
+        for path, target, _ in sources:
+            with spooled[path] if path == "-" else open(path, "rb") as source:
+                entry, copies = client.put(
+                    source,
+                    target,
+                    replicas=replicas,
+                    replaces=force,
+                    ttl_s=ttl,
+                    on_progress=progress.add,
+                )
+            if copies < replicas:
+                text = f"{copies} of {replicas} copies are made; the others follow as peers join"
+                progress.message(f"warning: {target}: {text}")
+            progress.message(f"{target}: {entry.size_bytes:,} bytes, {entry.blocks} blocks")
+    return 0
+
+
+@contextlib.contextmanager
+def _spooled() -> Iterator[BinaryIO]:
+    """Copy standard input to a file: its length has to be known, and blocks may have to be sent again."""
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryFile(prefix="ringreduce-put-") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+        yield file
+
+
+# ---- get ------------------------------------------------------------------------------------------------
+
+
+@click.command(cls=Command, short_help="Fetch files of the ring.")
+@click.argument("name", metavar="NAME")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Where to  [default: standard output; a directory for NAME/]."
+)
+@_quiet
+@_file_options
+def get(name: str, output: str | None, quiet: bool, **given: Any) -> int:
+    """Fetch a file of the ring; with a name that ends in /, all files below it.
+
+    Every block is checked before any of it is written.
+    """
+    from mapreduce.console import interruptible
+    from mapreduce.errors import UsageError
+    from p2p.file_progress import FileProgress
+    from p2p.local_files import whole_file
+
+    with interruptible(), _client(given) as client:
+        if not name.endswith("/"):
+            entry = client.file(name)
+            target = output
+            if target is not None and (target.endswith("/") or os.path.isdir(target)):
+                target = os.path.join(target, os.path.basename(name))
+            with FileProgress("get", entry.size_bytes, quiet=quiet) as progress:
+                if target is None:
+                    client.get(entry, _to_stdout, progress.add)
+                else:
+                    with whole_file(target) as file:
+                        client.get(entry, file.write, progress.add)
+            return 0
+        rows = client.files(name)
+        if not rows:
+            client.file(name.rstrip("/"))
+            raise UsageError(f"{name}: a file, not a directory: leave the / out")
+        if output is None:
+            raise UsageError(f"{name}: {len(rows)} files: name a directory for them with -o DIR")
+        with FileProgress("get", sum(row.size_bytes for row in rows), quiet=quiet) as progress:
+            for row in rows:
+                path = os.path.join(output, *row.name.removeprefix(name).split("/"))
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with whole_file(path) as file:
+                    client.get(client.file(row.name), file.write, progress.add)
+    return 0
+
+
+def _to_stdout(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+
+
+# ---- ls, rm ---------------------------------------------------------------------------------------------
+
+
+@click.command(cls=Command, short_help="List the files of the ring.")
+@click.argument("prefix", metavar="[PREFIX]", default="")
+@format_option
+@_file_options
+def ls(prefix: str, format: str, **given: Any) -> int:
+    """List the files of the ring, or those whose names begin with PREFIX.
+
+    `copies` is that of the block with the fewest, of as many as there should be.
+    """
+    with _client(given) as client:
+        rows = client.files(prefix)
+    if format == "json":
+        print_json(
+            [
+                {
+                    "name": row.name,
+                    "size_bytes": row.size_bytes,
+                    "blocks": row.blocks,
+                    "copies": row.copies,
+                    "replicas": row.replicas,
+                    "made_at": row.made_at_s,
+                    "expires_at": row.expires_at_s or None,
+                    "file": row.file,
+                }
+                for row in rows
+            ]
+        )
+    else:
+        table = [
+            {
+                "size": f"{row.size_bytes:,}",
+                "blocks": row.blocks,
+                "copies": f"{row.copies}/{row.replicas}",
+                "name": row.name,
+            }
+            for row in rows
+        ]
+        print_table(table, ["size", "blocks", "copies", "name"])
+    return 0
+
+
+@click.command(cls=Command, short_help="Remove files of the ring.")
+@click.argument("names", metavar="NAME…", nargs=-1, required=True)
+@_file_options
+def rm(names: tuple[str, ...], **given: Any) -> int:
+    """Remove files of the ring; with a name that ends in /, all files below it."""
+    from p2p.file_client import FileUnknown
+
+    with _client(given) as client:
+        for name in names:
+            if not name.endswith("/"):
+                client.remove(name)
+                continue
+            rows = client.files(name)
+            if not rows:
+                raise FileUnknown(f"no file is below {name} on the ring")
+            for row in rows:
+                client.remove(row.name)
+    return 0

@@ -1,0 +1,82 @@
+"""This machine's files on their way to the ring and back: what is put under which name, and written whole.
+
+⚙ Lists, makes and renames files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from mapreduce.errors import InputError, UsageError
+from mapreduce.inputs import expand
+from p2p.catalogue import why_no_name
+
+__all__ = ["named_sources", "whole_file"]
+
+
+def named_sources(given: Sequence[str], name: str) -> list[tuple[str, str, int]]:
+    """Return what is to be put: (path, name on the ring, size) of each file; "-" is standard input, size 0.
+
+    Args:
+        given: files, directories, globs, "-".
+        name: of the one file, or of the directory below which all of them shall lie.
+
+    Raises:
+        InputError: one of them is not there, or stands for no file.
+        UsageError: two would have one name, or one a name that cannot be.
+    """
+    found: list[tuple[str, str, int]] = []
+    is_directory = name.endswith("/") or len(given) > 1
+    base = name.rstrip("/")
+    for path in given:
+        if path == "-":
+            if is_directory:
+                raise UsageError("-: standard input has no name of its own: put it alone, as one NAME")
+            found.append(("-", base, 0))
+            continue
+        if path.startswith("ring:"):
+            raise InputError(f"{path}: it is on the ring already")
+        sources = expand([path])
+        root = path if os.path.isdir(path) else None
+        for source in sources:
+            if root is not None:
+                inner = os.path.relpath(source.name, root)
+                within = (
+                    os.path.join(os.path.basename(os.path.abspath(root)), inner) if is_directory else inner
+                )
+                found.append((source.path, f"{base}/{within}", source.size_bytes))
+            elif is_directory or len(sources) > 1:
+                found.append((source.path, f"{base}/{os.path.basename(source.name)}", source.size_bytes))
+            else:
+                found.append((source.path, base, source.size_bytes))
+    seen: dict[str, str] = {}
+    for path, target, _ in found:
+        reason = why_no_name(target)
+        if reason:
+            raise UsageError(f"{target!r} is no name for a file: {reason}")
+        if target in seen:
+            raise UsageError(f"{seen[target]} and {path} would both be {target}: put them one by one")
+        seen[target] = path
+    return found
+
+
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[BinaryIO]:
+    """Open a file that comes to be when all of it has been written; nothing is left of it if that fails.
+
+    Raises:
+        UsageError: it cannot be made or written.
+    """
+    partial = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(partial, "wb") as file:
+            yield file
+        os.replace(partial, path)
+    except OSError as error:
+        raise UsageError(f"{path}: it cannot be written: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
