@@ -17,22 +17,24 @@ from pathlib import Path
 
 from tools.chaos import faults
 from tools.chaos.job_run import Bounds
+from tools.chaos.options import count, size
+from tools.chaos.scenario_cli import SCENARIOS, run_scenario
 from tools.chaos.storm import Settings, Storm
 from tools.chaos.workloads import WORKLOADS
 
 __all__ = ["main"]
 
 INTERRUPTED = 130
-SUFFIXES = {"KB": 1_000, "MB": 1_000_000, "GB": 1_000_000_000}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    faults.load_all()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = _parser().parse_args(given)
     try:
-        return _storm(parsed, given)
+        if given and given[0] in SCENARIOS:
+            return run_scenario(given[0], given[1:])
+        faults.load_all()
+        return _storm(_parser().parse_args(given), given)
     except faults.FaultUnavailable as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -87,14 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tools.chaos",
         description=(__doc__ or "").split("\n", 2)[2],
-        epilog="faults:\n" + "\n".join(f"  {k.name:<12} {k.description}" for k in faults.KINDS.values()),
+        epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--seed", type=int, default=1, help="of jobs, faults and their times (1)")
-    add("--peers", type=_count, default=5, metavar="N", help="how many (5)")
-    add("--replicas", type=_count, default=2, metavar="R", help="copies of every output (2)")
-    add("--slots", type=_count, default=1, metavar="N", help="tasks at a time of each peer (1)")
+    add("--peers", type=count, default=5, metavar="N", help="how many (5)")
+    add("--replicas", type=count, default=2, metavar="R", help="copies of every output (2)")
+    add("--slots", type=count, default=1, metavar="N", help="tasks at a time of each peer (1)")
     add("--down", type=int, metavar="N", help="how many peers may be down at once (R-1)")
     add(
         "--minutes",
@@ -103,14 +105,21 @@ def _parser() -> argparse.ArgumentParser:
         help="begin no more jobs after this time (5, or with --jobs none)",
     )
     add("--jobs", type=int, default=0, metavar="N", help="run so many jobs")
-    add("--lanes", type=_count, default=2, metavar="N", help="jobs at the same time (2)")
+    add("--lanes", type=count, default=2, metavar="N", help="jobs at the same time (2)")
     add("--faults", type=_kinds, default=_default_kinds(), metavar="A,B", help="which; 'none' for none")
     add("--every", type=_every, default=(), metavar="A=S,…", help="mean seconds between two faults of a kind")
     add("--lasting", type=_lasting, default=(), metavar="A=S-S,…", help="how long faults of a kind last")
     add("--workloads", type=_workloads, default=tuple(WORKLOADS), metavar="A,B", help=", ".join(WORKLOADS))
-    add("--size", type=_size, default=1_000_000, metavar="SIZE", help="of each input (1MB)")
+    add("--size", type=size, default=1_000_000, metavar="SIZE", help="of each input (1MB)")
     add("--keep", action="store_true", help="keep the directory with logs and outputs")
     return parser
+
+
+def _epilog() -> str:
+    """What else there is: faults, and other commands."""
+    kinds = "".join(f"\n  {kind.name:<12} {kind.description}" for kind in faults.KINDS.values())
+    others = "".join(f"\n  {name:<12} {scenario.text}" for name, scenario in SCENARIOS.items())
+    return f"faults:{kinds}\n\nother commands (each with its own --help):{others}"
 
 
 def _default_kinds() -> tuple[faults.FaultKind, ...]:
@@ -153,17 +162,3 @@ def _known(name: str, names: Collection[str], what: str) -> str:
     if name not in names:
         raise argparse.ArgumentTypeError(f"there is no {what} {name!r}: it is one of {', '.join(names)}")
     return name
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 64:
-        raise argparse.ArgumentTypeError(f"{count} is not between 1 and 64")
-    return count
-
-
-def _size(text: str) -> int:
-    for suffix, factor in SUFFIXES.items():
-        if text.upper().endswith(suffix):
-            return int(float(text[: -len(suffix)]) * factor)
-    return int(text)

@@ -52,15 +52,19 @@ class Watching:
     def step(self) -> None:
         """Look, and ask, if it is time."""
         now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + LOOK_EVERY_S
-            self._look()
+        self.look()
         if self._asked is not None and self._asked.done():
             self.leaders = self._asked.result()
             self._asked = None
         if self._asked is None and now >= self._ask_at and self._cluster.serving():
             self._ask_at = now + ASK_EVERY_S
             self._asked = self._pool.submit(_leaders, self._cluster)
+
+    def look(self) -> None:
+        """Look which attempts run, if it is time; ask nobody."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_EVERY_S
+            self._look()
 
     def close(self) -> None:
         """Wait for the last answer."""
