@@ -349,7 +349,7 @@ class JobAnswers:
             return
         view = self._local_view(job)
         if view is None or not view.is_fresh:
-            watch.ask_at = now
+            watch.ask_at, watch.rounds = now, 0  # the leader, if there is one, was just heard
         elif view.state.is_final:
             watch.view = view
             watch.tell_at = now

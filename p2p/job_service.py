@@ -233,6 +233,7 @@ class JobService:
         self._vets: dict[str, list[tuple[NodeId, int]]] = {}
         self._queue: deque[Callable[[float], None]] = deque()
         self._out: list[Effect] = []
+        self._perform_early: Callable[[Sequence[Effect], float], None] = self._perform_later
         self._view_version = -1
         self._next_housekeeping = now
         self._warm_at = now + WARM_AFTER_S
@@ -319,6 +320,10 @@ class JobService:
             self._ticked_at + self.runner.until_deadline(HOUSEKEEPING_S),
             *leaders,
         )
+
+    def set_early(self, perform: Callable[[Sequence[Effect], float], None]) -> None:
+        """See `Engine.set_early`."""
+        self._perform_early = perform
 
     def pump(self, arrivals: Sequence[BulkArrival], now: float) -> Sequence[Effect]:
         """See `Engine.pump`."""
@@ -494,6 +499,9 @@ class JobService:
         out, self._out = self._out, []
         return out
 
+    def _perform_later(self, effects: Sequence[Effect], _now: float) -> None:
+        self._out += effects
+
     def _jobs(self, effects: Iterable[e.Effect]) -> None:
         for effect in effects:
             self._queue.append(lambda now, effect=effect: self._perform_job(effect, now))  # type: ignore[misc]
@@ -541,6 +549,9 @@ class JobService:
             case reg.SendTo(to=to, message=message):
                 self.say(to, message)
             case reg.Save(key=key, state=state):
+                # The others may write what they were asked for while we write.
+                out, self._out = self._out, []
+                self._perform_early(out, now)
                 try:
                     failpoint("vote.save")
                     self._votes.save(key, state)

@@ -95,6 +95,8 @@ class Peer:
             *services,
             *((engine,) if engine is not None else ()),
         )
+        if engine is not None:
+            engine.set_early(self._perform)
         self._by_message = _routes(self._services)
         self._due_at = inf  # when the coming turn is expected at the latest
         self._maintained_at = -inf

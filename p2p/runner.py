@@ -144,7 +144,8 @@ def _jobs(
         files=JobFiles(str(directory / "jobs")),
         limits=OwnLimits(slots=config.slots, memory_bytes=max(MIN_MEMORY_BYTES, memory_bytes)),
         jobs=JobsConfig(),
-        registers=replace(registers, payload_bytes_max=MAX_RECORD_BYTES),
+        # A leader gathers what it commits; what comes while a round is under way goes with the next anyway.
+        registers=replace(registers, payload_bytes_max=MAX_RECORD_BYTES, batch_s=0.0),
         send_chunk=send_chunk,
         log=log,
         now=time.monotonic(),

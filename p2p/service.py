@@ -9,7 +9,7 @@ in `p2p.protocol`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,6 +80,9 @@ class Service(Protocol):
 
 class Engine(Service, Protocol):
     """The one service that also has hands: child processes to look after, and the data plane."""
+
+    def set_early(self, perform: Callable[[Sequence[Effect], float], None], /) -> None:
+        """Be given what performs effects at once: what others shall do while this one waits for its disk."""
 
     def pump(self, arrivals: Sequence[BulkArrival], now: float, /) -> Sequence[Effect]:
         """Take what has arrived on the bulk inbox and what children have said; called in every turn."""
