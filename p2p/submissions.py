@@ -8,6 +8,8 @@ A submission takes three steps.
    inputs.  A peer that cannot (a missing module, another Python, an input that is not there) is named and the
    job refused; a peer that says nothing within `VET_LIMIT_S` is left out with a warning, for it is as good as
    gone.  Vetting is no detour: afterwards every peer has the spec, and its code loaded in a warm child.
+   But a peer that hears less than a majority of those it believes to be here is rather gone itself (it slept,
+   or is cut off), and so is what it knows: it begins nothing.
 2. *The group.*  C0 is the first 2R-1 owners of the job's key among those who have the spec.
 3. *Birth.*  The first record goes to C0's acceptors; when a majority has it the job exists, whatever becomes
    of this peer, and the client is told.
@@ -50,6 +52,8 @@ class Submission:
     plan: JobPlan
     clients: list[tuple[Connection, int]]
     waiting: set[NodeId]
+    # How many were asked; those that died meanwhile are not counted any more.
+    asked: int
     until: float
     willing: list[NodeId] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -99,7 +103,7 @@ class Submissions:
         if len(self._open) >= MAX_SUBMISSIONS:
             text = "this peer has too many submissions in hand: try again, or another peer"
             return Submitted(number=client[1], job=job, reason="busy", text=text)
-        self._open[job] = Submission(job, digest, plan, [client], set(peers), now + VET_LIMIT_S)
+        self._open[job] = Submission(job, digest, plan, [client], set(peers), len(peers), now + VET_LIMIT_S)
         return None
 
     def join(self, job: str, client: tuple[Connection, int]) -> None:
@@ -131,6 +135,7 @@ class Submissions:
     def peer_is_gone(self, node: NodeId) -> None:
         """Do not wait for it."""
         for submission in self._open.values():
+            submission.asked -= node in submission.waiting
             submission.waiting.discard(node)
             submission.willing = [one for one in submission.willing if one != node]
 
@@ -147,6 +152,13 @@ class Submissions:
                 continue
             if submission.known:
                 out.append(self._answer(submission, members=submission.known))
+                continue
+            if 2 * len(submission.waiting) >= submission.asked:
+                told = submission.asked - len(submission.waiting)
+                text = (
+                    f"only {told} of {submission.asked} peers answered: submit it again, or to another peer"
+                )
+                out.append(self._answer(submission, reason="quorum", text=text))
                 continue
             for silent in sorted(submission.waiting):
                 submission.warnings.append(f"peer {silent} did not say whether it can run the job")

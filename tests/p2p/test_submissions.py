@@ -1,0 +1,84 @@
+"""Submissions: who must have answered before a job is born."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from mapreduce.spec import JobPlan
+from membership.view import Member, NodeId, View
+from p2p.job_questions import Vetted
+from p2p.submissions import DISK_META, VET_LIMIT_S, Begun, Born, Submissions
+from p2p.transport import Connection
+
+JOB = "0123456789abcdef"
+NODES = tuple(NodeId(name) for name in ("a", "b", "c", "d"))
+
+
+class Plan:
+    """As much of a plan as a submission looks at."""
+
+    replicas = 2
+    strict_replicas = False
+
+
+VIEW = View.of(
+    Member(node, f"127.0.0.1:{1 + place}", meta=((DISK_META, "disk"),)) for place, node in enumerate(NODES)
+)
+
+
+@pytest.fixture
+def submissions() -> Submissions:
+    made = Submissions()
+    client = (cast(Connection, object()), 7)
+    assert made.begin(JOB, "digest", cast(JobPlan, Plan()), client, NODES, 0.0) is None
+    return made
+
+
+def vetted(reason: str = "", text: str = "") -> Vetted:
+    return Vetted(number=0, job=JOB, reason=reason, text=text)
+
+
+def test_a_job_is_born_when_all_have_answered(submissions: Submissions) -> None:
+    for node in NODES:
+        assert submissions.due(VIEW, 1.0) == []
+        submissions.on_vetted(vetted(), node)
+    (begun,) = submissions.due(VIEW, 1.0)
+    assert isinstance(begun, Begun)
+    assert len(begun.members) == 3
+
+
+def test_a_few_who_say_nothing_are_left_out(submissions: Submissions) -> None:
+    for node in NODES[:3]:
+        submissions.on_vetted(vetted(), node)
+    (begun,) = submissions.due(VIEW, VET_LIMIT_S)
+    assert isinstance(begun, Begun)
+    assert {member.node for member in begun.members} == set(NODES[:3])
+
+
+def test_a_peer_that_most_others_do_not_answer_begins_nothing(submissions: Submissions) -> None:
+    # It slept, and its time for answers was over when it woke; meanwhile another peer had begun the job.
+    for node in NODES[:2]:
+        submissions.on_vetted(vetted(), node)
+    (born,) = submissions.due(VIEW, VET_LIMIT_S)
+    assert isinstance(born, Born)
+    assert born.answer.reason == "quorum"
+    assert "2 of 4" in born.answer.text
+
+
+def test_the_dead_need_not_answer(submissions: Submissions) -> None:
+    for node in NODES[2:]:
+        submissions.peer_is_gone(node)
+    submissions.on_vetted(vetted(), NODES[0])
+    submissions.on_vetted(vetted(), NODES[1])
+    assert isinstance(submissions.due(VIEW, 1.0)[0], Begun)
+
+
+def test_a_job_that_somebody_keeps_is_not_begun_again(submissions: Submissions) -> None:
+    for node in NODES[:3]:
+        submissions.on_vetted(vetted(), node)
+    submissions.on_vetted(vetted("known", "b c d"), NODES[3])
+    (born,) = submissions.due(VIEW, 1.0)
+    assert isinstance(born, Born)
+    assert (born.answer.reason, born.answer.members) == ("", ("b", "c", "d"))
