@@ -69,6 +69,10 @@ def _storm(parsed: argparse.Namespace, given: list[str]) -> int:
             shutil.rmtree(directory, ignore_errors=True)
         else:
             print(f"logs and jobs are kept in {directory}", file=sys.stderr)
+    if parsed.report is not None:
+        from tools.chaos.report import write_storm
+
+        write_storm(parsed.report, storm, f"python -m tools.chaos {shlex.join(given)}")
     ended = [run for run in storm.runs if not run.problems]
     print("\n".join(storm.invariants.lines()))
     print(f"faults: {', '.join(f'{n} {name}' for name, n in storm.started.items()) or 'none'}")
@@ -111,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--lasting", type=_lasting, default=(), metavar="A=S-S,…", help="how long faults of a kind last")
     add("--workloads", type=_workloads, default=tuple(WORKLOADS), metavar="A,B", help=", ".join(WORKLOADS))
     add("--size", type=size, default=1_000_000, metavar="SIZE", help="of each input (1MB)")
+    add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     add("--keep", action="store_true", help="keep the directory with logs and outputs")
     return parser
 

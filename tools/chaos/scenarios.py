@@ -33,6 +33,7 @@ from p2p.job_questions import JobView
 from tools.chaos.cluster import ChaosPeer, Cluster
 from tools.chaos.invariants import difference
 from tools.chaos.journal import Journal
+from tools.chaos.recovery import percentile
 from tools.chaos.watching import Span, Watching
 from tools.chaos.workloads import Expected, Workload, parts_of
 
@@ -104,6 +105,7 @@ class Result:
         bound_s: what recovery may take at most.
         problems: what was wrong; empty if all was right.
         missed: a blow came too late: the job was over.
+        began_s, ended_s: of the command, in the journal's time.
     """
 
     number: int
@@ -117,6 +119,8 @@ class Result:
     journal: Journal = field(default_factory=Journal)
     spans: list[Span] = field(default_factory=list)
     peers: int = 0
+    began_s: float = 0.0
+    ended_s: float = 0.0
 
     @property
     def recovery_s(self) -> float:
@@ -179,12 +183,6 @@ def table(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def percentile(ascending: Sequence[float], percent: float) -> float:
-    """Return the smallest value that so many percent do not exceed."""
-    place = max(0, min(len(ascending) - 1, -(-len(ascending) * int(percent) // 100) - 1))
-    return ascending[place]
-
-
 HEADER = (
     f"{'run':>4}  {'what':<34} {'wall s':>7} {'calm s':>7} {'recovery s':>10} {'bound s':>8} {'again':>5} "
     f"{'takeovers':>9} {'lost':>4}  verdict"
@@ -245,7 +243,7 @@ def _take_place(setup: Setup, trial: Trial, cluster: Cluster, watching: Watching
         "--peer", ",".join(peer.address for peer in cluster.peers), "--replicas", str(setup.replicas),
         "-o", str(cluster.directory / "out"), "--report", str(cluster.directory / "report.json"),
     ]  # fmt: skip
-    began = time.monotonic()
+    began, result.began_s = time.monotonic(), result.journal.now_s()
     with told.open("wb") as stderr:
         process = subprocess.Popen(
             cluster.command(*words),
@@ -267,7 +265,7 @@ def _take_place(setup: Setup, trial: Trial, cluster: Cluster, watching: Watching
             process.kill()
             result.problems.append(f"no result after {TRIAL_LIMIT_S:g} s")
         code = process.wait()
-    result.wall_s = time.monotonic() - began
+    result.wall_s, result.ended_s = time.monotonic() - began, result.journal.now_s()
     if code:
         result.problems.append(f"exit code {code}: {told.read_text(errors='replace')[-600:]}")
         return

@@ -215,7 +215,10 @@ class Storm:
                 "alive", f"peer {peer.number} ended by itself:\n{self.cluster.log_tail(peer)[-1_500:]}"
             )
         for run in self.runs:
+            known = len(run.problems)
             run.step()
+            for problem in run.problems[known:]:
+                self._say(f"{self.journal.now_s():6.1f} s  WRONG {run.title}: {problem}")
         self.cluster.favourites = [
             *self.watching.leaders.values(),
             *(run.taken_by.id for run in self.runs if run.phase is not Phase.ENDED and run.taken_by),
