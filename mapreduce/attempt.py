@@ -263,12 +263,21 @@ class Attempt:
             return iter((chain.from_iterable(batch.records for batch in batches),))
         call = _iterable_results(mapper)
         kind = batch_kind(mapper)
+        if kind == "split":
+            # Not called before its pairs are asked for: what it returns may have taken all of the input.
+            return (_items(call(records)) for records in (chain.from_iterable(self._entered(batches)),))
         if kind is not None:
             return (_items(call(_batch_argument(batch, kind))) for batch in batches)
         spread = bool(self._step.after) or getattr(self._step.reader, "gives_pairs", False)
         if self._step.skip_limit:
             return iter((chain.from_iterable(self._mapped_leniently(batches, call, spread)),))
         return iter((chain.from_iterable(chain.from_iterable(self._mapped(batches, call, spread))),))
+
+    def _entered(self, batches: Iterator[Batch]) -> Iterator[Iterator[Any]]:
+        for batch in batches:
+            inside = iter(batch.records)
+            self._inside = inside
+            yield inside
 
     def _mapped(
         self, batches: Iterator[Batch], call: Callable[..., Iterable[Pair]], spread: bool
@@ -303,7 +312,8 @@ class Attempt:
                     yield pairs
 
     def _batches(self, split: Split) -> Iterator[Batch]:
-        size = LARGE_BATCH_BYTES if batch_kind(self._step.mapper or identity) else BATCH_BYTES
+        kind = batch_kind(self._step.mapper or identity)
+        size = BATCH_BYTES if kind in (None, "split") else LARGE_BATCH_BYTES
         source: Iterator[Batch]
         if self._step.after:
             source = _run_batches(split)

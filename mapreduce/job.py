@@ -33,7 +33,7 @@ Partitioner = Callable[[Any, int], int]
 Hook = Callable[[], Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
-BATCH_KINDS = ("records", "text", "bytes")
+BATCH_KINDS = ("records", "split", "text", "bytes")
 _STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -45,11 +45,15 @@ def batch(mapper: F | str) -> F | Callable[[F], F]:
     """Mark a mapper that takes many records at a time.
 
     `@batch` gets a list of records, `@batch("text")` one string of whole lines, `@batch("bytes")` the
-    undecoded bytes of whole records; each may return or yield any number of pairs.  A batch is a few MiB
-    of one split, never a whole split, so a batch mapper has bounded memory too.
+    undecoded bytes of whole records; each may return or yield any number of pairs.  Such a batch is a few
+    MiB of one split, never a whole split, so a batch mapper has bounded memory too.
+
+    `@batch("split")` is called once for each split, with an iterator over its records, which are read while
+    it is used.  What it gathers (in a dict, say) it gathers over a whole split, so it gives fewer pairs; what
+    it holds is its own affair.
 
     Raises:
-        JobDefinitionError: the kind of batch is none of the three.
+        JobDefinitionError: the kind of batch is none of the four.
     """
     if isinstance(mapper, str):
         kind = mapper
@@ -68,7 +72,7 @@ def batch(mapper: F | str) -> F | Callable[[F], F]:
 
 
 def batch_kind(mapper: Mapper) -> str | None:
-    """Return "records", "text" or "bytes" for a mapper marked with `batch`, else None."""
+    """Return "records", "split", "text" or "bytes" for a mapper marked with `batch`, else None."""
     return getattr(mapper, "__batch__", None)
 
 
@@ -410,7 +414,7 @@ def _check_mapper(where: str, step: Step, *, pairs: bool | None) -> None:
         return
     if kind := batch_kind(step.mapper):
         fed = ("records",) if pairs else getattr(step.reader, "batch_kinds", BATCH_KINDS)
-        if kind not in fed:
+        if kind not in fed and kind != "split":  # whatever has records has an iterator over them
             raise JobDefinitionError(
                 f"{where}: what it reads cannot be had as {kind}; use @batch for a list of records"
             )

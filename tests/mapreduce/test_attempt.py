@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mapreduce import Job, Step, identity, task
+from mapreduce import Job, Step, batch, identity, task
 from mapreduce.attempt import Attempt, SharedRuns, TaskFiles, file_lock, resident_bytes
 from mapreduce.context import TaskContext
 from mapreduce.orders import (
@@ -106,6 +106,24 @@ def numbers(path: Path, count: int, seed: int) -> Path:
 def split_line(line: str) -> Any:
     key, value = line.split()
     yield int(key), int(value)
+
+
+def test_a_mapper_of_a_split_is_called_once_and_reads_while_it_goes(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    @batch("split")
+    def mapper(lines: Iterator[str]) -> Any:
+        read = {line: number for number, line in enumerate(lines)}
+        seen.append(len(read))
+        return read
+
+    lines = [f"{number:0500}" for number in range(2000)]
+    path = tmp_path / "lines"
+    path.write_text("\n".join(lines))
+    (done,) = Child(Job(mapper, identity), tmp_path).run(map_order(path))
+    assert seen == [2000]
+    ((_, run),) = done.ranges
+    assert run.keys == 2000
 
 
 def listed(key: Any, values: Any) -> Any:

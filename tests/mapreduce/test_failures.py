@@ -9,7 +9,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -231,6 +231,16 @@ def test_a_failing_batch_is_named_by_its_first_line(place: Place) -> None:
     path = place.lines("a", "b")
     error = place.failure(once(mapper), path)
     assert f"at the batch that begins at {path}, line 1 (byte 0): ValueError: bad batch" in str(error)
+
+
+def test_a_failing_mapper_of_a_split_is_named_by_the_record_it_had(place: Place) -> None:
+    @batch("split")
+    def mapper(lines: Iterator[str]) -> Any:
+        return {line: 1 / int(line) for line in lines}
+
+    path = place.lines("3", "2", "0", "1")
+    error = place.failure(once(mapper), path)
+    assert f"at {path}, line 3 (byte 4): ZeroDivisionError: division by zero" in str(error)
 
 
 # --- what user code gives -----------------------------------------------------------------------------

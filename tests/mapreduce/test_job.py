@@ -92,9 +92,13 @@ def test_batch_marks_a_mapper_with_its_kind() -> None:
     @batch("bytes")
     def data(some: Any) -> Any: ...
 
-    assert [batch_kind(one) for one in (records, text, data, mapper)] == ["records", "text", "bytes", None]
-    assert (
-        refusal(lambda: batch("lines")) == "@batch('lines'): the kind of batch is one of records, text, bytes"
+    @batch("split")
+    def split(some: Any) -> Any: ...
+
+    kinds = [batch_kind(one) for one in (records, text, data, split, mapper)]
+    assert kinds == ["records", "text", "bytes", "split", None]
+    assert refusal(lambda: batch("lines")) == (
+        "@batch('lines'): the kind of batch is one of records, split, text, bytes"
     )
 
 

@@ -213,7 +213,7 @@ def test_values_of_all_types_can_be_sorted(place: Place) -> None:
     assert values == [None, True, -1, 3, 2.5, "text", b"bytes", [1, 2], [1, "x"], ("t", 2)]
 
 
-@pytest.mark.parametrize("kind", ["records", "text", "bytes"])
+@pytest.mark.parametrize("kind", ["records", "split", "text", "bytes"])
 def test_a_batch_mapper_counts_what_a_mapper_counts(place: Place, kind: str) -> None:
     def of_records(lines: list[str]) -> Any:
         return Counter(word for line in lines for word in line.split()).items()
@@ -224,7 +224,7 @@ def test_a_batch_mapper_counts_what_a_mapper_counts(place: Place, kind: str) -> 
     def of_bytes(data: bytes) -> Any:
         return Counter(word.decode() for word in data.split())
 
-    mapper = {"records": of_records, "text": of_text, "bytes": of_bytes}[kind]
+    mapper = {"records": of_records, "split": of_records, "text": of_text, "bytes": of_bytes}[kind]
     path = place.write("text.txt", TEXT)
     outcome = place.run(Job(batch(kind)(mapper), totals()), path, split_bytes=KIB, workers=2)
     assert dict(outcome.pairs) == COUNTS
