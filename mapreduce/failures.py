@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mapreduce.errors import JobError, from_record
-from mapreduce.record import Failure, StageKind
-from mapreduce.stages import task_name
+from mapreduce.outcome import Failure, StageKind
 
 __all__ = ["INPUT_GONE", "NOT_BEGUN", "error_of", "final_failure", "is_innocent", "may_retry"]
 
@@ -35,6 +34,9 @@ def final_failure(
     failure: Failure, step: str, kind: StageKind, task: int, tried: int, max_attempts: int
 ) -> Failure:
     """Make of a task's last failure the one that ends the job: it names step, task, attempt and peer."""
+    # Here: whoever is only told of failures, as a client is, needs nothing of stages.
+    from mapreduce.stages import task_name
+
     where = f"step {step!r}, task {task_name(kind, task)}"
     at = f" at {failure.position}" if failure.position else ""
     on = f" on {failure.node}" if failure.node else ""

@@ -53,7 +53,14 @@ from mapreduce.orders import (
     task_name,
 )
 from mapreduce.outputs import FORMATS, OutputDirectory
-from mapreduce.plan import DEFAULT_SPLIT_BYTES, Split, default_partitions, execution_order
+from mapreduce.plan import (
+    DEFAULT_SPLIT_BYTES,
+    SAMPLE_SPLIT_BYTES,
+    SAMPLE_SPLITS,
+    Split,
+    default_partitions,
+    execution_order,
+)
 from mapreduce.progress import Progress
 from mapreduce.records import Pair, unpack_column
 from mapreduce.runs import read_blocks
@@ -65,8 +72,6 @@ MIN_MEMORY_BYTES = 256 << 20
 MEMORY_SHARE = 0.8
 POLL_S = 0.2
 PROGRESS_INTERVAL_S = 0.1
-SAMPLE_SPLITS = 32
-SAMPLE_SPLIT_BYTES = 1 << 20
 MAX_WORKERS = 1024
 MAX_DIRECTORIES_TRIED = 10
 OWNER = "owner"

@@ -20,6 +20,9 @@ DEFAULT_SPLIT_BYTES = 32 << 20
 # are sorted in memory and two cores share the work, large enough that a part is worth its file.
 BYTES_PER_PARTITION = 16 << 20
 MAX_DEFAULT_PARTITIONS = 256
+# A total order is drawn from the beginnings of so many splits at the most, of this size.
+SAMPLE_SPLITS = 32
+SAMPLE_SPLIT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

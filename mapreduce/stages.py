@@ -14,14 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mapreduce.messages import Piece
-from mapreduce.plan import default_partitions
+from mapreduce.plan import SAMPLE_SPLITS, default_partitions
 from mapreduce.record import Change, JobRecord, Redo, StageKind
 from mapreduce.spec import InputSplit, JobPlan
 
 __all__ = ["Stage", "StageGraph", "TaskInput", "task_name"]
-
-# As `mapreduce.local` samples a step that reads parts.
-SAMPLE_SPLITS = 32
 
 TaskInput = InputSplit | Piece
 

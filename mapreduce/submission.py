@@ -17,8 +17,13 @@ from mapreduce.bundling import Bundle
 from mapreduce.errors import BadValue, InputError, JobDefinitionError, UsageError
 from mapreduce.inputs import Source, plan_splits
 from mapreduce.job import Job, Step, TotalOrder
-from mapreduce.local import SAMPLE_SPLIT_BYTES
-from mapreduce.plan import DEFAULT_SPLIT_BYTES, Split, execution_order
+from mapreduce.plan import (
+    DEFAULT_SPLIT_BYTES,
+    SAMPLE_SPLIT_BYTES,
+    SAMPLE_SPLITS,
+    Split,
+    execution_order,
+)
 from mapreduce.readers import Text
 from mapreduce.records import pack_column
 from mapreduce.spec import (
@@ -32,7 +37,6 @@ from mapreduce.spec import (
     PackedColumn,
     StepPlan,
 )
-from mapreduce.stages import SAMPLE_SPLITS
 
 __all__ = ["spec_of"]
 

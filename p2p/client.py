@@ -15,11 +15,11 @@ from typing import Any, Self, TypeVar
 
 from membership.view import NodeId
 from p2p.addresses import parse_address, resolve
+from p2p.client_protocol import client_wire_format
 from p2p.cut_transport import cuttable
 from p2p.errors import NameNotResolved, NoPeerReached, RequestRefused, WireError
 from p2p.gate import Gate
 from p2p.keys import KeySet
-from p2p.protocol import client_wire_format
 from p2p.questions import Happened, Refused, Watch
 from p2p.roles import Role
 from p2p.transport import LinkFailed
@@ -50,6 +50,8 @@ class Client:
         NameNotResolved: none of the names resolves.
     """
 
+    asks_of_files = False  # whether it speaks that part of the protocol
+
     def __init__(
         self, keys: KeySet, addresses: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> None:
@@ -57,7 +59,7 @@ class Client:
         self._failed: dict[str, str] = {}  # in the present question, and why
         self._timeout_s = timeout_s
         self._cluster = keys.cluster
-        self._wire = client_wire_format()
+        self._wire = client_wire_format(with_files=self.asks_of_files)
         self._gate = Gate(self._wire, keys.cluster)
         self._name = NodeId(f"client-{secrets.token_hex(6)}")
         self._number = 0

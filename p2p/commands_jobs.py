@@ -186,7 +186,7 @@ def _handed_in(
     from mapreduce.inputs import expand
     from mapreduce.submission import spec_of
     from p2p.handles import JobHandle
-    from p2p.job_protocol import pack_spec
+    from p2p.spec_packing import pack_spec
 
     began_at = time.monotonic()
     spooled = stack.enter_context(_standard_input()) if "-" in inputs else None
@@ -238,7 +238,7 @@ def _see_through(
 ) -> int:
     """Follow a job to its end, fetch its result, tell what it did."""
     from mapreduce.command import summary, write_report
-    from mapreduce.record import JobStatus
+    from mapreduce.outcome import JobStatus
     from p2p.job_client import failure_of
 
     try:
@@ -414,8 +414,8 @@ def attach(
 @peer_options
 def result(job: str, output: str | None, format: str, **where_to: Any) -> None:  # noqa: ARG001
     """Fetch the result of JOB, an id or its beginning; without -o all parts go to stdout in order."""
+    from mapreduce.outcome import JobStatus
     from mapreduce.outputs import OutputDirectory
-    from mapreduce.record import JobStatus
     from p2p.job_client import ResultGone, failure_of
 
     if output is not None:
@@ -436,7 +436,7 @@ def result(job: str, output: str | None, format: str, **where_to: Any) -> None: 
 @peer_options
 def cancel(job: str, format: str, **where_to: Any) -> int:  # noqa: ARG001
     """End JOB, an id or its beginning; what it has done so far is dropped."""
-    from mapreduce.record import JobStatus
+    from mapreduce.outcome import JobStatus
     from p2p.errors import NoPeerReached
 
     with _Where(**where_to).client() as client:

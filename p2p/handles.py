@@ -27,7 +27,7 @@ from mapreduce.inputs import expand
 from mapreduce.job import Job
 from mapreduce.loading import Code, pack
 from mapreduce.plan import DEFAULT_SPLIT_BYTES
-from mapreduce.record import NOBODY, JobStatus
+from mapreduce.outcome import NOBODY, JobStatus
 from mapreduce.records import Pair
 from mapreduce.submission import spec_of
 from membership.view import NodeId
@@ -35,8 +35,8 @@ from p2p import job_questions as q
 from p2p.config import KeySource
 from p2p.errors import PeerError
 from p2p.job_client import JobClient, Moved, ResultGone, failure_of, report_of
-from p2p.job_protocol import pack_spec
 from p2p.keys import KeySet
+from p2p.spec_packing import pack_spec
 
 __all__ = [
     "QUORUM_LOST",

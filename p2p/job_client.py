@@ -23,7 +23,7 @@ import xxhash
 
 from mapreduce.errors import EnvironmentFailed, JobDefinitionError, JobError, UsageError
 from mapreduce.failures import error_of
-from mapreduce.record import JobStatus
+from mapreduce.outcome import JobStatus
 from mapreduce.spec import unique_prefix
 from p2p import job_questions as q
 from p2p.client import Client

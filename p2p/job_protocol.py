@@ -1,39 +1,28 @@
-"""How everything about jobs becomes bytes: the table of job messages, the spec, the record.
+"""How leaders and workers speak on the wire, and how a job's record becomes bytes.
 
-Messages go through `p2p.wire`; their rows stand in `JOB_KINDS`, with tags 60 to 89.  A job's spec and its
-record are not messages: they lie in a segment and in a register.  They are packed by the same schemas, so
-what a peer reads of them is checked as strictly as what a stranger sends, and nothing in them is ever a
-pickle that a peer would open.
+Messages go through `p2p.wire`; their rows stand in `JOB_KINDS`, with tags 60 to 89.  A record is no message:
+it lies in a register.  It is packed by a schema of the same kind, see `p2p.spec_packing`.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from hashlib import blake2b
-from typing import Any
-
-import msgpack
 
 from mapreduce import messages as m
 from mapreduce.record import MAX_COUNTERS, MAX_EVENTS, MAX_NODES, JobRecord
-from mapreduce.spec import MAX_PARTITIONS, MAX_REPLICAS, MAX_STEPS, MAX_TASKS, JobSpec
-from p2p.errors import MalformedFrame
+from mapreduce.spec import MAX_PARTITIONS, MAX_REPLICAS, MAX_STEPS, MAX_TASKS
 from p2p.roles import Role
 from p2p.schema import Bounds, Schema, compile_schema
+from p2p.spec_packing import packed, unpacked
 from p2p.wire import Kind
 
 __all__ = [
     "JOB_KINDS",
     "MAX_RECORD_BYTES",
-    "MAX_SPEC_BYTES",
     "pack_record",
-    "pack_spec",
-    "spec_digest",
     "unpack_record",
-    "unpack_spec",
 ]
 
-MAX_SPEC_BYTES = 128 << 20
 # A record travels in one message of the register.
 MAX_RECORD_BYTES = 512 << 10
 
@@ -144,31 +133,6 @@ JOB_KINDS: tuple[Kind, ...] = (
 
 
 @cache
-def _spec_schema() -> Schema:
-    path = Bounds(text_chars=64 << 10)
-    return compile_schema(
-        JobSpec,
-        {
-            "InputSplit.path": path,
-            "InputSplit.name": path,
-            "InputSplit.key": path,
-            "InputSplit.end": Bounds(least=-1),
-            "StepPlan.after": Bounds(items=MAX_STEPS, most=MAX_STEPS),
-            "StepPlan.splits": Bounds(items=MAX_TASKS),
-            "StepPlan.samples": Bounds(items=1_024),
-            "JobPlan.steps": Bounds(items=MAX_STEPS),
-            "JobPlan.priority": Bounds(least=-10, most=10),
-            "JobCode.job": Bounds(bytes_len=64 << 20),
-            "JobCode.files": Bounds(items=4_096, text_chars=4_096, bytes_len=16 << 20),
-            "JobCode.digest": _DIGEST,
-            "JobSpec.param_names": Bounds(items=10_000),
-            "JobSpec.side_files": Bounds(items=4_096, text_chars=4_096, bytes_len=64 << 20),
-            "PackedColumn.data": Bounds(bytes_len=16 << 20),
-        },
-    )
-
-
-@cache
 def _record_schema() -> Schema:
     nodes = Bounds(items=MAX_REPLICAS * 8, most=MAX_NODES - 1)
     return compile_schema(
@@ -199,33 +163,9 @@ def _record_schema() -> Schema:
     )
 
 
-def pack_spec(spec: JobSpec) -> bytes:
-    """Encode a spec.
-
-    Raises:
-        MalformedFrame: a value that msgpack cannot carry.
-    """
-    return _packed(_spec_schema(), spec)
-
-
-def unpack_spec(data: bytes) -> JobSpec:
-    """Decode and check a spec.
-
-    Raises:
-        MalformedFrame: whatever the bytes are, if they are no spec.
-    """
-    spec: JobSpec = _unpacked(_spec_schema(), data, MAX_SPEC_BYTES)
-    return spec
-
-
-def spec_digest(packed: bytes) -> str:
-    """Return the digest by which a packed spec is known, 64 hexadecimal digits."""
-    return blake2b(packed, digest_size=32, person=b"ringreduce.spec").hexdigest()
-
-
 def pack_record(record: JobRecord) -> bytes:
     """Encode a record: the payload of the job's register."""
-    return _packed(_record_schema(), record)
+    return packed(_record_schema(), record)
 
 
 def unpack_record(data: bytes) -> JobRecord:
@@ -234,35 +174,7 @@ def unpack_record(data: bytes) -> JobRecord:
     Raises:
         MalformedFrame: whatever the bytes are, if they are no record.
     """
-    record: JobRecord = _unpacked(_record_schema(), data, MAX_RECORD_BYTES)
+    record: JobRecord = unpacked(_record_schema(), data, MAX_RECORD_BYTES)
     return record
 
 
-def _packed(schema: Schema, value: Any) -> bytes:
-    try:
-        # File names that are no text arrive as lone surrogates.
-        packed: bytes = msgpack.packb(schema.pack(value), unicode_errors="surrogatepass")
-    except (ValueError, OverflowError, UnicodeError) as error:
-        raise MalformedFrame(f"{schema.type.__name__} cannot be packed: {error}") from None
-    return packed
-
-
-def _unpacked(schema: Schema, data: bytes, max_bytes: int) -> Any:
-    if len(data) > max_bytes:
-        raise MalformedFrame(f"{len(data):,} bytes, at most {max_bytes:,} are read")
-    try:
-        plain = msgpack.unpackb(
-            data,
-            raw=False,
-            use_list=False,
-            strict_map_key=True,
-            unicode_errors="surrogatepass",
-            max_array_len=min(MAX_TASKS, len(data)),
-            max_map_len=min(MAX_TASKS, len(data)),
-            max_str_len=len(data),
-            max_bin_len=len(data),
-            max_ext_len=0,
-        )
-    except (ValueError, RecursionError, UnicodeError) as error:
-        raise MalformedFrame(f"the msgpack is damaged: {type(error).__name__} {error}".strip()) from None
-    return schema.unpack(plain)

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mapreduce.record import EventRecord, Failure, JobStatus, Totals
+from mapreduce.outcome import EventRecord, Failure, JobStatus, Totals
 from membership.view import NodeId
 from p2p.roles import Role
 from p2p.schema import Bounds

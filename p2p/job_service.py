@@ -72,10 +72,11 @@ from p2p.errors import DataDirectoryUnusable, MalformedFrame
 from p2p.fetches import FetchEnded, Fetches
 from p2p.job_answers import JobAnswers
 from p2p.job_files import JobFiles
-from p2p.job_protocol import pack_record, spec_digest, unpack_record, unpack_spec
+from p2p.job_protocol import pack_record, unpack_record
 from p2p.name_files import NameFiles
 from p2p.ring_files import RingFiles
 from p2p.service import Effect, Origin, Reply, Say
+from p2p.spec_packing import spec_digest, unpack_spec
 from p2p.store import SPEC_STAGE, Covers, Source, Store
 from p2p.submissions import Begun, Submissions, acceptors
 from p2p.transport import BulkArrival, Connection

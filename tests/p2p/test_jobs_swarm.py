@@ -23,7 +23,7 @@ from mapreduce.submission import spec_of
 from p2p.config import KeySource
 from p2p.handles import Swarm
 from p2p.job_client import InputsNotThere, JobClient
-from p2p.job_protocol import pack_spec
+from p2p.spec_packing import pack_spec
 from p2p.swarm import LocalPeers
 from tests.p2p.jobs_inputs import words_in
 
@@ -242,7 +242,7 @@ def test_another_python_is_said_at_submission(client: JobClient, tmp_path: Path)
     from dataclasses import replace
 
     from mapreduce.errors import JobDefinitionError
-    from p2p.job_protocol import unpack_spec
+    from p2p.spec_packing import unpack_spec
 
     spec = unpack_spec(wordcount(words_in(tmp_path / "words.txt")))
     other = replace(spec, plan=replace(spec.plan, python="3.99"))

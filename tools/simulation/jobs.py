@@ -35,7 +35,8 @@ from mapreduce.spec import job_id_of
 from mapreduce.stages import StageGraph
 from mapreduce.worker import Worker
 from membership.view import NodeId, View
-from p2p.job_protocol import JOB_KINDS, pack_record, pack_spec, spec_digest, unpack_record, unpack_spec
+from p2p.job_protocol import JOB_KINDS, pack_record, unpack_record
+from p2p.spec_packing import pack_spec, spec_digest, unpack_spec
 from p2p.wire import Envelope, WireFormat
 from tools.simulation.chance import child_random
 from tools.simulation.faults import Nemesis, SwarmConfig, draw_swarm_config
