@@ -12,6 +12,14 @@ rest is a row number and filler, so that records compress as real ones do.
 LOGS has lines in the combined format.  URLs and clients follow Zipf's law; their numbers grow with the
 size.
 
+TABLES are two without headings, customers and orders, of which every hundredth is of a customer nobody knows.
+Customers make up two fifths of the bytes, so that neither table fits where only a small one would.
+
+GRAPH has an edge a line, from and to.  Whom edges point at follows Zipf's law; one node in ten points at
+nobody.
+
+LINES are ten, of whatever size.
+
 ⚙ This module reads and writes files.
 """
 
@@ -24,7 +32,7 @@ import sysconfig
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import accumulate, islice
+from itertools import accumulate, islice, repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,6 +42,10 @@ RECORD_BYTES = 100
 KEY_BYTES = 10
 BYTES_PER_URL = 4_000
 BYTES_PER_CLIENT = 1_000
+CUSTOMERS_SHARE = 0.4
+ORDERS_PER_STRANGER = 100
+BYTES_PER_NODE = 160
+NODES_PER_DANGLING = 10
 # One line in so many gets a word that is not in the books, from so many endings.
 LINES_PER_NEW_WORD = 3
 ENDINGS = 5_000
@@ -46,7 +58,7 @@ class InputSpec:
     """What to make.
 
     Attributes:
-        kind: "text", "sort" or "logs".
+        kind: "text", "sort", "logs", "tables", "graph" or "lines".
         size_bytes: how much, to within one record.
         seed: of everything random in it.
         books: the folder that text is made of; "" for Python's standard library.  Unused otherwise.
@@ -66,7 +78,7 @@ def make(spec: InputSpec, cache: Path) -> list[Path]:
         cache: a directory; made if need be.
 
     Raises:
-        ValueError: the folder of books has no text, or the kind is none of the three.
+        ValueError: the folder of books has no text, or there is no such kind.
     """
     folder = cache / f"{spec.kind}-{spec.size_bytes}-{spec.seed}"
     manifest = folder / "manifest.json"
@@ -82,8 +94,16 @@ def make(spec: InputSpec, cache: Path) -> list[Path]:
                 names = _write_one(folder / "records.dat", sort_records(spec.size_bytes, rng))
             case "logs":
                 names = _write_one(folder / "access.log", log_lines(spec.size_bytes, rng))
+            case "tables":
+                names = _write_tables(folder, spec.size_bytes, rng)
+            case "graph":
+                names = _write_one(folder / "edges.txt", edge_lines(spec.size_bytes, rng))
+            case "lines":
+                names = _write_one(folder / "words.txt", repeat(b"a few words, and a few more\n", 10))
             case _:
-                raise ValueError(f"there is no input {spec.kind!r}: it is text, sort or logs")
+                raise ValueError(
+                    f"there is no input {spec.kind!r}: it is text, sort, logs, tables, graph or lines"
+                )
         # The manifest comes last: a folder without one was left unfinished.
         manifest.write_text(json.dumps({"spec": wanted, "files": names}))
     return [folder / name for name in json.loads(manifest.read_text())["files"]]
@@ -202,6 +222,47 @@ def log_lines(size_bytes: int, rng: random.Random) -> Iterator[bytes]:
                 f'{client} - - [{stamp}] "GET {url} HTTP/1.1" {status} {sent} '
                 f'"https://example.org{urls[size % 20]}" "{agent}"\n'
             ).encode()
+            written += len(line)
+            yield line
+            if written >= size_bytes:
+                return
+
+
+def _write_tables(folder: Path, size_bytes: int, rng: random.Random) -> list[str]:
+    with (folder / "customers.csv").open("wb") as file:
+        customers = 0
+        quota = int(size_bytes * CUSTOMERS_SHARE)
+        while quota > 0:
+            name, city = ("".join(rng.choices("aeioulmnrst", k=length)) for length in (14, 9))
+            quota -= file.write(f"c{customers:09},{name},{city}\n".encode())
+            customers += 1
+    with (folder / "orders.csv").open("wb") as file:
+        quota = size_bytes - int(size_bytes * CUSTOMERS_SHARE)
+        orders = 0
+        while quota > 0:
+            stranger = orders % ORDERS_PER_STRANGER == 0
+            customer = customers if stranger else rng.randrange(customers)
+            cents, item = rng.randrange(100, 1_000_000), rng.randrange(100_000)
+            quota -= file.write(f"o{orders:09},c{customer:09},{cents / 100:.2f},item-{item}\n".encode())
+            orders += 1
+    return ["customers.csv", "orders.csv"]
+
+
+def edge_lines(size_bytes: int, rng: random.Random) -> Iterator[bytes]:
+    """Yield edges until there are so many bytes."""
+    nodes = size_bytes // BYTES_PER_NODE + 20
+    weights = zipf(nodes, 0.8)
+    written = 0
+    while written < size_bytes:
+        some = 1000
+        for source, target in zip(
+            rng.choices(range(nodes), k=some),
+            rng.choices(range(nodes), cum_weights=weights, k=some),
+            strict=True,
+        ):
+            if source % NODES_PER_DANGLING == 0:
+                continue
+            line = f"n{source}\tn{target}\n".encode()
             written += len(line)
             yield line
             if written >= size_bytes:

@@ -14,6 +14,7 @@ from itertools import chain, repeat
 from mapreduce import FixedLength, Job, TotalOrder, batch, identity, task
 
 RECORD_BYTES = 100
+CUSTOMER_FIELDS = 2
 
 
 def words(line: str) -> Iterator[tuple[str, int]]:
@@ -106,3 +107,26 @@ def count_united(url: str, lists: Iterable[list[str]]) -> Iterator[tuple[str, in
 
 
 log_visitors = Job(mapper=visitors_of, reducer=count_united, name="log-visitors")
+
+
+@batch
+def rows_by_customer(lines: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if task.input_path.endswith("customers.csv"):
+        for line in lines:
+            customer, name, city = line.split(",")
+            yield customer, (name, city)
+    else:
+        for line in lines:
+            order, customer, amount, item = line.split(",")
+            yield customer, (order, amount, item)
+
+
+def joined(_: str, rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    # A key's values come in the order of the inputs, and the customers are the first of them.
+    known, *orders = rows
+    if len(known) == CUSTOMER_FIELDS:
+        for order, amount, item in orders:
+            yield order, (*known, amount, item)
+
+
+join = Job(mapper=rows_by_customer, reducer=joined, name="join")

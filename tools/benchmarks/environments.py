@@ -46,15 +46,15 @@ ENGINES = {
         Engine(name="dask", requirements=("dask[dataframe,distributed]==2026.8.0",)),
         Engine(name="ray", requirements=("ray[data]==2.60.0",)),
         Engine(name="spark", requirements=("pyspark==4.3.0",), programs=("java",)),
-        # Lines of text are all that mrjob and DuckDB read of files of records without line ends.
-        # mrjob still asks setuptools for pkg_resources, which newer ones no longer have.
+        # Neither reads files of records without line ends; mrjob shows no way to a sum over all keys in the
+        # midst of a job.  It still asks setuptools for pkg_resources, which newer ones no longer have.
         Engine(
             name="mrjob",
             requirements=("mrjob==0.7.4", "setuptools<81"),
             standing=False,
-            cannot=frozenset({"sort"}),
+            cannot=frozenset({"sort", "pagerank"}),
         ),
-        Engine(name="polars", requirements=("polars==2.1.0",), standing=False),
+        Engine(name="polars", requirements=("polars==2.1.0",), standing=False, cannot=frozenset({"sort"})),
         Engine(name="duckdb", requirements=("duckdb==2.0.0",), standing=False, cannot=frozenset({"sort"})),
     )
 }

@@ -1,4 +1,4 @@
-"""What is asked of every side: seven questions, each with its input and the job of ours that answers it.
+"""What is asked of every side: seven questions and a tiny one, each with its input and our job for it.
 
 Counting, inverting, sorting and going through logs are the jobs of the MapReduce paper (Dean and Ghemawat,
 OSDI 2004); a join of two tables and PageRank are what people came to do next.  Word count is asked in both
@@ -49,6 +49,9 @@ class Question:
 
 
 QUESTIONS = {
+    "startup": Question(
+        title="a job of ten lines", kind="lines", job=f"{JOBS}:wordcount", asked="wordcount", share=0.0
+    ),
     "wordcount": Question(
         title="word count, a pair a word", kind="text", job=f"{JOBS}:wordcount", asked="wordcount"
     ),

@@ -36,6 +36,7 @@ from p2p.handles import Swarm
 from p2p.questions import AskMembers, MembersAre
 from p2p.swarm import LocalPeers
 from tools.bench_measure import CommandFailed, Usage, measure
+from tools.benchmarks.by_hand import SINGLE
 from tools.benchmarks.environments import Engine
 from tools.benchmarks.questions import Question
 
@@ -110,7 +111,8 @@ class Side(Protocol):
 def script_command(side: str, question: Question, inputs: Sequence[Path], out: Path) -> list[str]:
     """Return the command of one of the two sides by hand; it runs in the directory of the inputs."""
     names = [path.name for path in inputs]
-    return [sys.executable, "-m", "tools.bench_scripts", side, question.asked, str(out), *names]
+    module = "tools.benchmarks.by_hand" if question.asked in SINGLE else "tools.bench_scripts"
+    return [sys.executable, "-m", module, side, question.asked, str(out), *names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,7 @@ class Foreign:
             began_s = time.monotonic()
             usage = measure(
                 self.command(question, [path.name for path in inputs], out),
-                environment={MARKS: str(marks), "PYTHONPATH": ""},
+                environment={**ENVIRONMENT, MARKS: str(marks)},
                 directory=inputs[0].parent,
                 limit_s=RUN_LIMIT_S,
             )
@@ -345,5 +347,6 @@ def _run(usage: Usage, *, start_s: float = 0.0, job_s: float | None = None) -> R
         job_s=usage.wall_s if job_s is None else job_s,
         cpu_s=usage.cpu_s,
         peak_process_bytes=usage.peak_process_bytes,
-        peak_tree_bytes=usage.peak_tree_bytes,
+        # A process may have come and gone between two looks at the tree.
+        peak_tree_bytes=max(usage.peak_tree_bytes, usage.peak_process_bytes),
     )

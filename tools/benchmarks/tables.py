@@ -11,7 +11,6 @@ Row = tuple[str, ...]
 
 HEADINGS = ("question", "side", "start", "job", "fastest – slowest", "to single", "CPU", "peak of all")
 RECOVERY_HEADINGS = ("side", "killed", "undisturbed", "with the kill", "lost", "")
-STARTUP = "startup"
 
 
 def tables(results: Results, *, markdown: bool) -> str:
@@ -40,8 +39,6 @@ def tables(results: Results, *, markdown: bool) -> str:
 
 def title_of(question: str) -> str:
     """Return what a question is called in a table."""
-    if question == STARTUP:
-        return "a job of ten lines"
     return QUESTIONS[question].title
 
 
