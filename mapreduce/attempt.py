@@ -141,6 +141,7 @@ class Attempt:
         order: the task.
         shared: where small outputs of map tasks go.
         tell: takes signs of life.
+        ask_lock: gives the named locks of a step that `asks_for_locks`.
     """
 
     def __init__(
@@ -150,12 +151,14 @@ class Attempt:
         order: Order,
         shared: SharedRuns,
         tell: Callable[[TaskProgress], None],
+        ask_lock: Callable[[str], AbstractContextManager[int]] | None = None,
     ) -> None:
         self._step: Step = job.steps[setup.step]
         self._setup = setup
         self._order = order
         self._shared = shared
         self._tell = tell
+        self._ask_lock = ask_lock
         self._name = f"{task_name(task_kind(order), order.task)}.{order.attempt}"
         self._files = TaskFiles(setup.work_dir, f"{setup.step}.{self._name}")
         self._done = TaskDone(task=order.task, attempt=order.attempt)
@@ -478,7 +481,8 @@ class Attempt:
         context.task_id = task_name(task_kind(order), order.task)
         context.attempt = order.number or order.attempt
         context._side_files = setup.side_files
-        context._lock = lambda name: _lock(setup, name)
+        ask = self._ask_lock if setup.asks_for_locks else None
+        context._lock = ask or (lambda name: file_lock(setup.work_dir, name))
         context._status = lambda text: self._tell(
             TaskProgress(
                 task=order.task, attempt=order.attempt, bytes_read=self._bytes_read, status=str(text)
@@ -623,12 +627,6 @@ def resident_bytes() -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _lock(setup: StepSetup, name: str) -> AbstractContextManager[int]:
-    if not setup.has_locks:
-        raise JobDefinitionError("task.lock() excludes tasks of one machine only: it needs run, not submit")
-    return file_lock(setup.work_dir, name)
 
 
 @contextmanager

@@ -22,12 +22,14 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from mapreduce.attempt import Attempt, SharedRuns, stay_one
 from mapreduce.errors import BadKey, EnvironmentFailed, JobError, TaskFailed, TooManyBadRecords
 from mapreduce.job import Job
+from mapreduce.order_stream import OrderStream
 from mapreduce.orders import (
     CheckOrder,
     Order,
@@ -40,6 +42,7 @@ from mapreduce.orders import (
     pack_report,
 )
 from mapreduce.runs import DamagedRun
+from mapreduce.streams import is_url
 
 _LENGTH = struct.Struct("<I")
 _OURS = os.path.dirname(os.path.abspath(__file__))
@@ -82,8 +85,8 @@ def _serve(channel: socket.socket) -> None:
     job: Job | JobError | None = None
     with channel.makefile("rb", buffering=1 << 16) as stream, ExitStack() as crash:
         place = _Place(crash)
-        while head := stream.read(_LENGTH.size):
-            message = pickle.loads(stream.read(_LENGTH.unpack(head)[0]))
+        orders = OrderStream(cast(BinaryIO, stream), lambda report: send(channel, report))
+        while (message := orders.next()) is not None:
             if isinstance(message, StepSetup):
                 place.setup = message
             elif isinstance(message, bytes):
@@ -92,7 +95,7 @@ def _serve(channel: socket.socket) -> None:
                 send(channel, pack_report(_check(job, message)))
             else:
                 assert job is not None
-                send(channel, _run(channel, job, place, message))
+                send(channel, _run(channel, job, place, message, orders))
 
 
 class _Place:
@@ -143,10 +146,22 @@ def _check(job: Job | JobError | None, order: CheckOrder) -> Report:
 
 
 def _is_there(path: str, size_bytes: int) -> bool:
+    if is_url(path):
+        return _is_reachable(path)
     try:
         return os.stat(path).st_size == size_bytes and os.access(path, os.R_OK)
     except (OSError, ValueError):
         return False
+
+
+def _is_reachable(url: str) -> bool:
+    try:
+        import fsspec
+
+        system, path = fsspec.core.url_to_fs(url)
+        return bool(system.exists(path))
+    except Exception:
+        return False  # whatever a file system's client library raises: this machine cannot read it
 
 
 def _load(packed: bytes) -> Job | JobError:
@@ -158,7 +173,9 @@ def _load(packed: bytes) -> Job | JobError:
         return error  # told in answer to the first order
 
 
-def _run(channel: socket.socket, job: Job | JobError, place: _Place, order: Order) -> bytes:
+def _run(
+    channel: socket.socket, job: Job | JobError, place: _Place, order: Order, orders: OrderStream
+) -> bytes:
     """Run an order; gives the report, packed."""
     if isinstance(job, JobError):
         kind, message = type(job).__name__, str(job)
@@ -171,7 +188,7 @@ def _run(channel: socket.socket, job: Job | JobError, place: _Place, order: Orde
 
     attempt: Attempt | None = None
     try:
-        attempt = Attempt(job, setup, order, place.shared(), tell)
+        attempt = Attempt(job, setup, order, place.shared(), tell, partial(orders.lock, order))
         return pack_report(attempt.run())
     except BaseException as error:
         stay_one()

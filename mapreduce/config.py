@@ -28,6 +28,8 @@ class JobsConfig:
         push_retry_s: a push that failed is tried again after this.
         queue_s: so much work lies queued at a worker beyond what runs, if it can be told.
         queue_most: but never more tasks for each slot than this.
+        asking_s: a slot is kept so long for a job that has less than its share and has asked for a task.
+        local_wait_s: tasks whose input lies at their home are given to nobody else before this.
         gather_s: a new leader waits so long for the inventories of those who are alive.
         lost_grace_s: outputs of which no copy is to be seen are held for lost after this.
         retry_s: what was asked and not answered is asked again after this.
@@ -42,6 +44,9 @@ class JobsConfig:
         orphan_s: a worker that has heard no leader for so long asks the members what became of the job.
         forget_s: a worker forgets a job that nobody knows anything of after this.
         jobs_most: a worker works for so many jobs at once; later ones wait.
+        lock_renew_s: a worker says this often what its tasks claim of a job's named locks.
+        lock_lease_s: a claim that nobody has spoken of for so long is given up.
+        lock_wait_s: a task that has waited so long for a lock fails.
     """
 
     beat_s: float = 1.0
@@ -56,6 +61,8 @@ class JobsConfig:
     push_retry_s: float = 0.5
     queue_s: float = 0.1
     queue_most: int = 64
+    asking_s: float = 0.05
+    local_wait_s: float = 0.03
     gather_s: float = 1.0
     lost_grace_s: float = 5.0
     retry_s: float = 1.0
@@ -70,6 +77,9 @@ class JobsConfig:
     orphan_s: float = 10.0
     forget_s: float = 24 * 3600.0
     jobs_most: int = 64
+    lock_renew_s: float = 0.5
+    lock_lease_s: float = 5.0
+    lock_wait_s: float = 600.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -92,6 +102,11 @@ class JobsConfig:
             (
                 self.linger_s > self.beat_s,
                 f"linger_s ({self.linger_s}) must outlast a beat (beat_s, {self.beat_s})",
+            ),
+            (
+                self.lock_lease_s > 2 * self.lock_renew_s,
+                f"lock_lease_s ({self.lock_lease_s}) must outlast two renewals (lock_renew_s, "
+                f"{self.lock_renew_s}): one may be lost",
             ),
             (
                 self.slow_factor > 1.0,

@@ -37,10 +37,12 @@ from dataclasses import dataclass, field
 from mapreduce.loading import Code
 from mapreduce.orders import (
     AnyOrder,
+    LockAnswer,
     Report,
     StepSetup,
     TaskDone,
     TaskError,
+    TaskLock,
     TaskProgress,
     crash_path,
     unpack_report,
@@ -243,6 +245,10 @@ class Executor:
             self._send(child, load.setup)
         self._send(child, pickle.dumps(order))
 
+    def answer(self, child: Child, answer: LockAnswer) -> None:
+        """Answer a `TaskLock` of the task that a child runs."""
+        self._send(child, pickle.dumps(answer))
+
     def kill(self, child: Child, reason: str) -> None:
         """End a child and all it has started; `wait` will give its orders back."""
         child.killed_for = reason
@@ -380,7 +386,7 @@ class Executor:
             report = _unpacked(inbox[start + _LENGTH.size : stop])
             running = child.orders[0] if child.orders else None
             if report is None or not _answers(report, running):
-                if isinstance(report, TaskProgress):
+                if isinstance(report, (TaskProgress, TaskLock)):
                     start = stop  # a thread of user code tells it late
                     continue
                 self.kill(child, "it sent a report that answers none of its orders; did user code fork?")

@@ -28,7 +28,8 @@ class StepSetup:
         out_format: "text", "jsonl" or "msgpack" in the job's last step; None: a run for the next step.
         split_bytes: how large the next step's splits are to be.
         memory_bytes: what a task may use, as a guide for when to spill.
-        has_locks: named locks exclude all tasks of the job; not so where they run on several peers.
+        asks_for_locks: named locks are given by whoever gives the orders; otherwise they are files in
+            `work_dir`, which exclude all tasks on this machine.
     """
 
     step: str
@@ -40,7 +41,7 @@ class StepSetup:
     out_format: str | None
     split_bytes: int
     memory_bytes: int
-    has_locks: bool = True
+    asks_for_locks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,15 @@ class CheckOrder:
     task: int = 0
     attempt: int = 0
     inputs: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockAnswer:
+    """What became of a `TaskLock`: the token, or why there is none. Goes to the child between orders."""
+
+    ticket: int
+    token: int = 0
+    reason: str = ""
 
 
 Order = MapOrder | ReduceOrder | SampleOrder
@@ -172,8 +182,24 @@ class TaskProgress:
     status: str | None = None
 
 
-Report = TaskDone | TaskError | TaskProgress
-_TAGS: tuple[type[Report], ...] = (TaskDone, TaskError, TaskProgress)
+@dataclass(slots=True, kw_only=True)
+class TaskLock:
+    """The running attempt wants a named lock, or lets go of it.
+
+    Attributes:
+        ticket: names this claim; `LockAnswer` repeats it.
+        name: the lock's; "" to let go.
+    """
+
+    task: int
+    attempt: int
+    ticket: int
+    name: str = ""
+    is_wanted: bool = True
+
+
+Report = TaskDone | TaskError | TaskProgress | TaskLock
+_TAGS: tuple[type[Report], ...] = (TaskDone, TaskError, TaskProgress, TaskLock)
 
 
 def pack_report(report: Report) -> bytes:

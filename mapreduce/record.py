@@ -63,6 +63,7 @@ from typing import assert_never
 
 from mapreduce.outcome import NOBODY, EventRecord, Failure, JobStatus, StageKind, Totals
 from mapreduce.spec import PackedColumn
+from membership.register import AcceptorId
 from membership.view import NodeId
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "apply",
     "born",
     "changed",
+    "with_lock_members",
 ]
 
 MAX_EVENTS = 512
@@ -175,6 +177,8 @@ class JobRecord:
         stages: those opened so far, by index.
         nodes: every node the record names; others refer to it by index.
         born_at_s, ended_at_s: wall clock; 0.0 while it has not ended.
+        lock_epoch, lock_members: who keeps the job's lock register, as of which epoch of it; -1: nobody has
+            asked for a lock yet.
     """
 
     job: str
@@ -193,6 +197,8 @@ class JobRecord:
     events: tuple[EventRecord, ...] = ()
     born_at_s: float = 0.0
     ended_at_s: float = 0.0
+    lock_epoch: int = -1
+    lock_members: tuple[AcceptorId, ...] = ()
 
     def winner_places(self, stage: int, task: int) -> tuple[NodeId, ...]:
         """Who held a part when it was committed."""
@@ -361,6 +367,18 @@ def apply(record: JobRecord, proposal: Proposal) -> JobRecord:
     elif proposal.token != record.token or proposal.number <= record.applied:
         return record
     return changed(replace(record, applied=proposal.number), proposal.changes)
+
+
+def with_lock_members(record: JobRecord, epoch: int, members: tuple[AcceptorId, ...]) -> JobRecord:
+    """Return the record that names the group of the job's lock register, unless it names a later one.
+
+    It is no part of a proposal, for it is no affair of the leadership: whoever founds the lock register
+    writes it here before, so that all found the same (see what `membership.register` does not promise), and
+    once more whenever another epoch of that register has begun, so that the next leader finds it.
+    """
+    if record.status.is_final or epoch <= record.lock_epoch:
+        return record
+    return replace(record, lock_epoch=epoch, lock_members=members)
 
 
 def changed(record: JobRecord, changes: Iterable[Change]) -> JobRecord:

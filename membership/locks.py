@@ -1,142 +1,137 @@
-"""Named locks and counters: what a register holds for them, as pure changes.
+"""Named locks: what a register holds for them, as pure changes.
 
-A job's code may ask for a lock or a counter by name; each is a register of its own, without a leader. The
-functions here make the changes (`membership.register.Change`) that its proposers propose; who waits for a
-lock looks again from time to time.
+A job's code may ask for locks by name; all locks of a job are one table in one register of its own (another
+key than the job's record, so that a lock costs a small payload, however large the job). Here are the changes
+(`membership.register.Change`) that are proposed to it; who proposes them is `mapreduce.lock_keeper`.
 
-*Locks* are queues. Whoever stands first holds the lock, with a *token* that grows with every new holder. A
-holder may be slow, or cut off, and not know that it was struck off, so the lock alone protects nothing: what
-it guards must refuse a token lower than one it has seen (M. Kleppmann, "How to do distributed locking",
-2016). There is no lease. A lock is given up by its holder, or by whoever knows that the holder is dead: for a
-job's tasks, their leader.
+*A lock is a queue.* Whoever stands first holds it; who claims it comes last. A lock that nobody claims is not
+in the table.
 
-*Counters* count each addition once: a client numbers its additions, and the register remembers the last
-number of each client. So a client has one addition under way at a time, and what bounds the clients is the
-register's own limit on its payload: an addition beyond it is refused.
+*Tokens.* Each new holder, of whatever lock, gets the next number of one counter. So the tokens of a lock
+grow with each holder, and a lock that was forgotten while nobody wanted it begins no lower. A holder may be
+slow, or cut off, and not know that it was struck off, so the lock alone protects nothing: what it guards
+must refuse a token lower than one it has seen (M. Kleppmann, "How to do distributed locking", 2016).
+Nothing here knows of time or leases: who is struck off, and why, is the proposer's affair, and concerns
+liveness only.
 
-Both recognise their own effect, as a change must. For a lock that means that a claimant's name is used for
-one claim only (a task's attempt, and a number).
+*Applied twice.* A change recognises its own effect, as it must, as long as a claimant's name is used for one
+claim only. One whose outcome was unknown may be applied again after others, and then bring a claim back that
+was given up in between: a claimant that nobody speaks for, which is struck off like a dead one's.
+
+There are no counters besides: a job's named counters (`task.counters`) are in its record, where they are
+merged with the winners and so count each task once; a counter of its own would count attempts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import msgpack
 
 from membership.register import Change, Record
 
-__all__ = ["Count", "Lock", "acquire", "add", "count_of", "lock_of", "release"]
+__all__ = ["Lock", "LockTable", "amend", "locks_in"]
 
-CLAIMANTS_MAX = 1_000  # further ones are not queued, and may claim again
+CLAIMANTS_MAX = 4_096  # of all locks together; further ones are not queued, and may claim again
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """A lock's state.
+    """A lock that is held.
 
     Attributes:
-        token: of the present holder, or of the last one; 0 before there was any.
-        claimants: the holder, and behind it those that wait, in order.
+        token: of the holder.
+        claimants: the holder, and behind it those that wait, in order; never empty.
     """
 
-    token: int = 0
-    claimants: tuple[str, ...] = ()
+    token: int
+    claimants: tuple[str, ...]
 
     @property
-    def holder(self) -> str | None:
+    def holder(self) -> str:
         """Who holds the lock."""
-        return self.claimants[0] if self.claimants else None
+        return self.claimants[0]
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """A counter's state.
+class LockTable:
+    """All locks of a register.
 
     Attributes:
-        total: the sum so far.
-        last: the number of each client's last addition, sorted by client.
+        last_token: the last that was given out; 0 before there was any.
+        locks: those that are held, with their names, sorted by name.
     """
 
-    total: int = 0
-    last: tuple[tuple[str, int], ...] = ()
+    last_token: int = 0
+    locks: tuple[tuple[str, Lock], ...] = ()
+
+    def get(self, name: str) -> Lock | None:
+        """Return a lock, None if nobody holds it."""
+        return next((lock for known, lock in self.locks if known == name), None)
+
+    def claimants(self) -> Iterator[str]:
+        """Yield everybody who holds a lock or waits for one."""
+        for _, lock in self.locks:
+            yield from lock.claimants
+
+    def tokens(self) -> dict[str, int]:
+        """Return the token of each holder."""
+        return {lock.holder: lock.token for _, lock in self.locks}
 
 
-def lock_of(record: Record) -> Lock:
-    """Return the lock that a register holds; an empty payload is one that nobody has ever held."""
+def locks_in(record: Record) -> LockTable:
+    """Return the table that a register holds; an empty payload is one in which no lock was ever held."""
     if not record.payload:
-        return Lock()
-    token, claimants = msgpack.unpackb(record.payload)
-    return Lock(token, tuple(claimants))
+        return LockTable()
+    last_token, locks = msgpack.unpackb(record.payload)
+    return LockTable(
+        last_token, tuple((name, Lock(token, tuple(claimants))) for name, token, claimants in locks)
+    )
 
 
-def count_of(record: Record) -> Count:
-    """Return the counter that a register holds; an empty payload is 0."""
-    if not record.payload:
-        return Count()
-    total, last = msgpack.unpackb(record.payload)
-    return Count(total, tuple((client, number) for client, number in last))
+def amend(claims: Sequence[tuple[str, str]] = (), releases: Sequence[str] = ()) -> Change:
+    """Make the change that strikes claimants off and puts others at the end of queues; without both, a look.
 
-
-def acquire(claimant: str) -> Change:
-    """Make the change that puts a claimant into the lock's queue.
-
-    It holds the lock when `lock_of(record).holder` is its name, and its token is that record's. It holds no
-    claim at all if its name is missing: the queue was full.
-    """
-
-    def change(record: Record) -> bytes:
-        lock = lock_of(record)
-        if claimant in lock.claimants or len(lock.claimants) >= CLAIMANTS_MAX:
-            return record.payload
-        return _lock(_served(lock, (*lock.claimants, claimant)))
-
-    return change
-
-
-def release(claimant: str) -> Change:
-    """Make the change that strikes a claimant off, whether it holds the lock or waits for it."""
-
-    def change(record: Record) -> bytes:
-        lock = lock_of(record)
-        if claimant not in lock.claimants:
-            return record.payload
-        return _lock(_served(lock, tuple(one for one in lock.claimants if one != claimant)))
-
-    return change
-
-
-def add(client: str, number: int, amount: int) -> Change:
-    """Make the change that adds to a counter once.
+    A claimant holds a lock when `LockTable.tokens()` has its name. It has no claim at all if it is nowhere:
+    the table was full.
 
     Args:
-        client: who adds.
-        number: 1 for its first addition, then one more each time.
-        amount: what is added.
+        claims: (the lock's name, the claimant), in the order in which they are to queue.
+        releases: claimants to be struck off, whether they hold a lock or wait for one.
     """
 
     def change(record: Record) -> bytes:
-        count = count_of(record)
-        last = dict(count.last)
-        if number <= last.get(client, 0):
-            return record.payload
-        last[client] = number
-        return _plain((count.total + amount, sorted(last.items())))
+        table = locks_in(record)
+        amended = _amended(table, claims, frozenset(releases))
+        return record.payload if amended == table else _packed(amended)
 
     return change
 
 
-def _served(lock: Lock, claimants: tuple[str, ...]) -> Lock:
-    """The lock with another queue: a new holder gets a new token."""
-    is_new = bool(claimants) and claimants[0] != lock.holder
-    return replace(lock, token=lock.token + is_new, claimants=claimants)
+def _amended(table: LockTable, claims: Sequence[tuple[str, str]], released: frozenset[str]) -> LockTable:
+    queues = {name: [one for one in lock.claimants if one not in released] for name, lock in table.locks}
+    known = {claimant for queue in queues.values() for claimant in queue}
+    for name, claimant in claims:
+        if claimant not in known and len(known) < CLAIMANTS_MAX:
+            queues.setdefault(name, []).append(claimant)
+            known.add(claimant)
+    last_token = table.last_token
+    locks: list[tuple[str, Lock]] = []
+    for name, queue in sorted(queues.items()):
+        if not queue:
+            continue
+        before = table.get(name)
+        if before is not None and before.holder == queue[0]:
+            token = before.token
+        else:
+            last_token += 1
+            token = last_token
+        locks.append((name, Lock(token, tuple(queue))))
+    return LockTable(last_token, tuple(locks))
 
 
-def _lock(lock: Lock) -> bytes:
-    return _plain((lock.token, lock.claimants))
-
-
-def _plain(value: Any) -> bytes:
-    packed: bytes = msgpack.packb(value)
+def _packed(table: LockTable) -> bytes:
+    locks = [(name, lock.token, lock.claimants) for name, lock in table.locks]
+    packed: bytes = msgpack.packb((table.last_token, locks))
     return packed

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from mapreduce import locking
 from mapreduce import messages as m
+from mapreduce.lock_claims import MAX_CLAIMS
 from mapreduce.record import MAX_COUNTERS, MAX_EVENTS, MAX_NODES, JobRecord
 from mapreduce.spec import MAX_PARTITIONS, MAX_REPLICAS, MAX_STEPS, MAX_TASKS
 from p2p.roles import Role
@@ -129,6 +131,13 @@ JOB_KINDS: tuple[Kind, ...] = (
     _row(77, m.Copied),
     _row(78, m.Missing, stage=_STAGE, tasks=_TASKS, attempts=_ATTEMPTS),
     _row(79, m.AskFate),
+    _row(
+        80,
+        locking.WantLocks,
+        claims=Bounds(items=MAX_CLAIMS),
+        _claim={"LockClaim.lock": Bounds(text_chars=2 * locking.NAME_BYTES, pattern=r"[0-9a-f]*")},
+    ),
+    _row(81, locking.HasLocks, held=Bounds(items=MAX_CLAIMS), lost=Bounds(items=MAX_CLAIMS)),
 )
 
 
@@ -149,6 +158,10 @@ def _record_schema() -> Schema:
             "JobRecord.nodes": Bounds(items=MAX_NODES, text_chars=64, pattern=_WORD),
             "JobRecord.counters": _COUNTERS,
             "JobRecord.events": Bounds(items=MAX_EVENTS),
+            "JobRecord.lock_epoch": Bounds(least=-1),
+            "JobRecord.lock_members": Bounds(items=64),
+            "AcceptorId.node": _NODE,
+            "AcceptorId.disk": _NODE,
             "StageRecord.tasks": Bounds(most=MAX_TASKS),
             "StageRecord.partitions": Bounds(most=MAX_PARTITIONS),
             "StageRecord.places": _PLACES,
@@ -176,5 +189,3 @@ def unpack_record(data: bytes) -> JobRecord:
     """
     record: JobRecord = unpacked(_record_schema(), data, MAX_RECORD_BYTES)
     return record
-
-

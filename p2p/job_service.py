@@ -18,6 +18,8 @@ machine                       what it is for
 `p2p.fetches`                 what is wanted from other peers: specs, parts
 `p2p.submissions`             jobs on their way in
 `p2p.ring_files`              the ring's own files: names, blocks, their copies
+`p2p.ring_inputs`             tasks that read such files: their blocks are brought here first
+`p2p.job_locks`               jobs' named locks, each job's in a register "locks/ID"
 `p2p.job_answers`             what clients, and peers on their behalf, are told
 ============================  =========================================================================
 
@@ -50,6 +52,7 @@ from mapreduce.config import JobsConfig
 from mapreduce.errors import JobError
 from mapreduce.failpoints import failpoint
 from mapreduce.leader import Leader
+from mapreduce.locking import HasLocks, WantLocks
 from mapreduce.messages import HeldGroup
 from mapreduce.record import Failure, JobRecord, Proposal, apply, born
 from mapreduce.spec import JobPlan, job_id_of
@@ -67,14 +70,16 @@ from membership.view import NodeId
 from p2p import bulk as b
 from p2p import job_questions as q
 from p2p import task_runner as t
-from p2p.blocks import is_file_id
+from p2p.blocks import RING, is_file_id
 from p2p.errors import DataDirectoryUnusable, MalformedFrame
 from p2p.fetches import FetchEnded, Fetches
 from p2p.job_answers import JobAnswers
 from p2p.job_files import JobFiles
+from p2p.job_locks import LOCK_KEY, JobLocks
 from p2p.job_protocol import pack_record, unpack_record
 from p2p.name_files import NameFiles
 from p2p.ring_files import RingFiles
+from p2p.ring_inputs import RingInputs
 from p2p.service import Effect, Origin, Reply, Say
 from p2p.spec_packing import spec_digest, unpack_spec
 from p2p.store import SPEC_STAGE, Covers, Source, Store
@@ -104,6 +109,7 @@ _FROM_CLIENTS = frozenset(
     (q.Upload, q.Submit, q.AskJobs, q.Follow, q.AskParts, q.ReadPart, q.CancelJob, q.AskLogs)
 )
 _AMONG_PEERS = frozenset((q.FindJobs, q.JobsFound, q.ReadJob, q.JobRead, q.ReadParts, q.PartsRead, q.EndJob))
+_LOCKS = frozenset((WantLocks, HasLocks))
 _OWN = frozenset((q.Vet, q.Vetted, q.FetchSegment, q.NotHeld, b.Received, b.Stored)) | RingFiles.handles
 
 # Where a test may hurt this process: before a message is sent, and when one was heard.
@@ -183,7 +189,7 @@ class JobService:
         OSError: the votes cannot be read.
     """
 
-    handles = _REGISTER_MESSAGES | _TO_WORKER | _TO_LEADER | _FROM_CLIENTS | _AMONG_PEERS | _OWN
+    handles = _REGISTER_MESSAGES | _TO_WORKER | _TO_LEADER | _FROM_CLIENTS | _AMONG_PEERS | _LOCKS | _OWN
 
     def __init__(
         self,
@@ -222,6 +228,8 @@ class JobService:
         self.ring_files = RingFiles(
             self, names, random.Random(me.session), now=now, wall_offset_s=self._wall_offset_s
         )
+        self.ring_inputs = RingInputs(self)
+        self.locks = JobLocks(self, session=me.session, config=jobs)
         self.heard: dict[str, Heard] = {}
         self.stalled: dict[str, str] = {}
         self._leading: dict[str, _Leading] = {}
@@ -255,6 +263,8 @@ class JobService:
                 record = self.record_in(vote.record)
                 left_s = record.ended_at_s + self._ttl_s(record.job) - (now + self._wall_offset_s)
                 self._expiry[record.job] = now + max(0.0, left_s)
+            elif key.startswith(LOCK_KEY):
+                self._expiry.setdefault(key.removeprefix(LOCK_KEY), now + ORPHAN_S)
         self._look_around(now)
         return self._performed(now)
 
@@ -279,6 +289,7 @@ class JobService:
             self.submissions.peer_is_gone(node)
             self.answers.peer_is_gone(node, now)
             self.ring_files.peer_is_gone(node, now)
+            self.locks.peer_is_gone(node, now)
         self._look_around(now)
         return self._performed(now)
 
@@ -298,6 +309,8 @@ class JobService:
         self._go_on_submitting(now)
         self.answers.tick(now)
         self.ring_files.tick(now)
+        self.ring_inputs.tick(now)
+        self.locks.tick(now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_S
             self._keep_house(now)
@@ -318,6 +331,8 @@ class JobService:
             self.submissions.next_deadline(),
             self.answers.next_deadline(),
             self.ring_files.next_deadline(self._ticked_at),
+            self.ring_inputs.next_deadline(),
+            self.locks.next_deadline(),
             self._ticked_at + self.runner.until_deadline(HOUSEKEEPING_S),
             *leaders,
         )
@@ -396,6 +411,17 @@ class JobService:
             return
         self._bulk_events(self.bulk.send(job, stage, sources, to, tag, now, is_repair=is_repair), now)
 
+    def fetch(
+        self, job: str, stage: int, attempt: int, holders: Sequence[NodeId], tag: object, now: float
+    ) -> None:
+        """Begin to fetch an output; the end of it is told by the tag."""
+        self.fetches.want(job, stage, attempt, holders, tag, now)
+        self._go_on_fetching(now)
+
+    def task_failed(self, job: str, attempt: int, failure: Failure, now: float) -> None:
+        """An attempt has failed before it was begun."""
+        self._jobs(self.worker.on_task_failed(job, attempt, failure, now))
+
     def perform(self, effects: Iterable[e.Effect]) -> None:
         """Perform what a leader wants, after all that waits."""
         self._jobs(effects)
@@ -446,6 +472,14 @@ class JobService:
             return None
         self._queue.append(lambda _now: self._registers(effects))
         return number
+
+    def job_group(self, job: str) -> Group | None:
+        """Return who keeps a job's record, as far as is known here."""
+        return self.registers.group(JOB_KEY + job)
+
+    def perform_register(self, effects: Iterable[reg.RegisterEffect]) -> None:
+        """Perform what a register wants, after all that waits."""
+        self._registers(effects)
 
     def submit(self, packed: bytes, nonce: str, client: tuple[Connection, int], now: float) -> None:
         """Take a job from a client; it is answered when the job is born, or why it is not."""
@@ -520,9 +554,11 @@ class JobService:
             case e.StepDown(job=job):
                 self._step_down(job, now)
             case e.RunTask():
-                self.runner.run(effect)
+                self.ring_inputs.run(effect, now)
             case e.CancelTask(job=job, attempt=attempt):
+                self.ring_inputs.cancel(job, attempt)
                 self.runner.cancel(job, attempt)
+                self.locks.attempt_ended(job, attempt, now)
             case e.Forget(job=job, attempts=attempts):
                 self.runner.release(job, attempts)
             case e.Push():
@@ -581,6 +617,8 @@ class JobService:
             self._hear_worker(message, sender, now)
         elif kind in _AMONG_PEERS:
             self.answers.on_peer(message, sender, now)
+        elif kind in _LOCKS:
+            self.locks.hear(message, sender, now)
         elif kind in RingFiles.handles:
             self.ring_files.on_peer(message, sender, now)
         else:
@@ -633,6 +671,9 @@ class JobService:
     # ---- leading -------------------------------------------------------------------------------------------
 
     def _register_event(self, event: reg.RegisterEvent, now: float) -> None:
+        if _key_of(event).startswith(LOCK_KEY):
+            self.locks.on_register(event, now)
+            return
         match event:
             case reg.Founded(group=group):
                 self._founded(group)
@@ -697,6 +738,7 @@ class JobService:
         self._log(f"leads job {job[:12]} ({plan.name})")
         failpoint("lead.begin")
         self._jobs(leading.leader.start(now))
+        self.locks.lead(job, leading.record, now)
 
     def _propose(self, job: str, proposal: Proposal, now: float) -> None:
         leading = self._leading.get(job)
@@ -726,7 +768,7 @@ class JobService:
             failpoint("commit.chosen")
             self._jobs(leading.leader.on_committed(self.record_in(event.record), now))
             self.answers.job_moved(job, now)
-        else:
+        elif not self.locks.on_read(job, event.proposal, self.record_in(event.record), now):
             self.answers.on_read(job, event.proposal, self.record_in(event.record))
 
     def _step_down(self, job: str, now: float) -> None:
@@ -881,7 +923,9 @@ class JobService:
     def _drop_job(self, effect: e.DropJob, now: float) -> None:
         job = effect.job
         failpoint("drop.begin")
+        self.ring_inputs.drop_job(job)
         self.runner.drop_job(job)
+        self.locks.drop_job(job)
         self.fetches.drop_job(job)
         keep = {SPEC_STAGE, effect.keep_stage} if effect.keep_stage >= 0 else {SPEC_STAGE}
         self.store.drop_job(job, keep)
@@ -891,6 +935,7 @@ class JobService:
     def _forget(self, job: str) -> None:
         """A job's time to live is over."""
         self.runner.drop_job(job)
+        self.locks.drop_job(job)
         self.store.drop_job(job)
         self._plans.pop(job, None)
         self.heard.pop(job, None)
@@ -970,6 +1015,8 @@ class JobService:
                     self._jobs(self.worker.on_plan_failed(job, now))
                 case ("piece", str(job), int(attempt)) if not one.reason:
                     self._jobs(self.worker.on_fetched(job, attempt, now))
+                case ("input", str(job), int(attempt), int(block)):
+                    self.ring_inputs.fetched(job, attempt, block, one.reason, now)
                 case ("piece", str(job), int(attempt)):
                     self._jobs(self.worker.on_fetch_failed(job, attempt, one.reason, now))
                 case ("vet", str(job)) if not one.reason:
@@ -1008,9 +1055,15 @@ class JobService:
     def _runner_event(self, event: t.RunnerEvent, now: float) -> None:
         match event:
             case t.TaskFinished(job=job, attempt=attempt, output=output):
+                self.locks.attempt_ended(job, attempt, now)
                 self._jobs(self.worker.on_task_done(job, attempt, output, now))
             case t.TaskFailed(job=job, attempt=attempt, failure=failure, missing=missing):
+                self.locks.attempt_ended(job, attempt, now)
                 self._jobs(self.worker.on_task_failed(job, attempt, failure, now, missing=missing))
+            case t.LockAsked():
+                self.locks.asked(event, now)
+            case t.InputLacks(task=task, offset=offset):
+                self.ring_inputs.lacks(task, offset, now)
             case t.Status(job=job, text=text):
                 self.worker.on_task_status(job, text[:1024])
             case t.Checked(job=job, error=None):
@@ -1043,6 +1096,7 @@ class JobService:
 
     def _keep_house(self, now: float) -> None:
         self._heal(now)
+        self.locks.heal(now)
         for job in [job for job, due in self._expiry.items() if due <= now]:
             del self._expiry[job]
             self._forget(job)
@@ -1072,16 +1126,31 @@ class JobService:
             return registers({})
 
 
+def _key_of(event: reg.RegisterEvent) -> str:
+    return event.group.key if isinstance(event, reg.Founded | reg.GroupChanged) else event.key
+
+
 def _is_final(key: str, payload: bytes) -> bool:
     return key.startswith(JOB_KEY) and unpack_record(payload).status.is_final
 
 
 def _local_inputs(plan: JobPlan) -> tuple[tuple[str, int], ...]:
-    """The files that a job reads in place, and how long each must be."""
+    """The files that a job reads in place, and how long each must be; of URLs, one for each place.
+
+    To ask a server for each of thousands of names would take longer than the vetting may.
+    """
     sizes: dict[str, int] = {}
+    places: set[str] = set()
     for step in plan.steps:
         for split in step.splits:
-            if not is_url(split.path) and not split.path.startswith("ring:"):
+            if split.path.startswith(RING):
+                continue
+            if is_url(split.path):
+                place = "/".join(split.path.split("/")[:3])
+                if place not in places:
+                    sizes[split.path] = 0
+                    places.add(place)
+            else:
                 end = split.end if split.end >= 0 else split.size_bytes
                 sizes[split.path] = max(end, sizes.get(split.path, 0))
     return tuple(sizes.items())

@@ -37,6 +37,7 @@ from mapreduce.messages import HeldGroup
 from mapreduce.orders import (
     AnyOrder,
     CheckOrder,
+    LockAnswer,
     MapOrder,
     Order,
     ReduceOrder,
@@ -44,19 +45,23 @@ from mapreduce.orders import (
     StepSetup,
     TaskDone,
     TaskError,
+    TaskLock,
     TaskProgress,
 )
+from mapreduce.pieces import BlockDamaged, BlockNotHere, pieces_path
 from mapreduce.plan import Split
 from mapreduce.record import Failure, StageKind
 from mapreduce.records import unpack_column
 from mapreduce.shuffle import RunRange
 from mapreduce.spec import PackedColumn
 from membership.view import NodeId
+from p2p.blocks import RingPath
 from p2p.job_files import JobFiles, OpenedJob
 from p2p.job_questions import MAX_LOG_BYTES
+from p2p.ring_inputs import pieces_here
 from p2p.store import WHOLE, Entry, Located, Source, Store
 
-__all__ = ["Checked", "RunnerEvent", "Status", "TaskFailed", "TaskFinished", "TaskRunner"]
+__all__ = ["Checked", "LockAsked", "RunnerEvent", "Status", "TaskFailed", "TaskFinished", "TaskRunner"]
 
 READ_BYTES = 1 << 20
 CHECK_TIMEOUT_S = 60.0
@@ -91,6 +96,14 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class InputLacks:
+    """A task reads a file of the ring, and the block of this byte is not here; -1: it read a damaged one."""
+
+    task: RunTask
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """The end of a `check`; None: the job can run here."""
 
@@ -98,7 +111,18 @@ class Checked:
     error: TaskError | None
 
 
-RunnerEvent = TaskFinished | TaskFailed | Status | Checked
+@dataclass(frozen=True, slots=True)
+class LockAsked:
+    """A task wants a named lock, or (`is_wanted` is False) lets go of what it asked for by this ticket."""
+
+    job: str
+    attempt: int
+    ticket: int
+    name: str
+    is_wanted: bool
+
+
+RunnerEvent = TaskFinished | TaskFailed | InputLacks | Status | Checked | LockAsked
 
 
 @dataclass(slots=True)
@@ -217,6 +241,25 @@ class TaskRunner:
                     self._executor.kill(child, "its attempt is not wanted any more")
         self.release(job, (attempt,))
 
+    def answer_lock(self, job: str, attempt: int, answer: LockAnswer) -> None:
+        """Tell a running attempt what became of its claim."""
+        child = self._running(job, attempt)
+        if child is not None:
+            self._executor.answer(child, answer)
+
+    def end(self, job: str, attempt: int, reason: str) -> None:
+        """Have a running attempt fail, for this reason."""
+        child = self._running(job, attempt)
+        if child is not None:
+            self._executor.kill(child, reason)
+
+    def _running(self, job: str, attempt: int) -> Child | None:
+        for child in self._executor.children:
+            held = self._under_way.get(id(child.orders[0])) if child.orders else None
+            if held is not None and (held.job, held.order.attempt) == (job, attempt):
+                return child
+        return None
+
     def pump(self) -> list[RunnerEvent]:
         """Take what is new, give out what waits."""
         for child, event in self._executor.wait(0.0):
@@ -313,7 +356,7 @@ class TaskRunner:
             out_format=setup.out_format or None,
             split_bytes=opened.plan.split_bytes,
             memory_bytes=self._memory_bytes,
-            has_locks=False,
+            asks_for_locks=True,
         )
         load = Load(opened.code, pickle.dumps(step), work_dir, opened.plan.task_timeout_s)
         self._loads[setup.job, setup.stage] = (setup, load)
@@ -340,8 +383,12 @@ class TaskRunner:
     def _split(self, effect: RunTask) -> Split | None:
         if effect.split is not None:
             given = effect.split
+            path, ring_path = given.path, RingPath.parse(given.path)
+            if ring_path is not None:
+                pieces = pieces_here(self._store, ring_path, given.start, given.end)
+                path = pieces_path(pieces, ring_path.size_bytes, ring_path.name)
             return Split(
-                path=given.path,
+                path=path,
                 name=given.name,
                 start=given.start,
                 end=given.end,
@@ -411,6 +458,13 @@ class TaskRunner:
                 run = self._under_way.get(id(child.orders[0])) if child.orders else None
                 if run is not None and event.status is not None:
                     self._events.append(Status(run.job, event.status))
+            case TaskLock():
+                run = self._under_way.get(id(child.orders[0])) if child.orders else None
+                if run is not None and not run.is_cancelled:
+                    ticket, name = event.ticket, event.name
+                    self._events.append(
+                        LockAsked(run.job, run.order.attempt, ticket, name, event.is_wanted)
+                    )
             case ChildDied():
                 self._died(event)
             case Printed():
@@ -483,6 +537,13 @@ class TaskRunner:
         if run.task is None:
             self._events.append(Checked(run.job, error))
             return
+        if error.kind == BlockNotHere.__name__:
+            self._events.append(InputLacks(run.task, int(error.message)))
+            return
+        if error.kind == BlockDamaged.__name__:
+            self._verify_blocks(run.task)
+            self._events.append(InputLacks(run.task, -1))
+            return
         missing = self._damaged(run.task) if error.kind == "EnvironmentFailed" else ()
         failure = Failure(
             kind=INPUT_GONE if missing else error.kind,
@@ -492,6 +553,15 @@ class TaskRunner:
             node=self._me,
         )
         self._events.append(TaskFailed(run.job, run.task.attempt, failure, missing))
+
+    def _verify_blocks(self, effect: RunTask) -> None:
+        """Check the blocks that a task has read; what is damaged goes."""
+        assert effect.split is not None
+        path = RingPath.parse(effect.split.path)
+        assert path is not None, "only tasks that read files of the ring read blocks"
+        pieces = pieces_here(self._store, path, effect.split.start, effect.split.end)
+        for segment in sorted({piece.path for piece in pieces}):
+            self._store.verify(segment)
 
     def _damaged(self, effect: RunTask) -> tuple[int, ...]:
         """Check every byte that a failed attempt read; gives the map tasks whose outputs are damaged."""

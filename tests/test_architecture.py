@@ -41,7 +41,9 @@ SHELL = {
     "mapreduce.inputs": "opens inputs",
     "mapreduce.lines": "reads lines of files",
     "mapreduce.loading": "executes job files",
+    "mapreduce.embedded": "a job's run on this machine",
     "mapreduce.local": "the embedded engine",
+    "mapreduce.order_stream": "what a child hears from its parent",
     "mapreduce.outputs": "writes parts",
     "mapreduce.parsing": "reads JSON and pairs of files",
     "mapreduce.progress": "shows progress as time passes",
@@ -50,6 +52,7 @@ SHELL = {
     "mapreduce.streams": "opens compressed files and URLs",
     "mapreduce.submission": "reads side files, and inputs as far as planning needs it",
     "mapreduce.tables": "reads CSV files",
+    "mapreduce.work_directory": "makes, locks and removes directories",
 }
 
 # The pure modules of the package that is otherwise all shell.
