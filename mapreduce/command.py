@@ -294,7 +294,7 @@ def _run(
 
 @contextlib.contextmanager
 def _private_directory(parent: str | None) -> Iterator[str]:
-    from mapreduce.local import WorkDirectory
+    from mapreduce.work_directory import WorkDirectory
 
     work = WorkDirectory(parent)
     try:

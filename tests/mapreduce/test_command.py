@@ -114,7 +114,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     fake = Engine(tmp_path)
     module = ModuleType("mapreduce.local")
     module.run = fake.run  # type: ignore[attr-defined]
-    module.WorkDirectory = fake.work_directory  # type: ignore[attr-defined]
+    monkeypatch.setattr("mapreduce.work_directory.WorkDirectory", fake.work_directory)
     monkeypatch.setitem(sys.modules, "mapreduce.local", module)
     monkeypatch.setattr(mapreduce, "local", module, raising=False)
     monkeypatch.chdir(tmp_path)

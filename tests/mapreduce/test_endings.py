@@ -6,6 +6,7 @@ User code stands inside the tests: so it travels to the children by value, and t
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import stat
@@ -21,7 +22,7 @@ from typing import Any
 import pytest
 
 from mapreduce import Job, task
-from mapreduce.errors import EnvironmentFailed, TaskFailed
+from mapreduce.errors import EnvironmentFailed, JobError, TaskFailed, UsageError
 from mapreduce.executor import MAX_TASK_OUTPUT_BYTES
 from tests.mapreduce.conftest import GONE_S, Place, line_of, once, ones, totals
 
@@ -245,11 +246,32 @@ def test_an_output_that_fails_leaves_no_directory(place: Place) -> None:
 def test_a_temporary_directory_that_cannot_be_made_is_told(place: Place) -> None:
     path = place.lines("a")
     error = place.failure(Job(ones(), totals()), path, temp_dir=path)
-    assert isinstance(error, EnvironmentFailed)
-    assert error.exit_code == 1
+    assert isinstance(error, UsageError)
     assert str(error) == (
         f"cannot make a temporary directory in {path}: Not a directory; choose another with --temp-dir"
     )
+
+
+def test_a_temporary_directory_that_is_not_there_is_not_made(place: Place) -> None:
+    missing = place.root / "mistyped" / "deep"
+    error = place.failure(Job(ones(), totals()), place.lines("a"), temp_dir=str(missing))
+    assert isinstance(error, UsageError)
+    assert "No such file or directory; choose another with --temp-dir" in str(error)
+    assert not missing.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(errno.EROFS, UsageError), (errno.EACCES, UsageError), (errno.ENOSPC, EnvironmentFailed)],
+)
+def test_a_wrong_place_for_temporary_files_is_told_from_a_full_disk(
+    place: Place, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[JobError]
+) -> None:
+    def mkdir(path: str, mode: int = 0o777) -> None:
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr("mapreduce.work_directory.os.mkdir", mkdir)
+    assert type(place.failure(Job(ones(), totals()), place.lines("a"))) is kind
 
 
 def test_a_full_disk_is_not_the_users_mistake(place: Place) -> None:

@@ -21,8 +21,9 @@ import pytest
 
 from mapreduce import FixedLength, Job, Pairs, Step, Text, TotalOrder, batch, identity, task
 from mapreduce.errors import InputError, OutputError, UsageError
-from mapreduce.local import MIN_MEMORY_BYTES, Result, WorkDirectory
+from mapreduce.local import MIN_MEMORY_BYTES, Result
 from mapreduce.progress import Progress
+from mapreduce.work_directory import WorkDirectory
 from tests.mapreduce.conftest import Place, ones, totals
 
 KIB = 1 << 10
