@@ -56,7 +56,7 @@ Who does what
 `changes`            what a proposer has been asked to do
 `election`           who tries to be the distinguished proposer of a key, and when
 `registers`          a node's acceptor, proposers and elections, behind one `receive` and `tick`
-`locks`              payloads and changes of named locks and counters
+`locks`              payloads and changes of named locks
 ===================  ==================================================================================
 
 Why it is safe

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 Requests go to the acceptor, answers to the proposer of their key, and the name of a group to both. Some keys
-are *led* (jobs are, locks and counters are not): for these, every member of the group takes part in an
+are *led* (jobs are, locks are not): for these, every member of the group takes part in an
 election, from the moment at which its acceptor holds a vote until that vote is terminal or somebody else's.
 
 What the machines want to send to their own node is handed over here, at once and behind the effects that came

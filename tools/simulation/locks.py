@@ -254,7 +254,7 @@ class LockWorld:
                 lower = min(other.token, token)
                 if other.token == token or lower in holders.values():
                     raise Violation(f"tokens {other.token} and {token} both hold the lock {task.lock!r}")
-        hold_s = 0.05 if self._healed else self._rng.choice([0.05, 0.5, 4.0])
+        hold_s = 0.05 if self._healed else self._rng.choice([0.05, 0.5, 2.0])
         self._later(hold_s, lambda: self._end(task))
 
     # ------------------------------------------------------------------ messages, register
