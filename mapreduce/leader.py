@@ -98,6 +98,7 @@ from mapreduce.seats import Seat, Seats
 from mapreduce.spec import InputSplit, JobPlan
 from mapreduce.stage_run import Numbers, StageRun
 from mapreduce.stages import Stage, StageGraph, TaskInput, task_name
+from mapreduce.stalls import StallWatch
 from membership.ring import Ring
 from membership.view import NodeId, Status, View
 
@@ -174,8 +175,7 @@ class Leader:
         self._quorum_missing: tuple[NodeId, ...] = ()
         self._gather_until = inf
         self._beat_at = inf
-        self._progress_at = 0.0
-        self._stalled = ""
+        self._stalls = StallWatch(config.stall_s, inf)
         self._step_down_at = inf
         self._out: list[LeaderEffect] = []
 
@@ -183,7 +183,7 @@ class Leader:
 
     def start(self, now: float) -> list[LeaderEffect]:
         """Take over: have the record name us, then announce, ask what there is, go on."""
-        self._progress_at = now
+        self._stalls = StallWatch(self._config.stall_s, now)
         if self.record.status.is_final:
             self._end(now)
             return self._done()
@@ -250,7 +250,6 @@ class Leader:
         before, self.record = self.record, record
         if proposal is None or record.token != self._token:
             return []
-        self._progress_at = now
         if record.status.is_final:
             self._end(now)
             return self._done()
@@ -302,7 +301,6 @@ class Leader:
             if self._run is not None and self._may_grant:
                 self._send_all(self._run.tick(now))
         self._go_on(now)
-        self._watch(now)
         return self._done()
 
     def next_deadline(self) -> float:
@@ -310,14 +308,14 @@ class Leader:
         if self.phase is LeaderPhase.ENDED:
             return min(self._beat_at, self._step_down_at)
         if self.phase is LeaderPhase.TAKING_OVER:
-            return self._progress_at + self._config.stall_s if not self._stalled else inf
-        due = [self._beat_at, self._gather_until, self._keeper.look_at]
+            return self._stalls.due_at
+        due = [self._beat_at, self._stalls.due_at, self._gather_until, self._keeper.look_at]
         if self._proposal is None:
             due.append(self._propose_at)
             if self._knows_all:
                 due.append(self._losses.due_at)
         if self._run is not None and self._may_grant:
-            due.append(self._run.pool.resumes_at)
+            due.append(self._run.next_deadline)
         return min(due)
 
     @property
@@ -451,6 +449,7 @@ class Leader:
         if commits is not None and commits.commits:
             text = f"{len(commits.commits)} {run.stage.kind} tasks"
             self._event("committed", self._me, text, now, weighty=False)
+            self._numbers.moves += len(commits.commits)
             self._send_all(run.committed(self.record.stages[run.stage.index]))
         lost = [change for change in changes if isinstance(change, Lost)]
         for change in lost:
@@ -490,6 +489,7 @@ class Leader:
             keeper=self._keeper,
             numbers=self._numbers,
             config=self._config,
+            now=now,
         )
         self._run.workers = self._workers()
         step = self._plan.steps[stage.step].name
@@ -562,22 +562,26 @@ class Leader:
         if self.phase is LeaderPhase.GATHERING and self._has_gathered(now):
             self.phase = LeaderPhase.RUNNING
             self._gather_until = inf
+            if self._run is not None:  # only now it is known where what the tasks read lies
+                self._run.begin(self._local_homes(self._run.stage), now)
         if self.phase is LeaderPhase.RUNNING:
             for source, order in self._keeper.orders(now):
                 self._send(source, replace(order, ballot=self.record.ballot))
             if self._may_grant and self._run is not None:
                 self._grant_more(self._run, now)
         self._propose(now)
+        text = self._stalls.look(self._numbers.moves, now, lambda: self.waiting_for)
+        if text is not None:
+            self._out.append(Announce(event=Stalled(job=self._job, text=text)))
 
     def _grant_more(self, run: StageRun, now: float) -> None:
         for seat in self._seats:
             if seat.waiting_claim is not None:
                 claim, seat.waiting_claim = seat.waiting_claim, None
                 self._send_all(run.claim(seat, claim, now))
-        resumed = run.pool.resumes_at <= now and run.pool.resume(now)
-        if resumed or self._fed != self._keeper.generation:
-            self._fed = self._keeper.generation  # who holds more may do more
-            self._send_all(run.feed_all(now))
+        more_held = self._fed != self._keeper.generation
+        self._fed = self._keeper.generation
+        self._send_all(run.go_on(now, more_held=more_held))
 
     @property
     def _knows_all(self) -> bool:
@@ -731,15 +735,6 @@ class Leader:
             )
 
     # -- telling ---------------------------------------------------------------------------------------------
-
-    def _watch(self, now: float) -> None:
-        """Say why nothing moves, once, and when it moves again."""
-        text = ""
-        if now - self._progress_at >= self._config.stall_s:
-            text = f"no progress for {now - self._progress_at:.0f} s: {self.waiting_for}"
-        if bool(text) != bool(self._stalled):
-            self._out.append(Announce(event=Stalled(job=self._job, text=text)))
-        self._stalled = text
 
     def _event(self, kind: str, node: NodeId, text: str, now: float, *, weighty: bool = True) -> None:
         event = EventRecord(at_s=now + self._wall_offset_s, kind=kind, node=node, text=text)

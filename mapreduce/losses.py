@@ -38,7 +38,7 @@ class Losses:
         """Take note of what nobody seems to hold; True if everybody should be asked again."""
         self._since = {output: self._since.get(output, now) for output in sorted(gone)}
         ask = not gone <= self._asked_for
-        self._asked_for = gone | self._asked_for if gone else frozenset()
+        self._asked_for = gone  # what is found again and missed again is asked for again
         return ask
 
     def due(self, now: float) -> list[Output]:

@@ -263,6 +263,7 @@ class Claim:
     Attributes:
         session: of the worker's process; another one than before means that it has forgotten everything.
         seen: number of the last grant that this room takes into account.
+        idle: how many of them could begin at once; the others would lie ready for the next free slot.
     """
 
     job: str
@@ -271,6 +272,7 @@ class Claim:
     session: int
     seen: int
     room: int
+    idle: int = 0
     tasks: tuple[int, ...] = ()
 
 

@@ -104,11 +104,14 @@ class TaskPool:
         """Whether the task can be granted."""
         return 0 <= task < self.count and self.states[task] is TaskState.WAITING
 
-    def take(self, worker: NodeId, count: int, may_run: Callable[[int], bool]) -> list[int]:
+    def take(
+        self, worker: NodeId, count: int, may_run: Callable[[int], bool], *, may_steal: bool = True
+    ) -> list[int]:
         """Choose up to `count` waiting tasks for a worker: the urgent, its own, then others'.
 
         Args:
             may_run: whether this worker can run, and should be given, a task.
+            may_steal: whether it may have others' at all.
 
         Returns:
             The tasks, which still wait: the caller grants them.
@@ -117,7 +120,7 @@ class TaskPool:
         own = self._queues.get(worker)
         if own and len(taken) < count:
             taken += self._from(own, count - len(taken), may_run, from_end=False)
-        if len(taken) < count and self.waiting_count > len(taken):
+        if may_steal and len(taken) < count and self.waiting_count > len(taken):
             for home in sorted(self._loads, key=lambda node: (-self._loads[node], node)):
                 if len(taken) >= count or self._loads[home] <= 0:
                     break

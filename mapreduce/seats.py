@@ -25,6 +25,7 @@ class Seat:
     Attributes:
         session: of its process; 0 until it has spoken.
         room: as it last claimed.
+        idle: slots that it could have used at once when it last claimed, less what was granted since.
         wants_any: it has claimed all tasks of its own and takes those of others.
         waiting_claim: its last claim, which could not be answered yet.
         grants: number of the last grant to it.
@@ -32,12 +33,14 @@ class Seat:
         knows_inventory: it has said all that it holds.
         asked_at: when its inventory was last asked for.
         revoked_at: when tasks were last asked back from it.
+        is_stuck: it had tasks of the stage in hand and ran none of them: its slots are another job's.
         failures: attempts that failed there in this stage, and `successes` those that did not.
     """
 
     node: NodeId
     session: int = 0
     room: int = 0
+    idle: int = 0
     wants_any: bool = False
     waiting_claim: Claim | None = None
     grants: int = 0
@@ -45,20 +48,24 @@ class Seat:
     knows_inventory: bool = False
     asked_at: float = -1e18
     revoked_at: float = -1e18
+    is_stuck: bool = False
     failures: int = 0
     successes: int = 0
     _unseen: deque[tuple[int, int]] = field(default_factory=deque)
 
-    def claimed(self, room: int, seen: int) -> None:
+    def claimed(self, claim: Claim) -> None:
         """Take note of a claim."""
-        self.room = room
-        while self._unseen and self._unseen[0][0] <= seen:
+        self.room = claim.room
+        self.wants_any = not claim.tasks
+        while self._unseen and self._unseen[0][0] <= claim.seen:
             self._unseen.popleft()
+        self.idle = max(0, claim.idle - sum(count for _, count in self._unseen))
 
     def granted(self, count: int) -> int:
         """Count a grant of so many tasks; gives its number."""
         self.grants += 1
         self._unseen.append((self.grants, count))
+        self.idle = max(0, self.idle - count)
         return self.grants
 
     @property
@@ -68,8 +75,8 @@ class Seat:
 
     def begin_stage(self) -> None:
         """Room is claimed anew in each stage."""
-        self.room = 0
-        self.wants_any = False
+        self.room = self.idle = 0
+        self.wants_any = self.is_stuck = False
         self.waiting_claim = None
         self.failures = self.successes = 0
         self._unseen.clear()

@@ -5,9 +5,14 @@ gathers winners for the next proposal.  It knows nothing of the register: what i
 `mapreduce.leader` says that it was committed.
 
 Order of giving: the tasks that a claim names, then what has come back, then the worker's own, then others'
-(`mapreduce.pool`).  When nothing waits any more, what lies queued behind a busy worker is asked back for an
-idle one (`Revoke`), and what runs far longer than its like is given to a second worker; the first that
-finishes wins.
+(`mapreduce.pool`).  Where the data lies at a task's home, others wait `local_wait_s` for the home to claim it
+(Zaharia et al., *Delay Scheduling*, 2010).  Workers with a free slot come before those that would let a task
+lie.
+
+When nothing waits any more and a slot is free somewhere, what lies queued elsewhere is asked back (`Revoke`):
+at once from a worker that runs nothing of the job, since its slots are another job's; from others when it
+has lain there for longer than a queue should take.  What runs far longer than its like is given to a second
+worker; the first that finishes wins.
 """
 
 from __future__ import annotations
@@ -50,11 +55,15 @@ Letters = list[Letter]
 
 @dataclass(slots=True)
 class Numbers:
-    """What a leadership counts: its ballot, its attempts, and what the record does not know yet."""
+    """What a leadership counts: its ballot, its attempts, and what the record does not know yet.
+
+    `moves` grows with each task that is granted for the first time, and with each winner that is written.
+    """
 
     job: str
     ballot: int
     attempts: int = 0
+    moves: int = 0
     unsaved_attempts: int = 0
     unsaved_failures: int = 0
     unsaved_speculated: int = 0
@@ -110,6 +119,7 @@ class StageRun:
         keeper: Keeper,
         numbers: Numbers,
         config: JobsConfig,
+        now: float,
     ) -> None:
         self.stage = stage
         self._plan = plan
@@ -124,6 +134,10 @@ class StageRun:
         self._numbers = numbers
         self._config = config
         self._proposed: dict[int, Commit] = {}
+        self._help_at = inf
+        self._helped_at = -inf
+        self._steal_at = -inf
+        self.begin([], now)
         self._can: dict[tuple[NodeId, int], bool] = {}
         self._can_generation = -1
 
@@ -132,14 +146,24 @@ class StageRun:
         """Whether every task has finished, committed or not."""
         return self.pool.finished_count + self.pool.committed_count == self.pool.count
 
+    def begin(self, local_homes: Sequence[NodeId], now: float) -> None:
+        """From now on tasks are granted; where data lies at their homes, wait a moment for these to claim.
+
+        Args:
+            local_homes: where data is known to lie by now, by task; empty: nothing is new.
+        """
+        if local_homes:
+            self.pool.rehome(local_homes)
+        if any(isinstance(piece, Piece) for piece in self._inputs):
+            self._steal_at = now + self._config.local_wait_s
+
     # -- giving ------------------------------------------------------------------------------------------
 
     def claim(self, seat: Seat, claim: Claim, now: float) -> Letters:
-        """Answer a claim; one that names tasks is always answered, so that the worker goes on."""
-        seat.claimed(claim.room, claim.seen)
-        seat.wants_any = not claim.tasks
+        """Answer a claim: always, with an empty grant if need be, so that the worker need not wait for it."""
+        seat.claimed(claim)
         if seat.wants_any:
-            return self.feed(seat, now)
+            return self.feed(seat, now) or [self._grant(seat, (), now), *self._help(now)]
         most = self._most(seat)
         tasks = [t for t in dict.fromkeys(claim.tasks) if self.pool.waits(t) and self._may_run(seat.node, t)]
         return [self._grant(seat, tasks[:most], now)]
@@ -149,7 +173,9 @@ class StageRun:
         most = self._most(seat)
         if most <= 0 or not self.pool.waiting_count:
             return []
-        tasks = self.pool.take(seat.node, most, lambda task: self._may_run(seat.node, task))
+        tasks = self.pool.take(
+            seat.node, most, lambda task: self._may_run(seat.node, task), may_steal=now >= self._steal_at
+        )
         return [self._grant(seat, tasks, now)] if tasks else []
 
     def feed_all(self, now: float) -> Letters:
@@ -157,7 +183,7 @@ class StageRun:
         if not self.pool.waiting_count:
             return []
         hungry = [seat for seat in self._seats if seat.wants_any and seat.room_left > 0]
-        hungry.sort(key=lambda seat: (-seat.room_left, seat.node))
+        hungry.sort(key=lambda seat: (-seat.idle, -seat.room_left, seat.node))
         return [letter for seat in hungry for letter in self.feed(seat, now)]
 
     def _most(self, seat: Seat) -> int:
@@ -195,6 +221,7 @@ class StageRun:
             attempt = self._numbers.next_attempt()
             tried = self.pool.grant(task, attempt, seat.node, number, now)
             seat.attempts[attempt] = None
+            self._numbers.moves += tried == 1
             items.append(GrantItem(task=task, attempt=attempt, number=tried, piece=self._piece(task)))
         return seat.node, Grant(
             job=self._numbers.job,
@@ -227,6 +254,7 @@ class StageRun:
             if one.phase is not Phase.QUEUED and attempt.begun_at == inf:
                 attempt.begun_at = now
         self.status = said.status or self.status
+        seat.is_stuck = bool(said.held) and all(one.phase is Phase.QUEUED for one in said.held)
         for number in [number for number in seat.attempts if number not in held]:
             attempt = self.pool.attempts.get(number)
             # Of a grant that it has seen it would hold the attempt; of one it has not, it may come yet.
@@ -237,7 +265,7 @@ class StageRun:
             ):
                 self._lost(seat, number)
         letters = [self._revoke(seat.node, unwanted, force=True)] if unwanted else []
-        return letters + self.feed_all(now)
+        return letters + self.feed_all(now) + self._help(now)
 
     def _adopt(self, seat: Seat, one: HeldAttempt, now: float) -> GrantedAttempt | None:
         """Take over an attempt that we did not grant, or had given up."""
@@ -312,6 +340,7 @@ class StageRun:
     def returned(self, seat: Seat, attempts: Sequence[int], now: float) -> Letters:
         """Take back what a worker has not begun."""
         for number in attempts:
+            self._numbers.unsaved_attempts -= number in self.pool.attempts  # it was none
             self._lost(seat, number)
         return self.feed_all(now)
 
@@ -377,6 +406,20 @@ class StageRun:
 
     # -- now and then ------------------------------------------------------------------------------------
 
+    @property
+    def next_deadline(self) -> float:
+        """When `go_on` has something to do."""
+        return min(self.pool.resumes_at, self._help_at, self._steal_at if self._steal_at > 0 else inf)
+
+    def go_on(self, now: float, *, more_held: bool) -> Letters:
+        """Give what may be given by now: pauses are over, or (`more_held`) others hold what tasks read."""
+        resumed = self.pool.resumes_at <= now and self.pool.resume(now)
+        if now >= self._steal_at:
+            resumed |= self._steal_at > 0
+            self._steal_at = -inf
+        letters = self.feed_all(now) if resumed or more_held else []
+        return letters + (self._help(now) if now >= self._help_at else [])
+
     def tick(self, now: float) -> Letters:
         """Take back what silent workers had, let pauses end, help slow tasks."""
         for seat in self._seats:
@@ -385,30 +428,54 @@ class StageRun:
                 if attempt is None or now - attempt.mentioned_at > self._config.lease_s:
                     self._lost(seat, number)
         self.pool.resume(now)
-        letters = self.feed_all(now)
-        if not self.pool.waiting_count:
-            idle = [s for s in self._seats if s.wants_any and s.room_left > 0 and s.node in self.workers]
-            idle.sort(key=lambda seat: (-seat.room_left, seat.node))
-            letters += self._ask_back(idle, now)
-            letters += self._speculate(idle, now)
+        letters = self.feed_all(now) + self._help(now)
+        return letters + (self._speculate(self._idle(), now) if not self.pool.waiting_count else [])
+
+    def _idle(self) -> list[Seat]:
+        """The workers with a slot that nobody has anything for, those with the most of them first."""
+        idle = [s for s in self._seats if s.wants_any and s.idle > 0 and s.node in self.workers]
+        return sorted(idle, key=lambda seat: (-seat.idle, -seat.room_left, seat.node))
+
+    def _help(self, now: float) -> Letters:
+        """Ask back for idle workers what lies queued at others, if it lies there in vain."""
+        self._help_at = inf
+        if not self.pool.attempts or not (idle := self._idle()):
+            return []
+        again_at = self._helped_at + self._config.report_window_s
+        if now < again_at:  # many come to their end at once: look at all of them together
+            self._help_at = again_at
+            return []
+        self._helped_at = now
+        wanted = sum(seat.idle for seat in idle)
+        letters: Letters = []
+        donors = [(self._queued(seat, idle, now), seat) for seat in self._seats if not seat.idle]
+        for queued, seat in sorted(donors, key=lambda one: (-len(one[0]), one[1].node)):
+            count = min(wanted, len(queued) if seat.is_stuck else ceil(len(queued) / 2))
+            if count > 0:
+                seat.revoked_at = now
+                wanted -= count
+                letters.append(self._revoke(seat.node, queued[-count:], force=False))
         return letters
 
-    def _ask_back(self, idle: Sequence[Seat], now: float) -> Letters:
-        """Ask the workers with the most queued attempts for half of them."""
-        queued: dict[NodeId, list[int]] = {}
-        for attempt in self.pool.attempts.values():
-            if attempt.phase is Phase.QUEUED and attempt.mentioned_at > attempt.granted_at:
-                queued.setdefault(attempt.worker, []).append(attempt.number)
-        letters = []
-        idle_nodes = {seat.node for seat in idle}
-        for node in sorted(queued, key=lambda n: (-len(queued[n]), n))[: len(idle)]:
-            seat = self._seats.get(node)
-            if seat is None or node in idle_nodes or now - seat.revoked_at < self._config.beat_s:
+    def _queued(self, seat: Seat, idle: Sequence[Seat], now: float) -> list[int]:
+        """What could be asked back for the idle; sets when to look again at what is too new for that."""
+        old: list[int] = []
+        for number in seat.attempts:
+            attempt = self.pool.attempts.get(number)
+            if attempt is None or attempt.phase is not Phase.QUEUED:
                 continue
-            seat.revoked_at = now
-            half = ceil(len(queued[node]) / 2)
-            letters.append(self._revoke(node, queued[node][-half:], force=False))
-        return letters
+            if not any(self._may_run(other.node, attempt.task) for other in idle):
+                continue
+            # Where another job has the slots it need not lie there first: once the worker has said so.
+            begins = (
+                -inf if seat.is_stuck and attempt.mentioned_at > attempt.granted_at else attempt.granted_at
+            )
+            due_at = max(begins, seat.revoked_at) + self._config.queue_s
+            if now >= due_at:
+                old.append(number)
+            else:
+                self._help_at = min(self._help_at, due_at)
+        return old
 
     def _speculate(self, idle: Sequence[Seat], now: float) -> Letters:
         """Give the slowest tasks to a second worker each; see `JobsConfig.slow_factor`."""
@@ -425,14 +492,12 @@ class StageRun:
             able = [
                 seat
                 for seat in idle
-                if seat.node != attempt.worker
-                and seat.room_left > 0
-                and self._may_run(seat.node, attempt.task)
+                if seat.node != attempt.worker and seat.idle > 0 and self._may_run(seat.node, attempt.task)
             ]
             if able:
                 # One that holds the data, if it can be.
                 home = self.pool.home(attempt.task)
-                seat = min(able, key=lambda s: (s.node != home, -s.room_left, s.node))
+                seat = min(able, key=lambda s: (s.node != home, -s.idle, s.node))
                 self._numbers.unsaved_speculated += 1
                 letters.append(self._grant(seat, [attempt.task], now))
         return letters

@@ -5,8 +5,9 @@ Theory of operation
 A worker serves any number of leaders, each for one job (`mapreduce.worker_job`).  What all jobs have in
 common is the peer's slots.  Whenever one is free, the next attempt is of the job that has the least of its
 share, the shares being powers of two by priority; a job that has nothing to run leaves its share to the
-others.  How much a job claims follows from its share too, so the queues at busy workers do not hide tasks
-from idle ones.
+others.  One that has just asked for tasks is waited for a moment (`asking_s`), so that it does not lose its
+share by a round trip.  How much a job claims follows from its share and from the free slots, so the queues at
+busy workers hide few tasks from idle ones, and those can be asked back.
 
 A slot is given more than one attempt at a time where tasks are so short that it would wait for the next one
 (`WorkerJob.depth`); a job's attempts count against its share by that measure.
@@ -102,13 +103,14 @@ class Worker:
         self._push_numbers = count(1)
         self._orphans_at = inf
         self._asked: dict[str, int] = {}
+        self._fill_at = inf
 
     # -- messages ----------------------------------------------------------------------------------------
 
     def receive(self, message: ToWorker, sender: NodeId, now: float) -> list[WorkerEffect]:
         """Take a leader's message; those of a deposed leader are dropped."""
         if isinstance(message, Dissolve):
-            return self._dissolve(message)
+            return self._dissolve(message, now)
         if (over := self._ended.get(message.job)) is not None and message.ballot <= over.ballot:
             return []
         job = self._jobs.get(message.job) or self._begin(message.job, now)
@@ -121,9 +123,9 @@ class Worker:
                 job.take_offer(message, self._view, now)
                 self._share_out()
             case Grant():
-                job.take_grant(message, now)
+                job.take_grant(message)
             case Revoke():
-                job.take_revoke(message, now)
+                job.take_revoke(message)
             case Settled():
                 job.take_settled(message.attempts)
             case CopyOrder():
@@ -153,7 +155,7 @@ class Worker:
         self._orphans_at = min(self._orphans_at, now + self._config.orphan_s)
         return job
 
-    def _dissolve(self, message: Dissolve) -> list[WorkerEffect]:
+    def _dissolve(self, message: Dissolve, now: float) -> list[WorkerEffect]:
         """A job is over."""
         self._ended[message.job] = message
         self._ended.move_to_end(message.job)
@@ -168,7 +170,7 @@ class Worker:
         self._asked.pop(message.job, None)
         out.append(DropJob(job=message.job, keep_stage=message.keep_stage, keep_s=message.keep_s))
         out.append(Announce(event=JobEnded(job=message.job, status=message.status)))
-        return out + self._fill()
+        return out + self._fill(now)
 
     # -- membership --------------------------------------------------------------------------------------
 
@@ -327,13 +329,15 @@ class Worker:
         for job in list(self._jobs.values()):
             if job.next_deadline <= now:
                 out += self._go_on(job, now)
+        if now >= self._fill_at:
+            out += self._fill(now)
         if now >= self._orphans_at:
             out += self._look_after_orphans(now)
         return out
 
     def next_deadline(self) -> float:
         """When to be ticked again."""
-        return min([job.next_deadline for job in self._jobs.values()] + [self._orphans_at])
+        return min([job.next_deadline for job in self._jobs.values()] + [self._orphans_at, self._fill_at])
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -369,25 +373,40 @@ class Worker:
 
     def _go_on(self, job: WorkerJob, now: float) -> list[WorkerEffect]:
         """Do what is due for a job and fill the slots; gives all that is to be done, in order."""
-        job.tick(now)
         out, job.out = job.out, []
-        return out + self._fill()
+        out += self._fill(now)  # first: what a job claims depends on which slots are left
+        job.tick(now)
+        out += job.out
+        job.out = []
+        return out
 
-    def _fill(self) -> list[WorkerEffect]:
+    def _fill(self, now: float) -> list[WorkerEffect]:
         """Give free slots to the jobs that have the least of their share."""
         out: list[WorkerEffect] = []
-        ready = [job for job in self._jobs.values() if job.queue]
-        if not ready:
-            return out
         load = sum(job.running / job.depth for job in self._jobs.values())
+        kept: dict[str, int] = {}
+        self._fill_at = inf
+        ready = [job for job in self._jobs.values() if job.queue]
+        asking = [job for job in self._jobs.values() if not job.queue and job.asks(now)] if ready else []
         while ready and load < self._slots:
-            job = min(ready, key=lambda job: job.running / job.depth / _weight(job))
-            if job.run_next():
+            job = min(
+                ready + asking,
+                key=lambda job: (job.running + kept.get(job.job, 0)) / job.depth / _weight(job),
+            )
+            if job.queue:
+                load += job.run_next() / job.depth
+            else:  # its task may come in a moment: keep the slot
+                kept[job.job] = kept.get(job.job, 0) + 1
                 load += 1 / job.depth
-            if not job.queue:
+                self._fill_at = min(self._fill_at, job.ask_at_once(now))
+            if not job.queue and job in ready:
                 ready.remove(job)
             out += job.out
             job.out = []
+        load -= sum(count / self._jobs[name].depth for name, count in kept.items())
+        idle = max(0, int(self._slots - load + 1e-9))
+        for job in self._jobs.values():
+            job.may_use(idle, now)
         return out
 
     def _share_out(self) -> None:

@@ -8,9 +8,11 @@ are its own (`mapreduce.claims`, or the homes that the leader names where data l
 it has room for: free slots, and a little more where tasks are so short that asking would cost more time than
 running.  When its own are gone it claims without naming any, and gets what others have not begun.
 
-A claim is about *now*: it says the whole room there is, and which grant was the last to be counted in it.
-It is said again when the room has changed, and now and then in case it was lost.  A stage that is left takes
-everything with it that its attempts had under way: the stage would not have been left if they were needed.
+A claim is about *now*: it says the whole room there is, how much of that could begin at once, and which
+grant was the last to be counted in it.  It is said again when the room has changed, and now and then in case
+it was lost.  What was granted and finds all slots taken by other jobs is said at once (`Working`), so that
+the leader can ask it back for somebody idle.  A stage that is left takes everything with it that its attempts
+had under way: the stage would not have been left if they were needed.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from math import inf
+from math import ceil, inf
 
 from mapreduce.claims import homes
 from mapreduce.config import JobsConfig
@@ -72,6 +74,7 @@ __all__ = ["WorkerJob"]
 MAX_DONE_IN_MESSAGE = 512
 MAX_INVENTORY_TASKS = 8_192
 MAX_COPY_ORDERS = 1_024
+NOTHING_CLAIMED = (-1, False)
 SMOOTHING = 0.3
 
 
@@ -125,13 +128,17 @@ class WorkerJob:
         self._copied: OrderedDict[int, bool] = OrderedDict()  # copy orders: whether they are done
         self._own: deque[int] = deque()
         self._seen = 0
-        self._claimed: tuple[int, int] = (0, 0)
+        self._idle = slots
+        self._claimed = NOTHING_CLAIMED
         self._claimed_at = -inf
+        self._asks_until = -inf
         self._claim_at = inf
         self._task_s = inf
         self._unreported: list[int] = []
         self._report_at = inf
         self._say_at = inf
+        self._said_at = -inf
+        self._granted = False
         self._fetch_plan_at = inf
         self._status = ""
         self.out: list[WorkerEffect] = []
@@ -221,7 +228,7 @@ class WorkerJob:
             if held.phase in (Phase.PUSHING, Phase.FINISHED):
                 self._owe(held, now)
         self._find_own(view)
-        self._claimed = (0, 0)
+        self._claimed = NOTHING_CLAIMED
         self._claim_at = now
         self._say_at = now
 
@@ -279,7 +286,21 @@ class WorkerJob:
         """How many more attempts the job could use here."""
         if not self.may_claim or self._pushing >= self._config.push_pending:
             return 0
-        return max(0, self.share + self._queue_goal - self._queued - self.running)
+        used = ceil(self.running / self.depth)
+        slots = max(self.share - used, self._idle)
+        return max(0, slots + used + self._queue_goal - self._queued - self.running)
+
+    def asks(self, now: float) -> bool:
+        """Whether it has asked for tasks a moment ago, or is about to."""
+        if now < self._asks_until:
+            return True
+        return self._offer is not None and self.room not in (0, self._claimed[0])
+
+    def ask_at_once(self, now: float) -> float:
+        """A slot is kept for it: claim now; gives how long to keep the slot."""
+        if now >= self._asks_until:
+            self._claim_at, self._asks_until = now, now + self._config.asking_s
+        return self._asks_until
 
     @property
     def _queue_goal(self) -> int:
@@ -297,13 +318,14 @@ class WorkerJob:
         return max(1, min(self._config.queue_most, int(self._config.queue_s / 2 / max(self._task_s, 1e-6))))
 
     def _claim(self, now: float) -> None:
-        room = self.room
+        room, idle = self.room, self._idle_slots
         self._claim_at = now + self._config.retry_s
         if room <= 0:
             return
         tasks = tuple([self._own.popleft() for _ in range(min(room, len(self._own)))])
-        self._claimed = (room, self._seen)
+        self._claimed = (room, idle > 0)
         self._claimed_at = now
+        self._asks_until = now + self._config.asking_s
         assert self._stage is not None
         claim = Claim(
             job=self.job,
@@ -312,21 +334,34 @@ class WorkerJob:
             session=self._session,
             seen=self._seen,
             room=room,
+            idle=min(idle, room),
             tasks=tasks,
         )
         self._say(claim)
 
-    def _claim_soon(self, now: float) -> None:
-        """The room may have changed: claim at once if a slot is idle, else together with other news."""
-        if self.room > 0 and (self.room, self._seen) != self._claimed:
-            idle = self.running < self.share and not self.queue
-            self._claim_at = min(self._claim_at, now if idle else now + self._config.report_window_s)
+    @property
+    def _idle_slots(self) -> int:
+        """How many slots wait for more than what is on its way here."""
+        return max(0, self._idle - max(0, self._queued - len(self.queue)))
 
-    def take_grant(self, grant: Grant, now: float) -> None:
+    def may_use(self, idle: int, now: float) -> None:
+        """So many slots are left to whoever has tasks: claim at once if that is news."""
+        self._idle = idle
+        room, idle = self.room, self._idle_slots > 0
+        if room > 0 and (room, idle) != self._claimed:
+            window_s = self._config.report_window_s
+            # Short tasks end in quick succession: claim for all of them together.
+            at_once = idle and now - self._claimed_at >= window_s
+            self._claim_at = min(self._claim_at, now if at_once else now + window_s)
+
+    def take_grant(self, grant: Grant) -> None:
         """The leader gives us attempts."""
         if self._stage is None or grant.stage != self._stage.index:
             return
         self._seen = max(self._seen, grant.number)
+        self._asks_until = -inf
+        if grant.items or self._own:
+            self._claimed = NOTHING_CLAIMED  # where that came from there may be more
         for item in grant.items:
             if item.attempt in self._held or item.attempt in self._failed:
                 continue
@@ -338,25 +373,25 @@ class WorkerJob:
                 self.out.append(Fetch(job=self.job, attempt=item.attempt, piece=item.piece))
             else:
                 self.queue.append(item.attempt)
-        self._claim_soon(now)
+        self._granted = bool(grant.items)
 
-    def take_revoke(self, revoke: Revoke, now: float) -> None:
+    def take_revoke(self, revoke: Revoke) -> None:
         """The leader wants attempts back, or wants them gone."""
         returned = []
         for attempt in revoke.attempts:
             held = self._held.get(attempt)
             if held is None:
                 returned.append(attempt)
-            elif held.phase is Phase.QUEUED:
+            elif held.phase is Phase.QUEUED and held.is_here:
                 self._drop(held)
                 returned.append(attempt)
             elif revoke.force:
                 self._drop(held)
+            # What is being fetched will not be had any sooner by somebody else.
         if returned and not revoke.force:
             self._say(
                 Returned(job=self.job, ballot=self.ballot, stage=revoke.stage, attempts=tuple(returned))
             )
-        self._claim_soon(now)
 
     def return_queued(self) -> None:
         """Give back everything that has not begun."""
@@ -422,7 +457,6 @@ class WorkerJob:
         self._task_s = took_s if self._task_s == inf else (1 - SMOOTHING) * self._task_s + SMOOTHING * took_s
         held.phase, held.output = Phase.PUSHING, output
         self._owe(held, now)
-        self._claim_soon(now)
 
     def task_failed(self, attempt: int, failure: Failure, missing: Sequence[int], now: float) -> None:
         """An attempt failed; it is reported until that is settled."""
@@ -446,7 +480,6 @@ class WorkerJob:
         )
         self._failed[attempt] = (failed, now)
         self._say(failed)
-        self._claim_soon(now)
 
     def not_begun(self, attempt: int) -> None:
         """An attempt was not begun after all: it waits again, before all others."""
@@ -517,7 +550,6 @@ class WorkerJob:
             sent_bytes = 0  # the first stands for all
             if held.phase is Phase.PUSHING and not held.owed and self._has_places(held):
                 self._finish(held, now)
-        self._claim_soon(now)
 
     def _has_places(self, held: Held) -> bool:
         assert self._stage is not None
@@ -597,7 +629,7 @@ class WorkerJob:
 
     def _say_working(self, now: float) -> None:
         """Say everything that is in hand; what was reported and not settled is said again."""
-        self._say_at = now + self._config.beat_s
+        self._said_at, self._say_at = now, now + self._config.beat_s
         assert self._stage is not None
         held = [
             HeldAttempt(task=held.task, attempt=held.attempt, phase=held.phase)
@@ -665,6 +697,10 @@ class WorkerJob:
             self.out.append(Push(job=self.job, number=push.number, to=push.to, group=push.group))
         if self._offer is None:
             return  # a new leader has yet to say what the stage is; our news are for that one
+        if self._granted:
+            self._granted = False
+            if self.queue and not self.running:  # the slots are other jobs': somebody else may be idle
+                self._say_at = min(self._say_at, max(now, self._said_at + self._config.queue_s))
         if now >= self._say_at:
             self._say_working(now)
         if now >= self._report_at:

@@ -120,7 +120,7 @@ def test_in_calm_each_task_is_tried_once_and_nothing_is_repaired() -> None:
 
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=lambda plant: plant.name)
 def test_every_planted_mistake_is_found(plant: Plant) -> None:
-    for seed in range(PLANT_SEEDS):
+    for seed in range(plant.first_seed, plant.first_seed + PLANT_SEEDS):
         if run(seed, plant)[0].violation is not None:
             return
     pytest.fail(f"{PLANT_SEEDS} seeds did not find: {plant.mistake}")
@@ -131,7 +131,7 @@ def test_the_command_runs_seeds_and_says_how_to_replay_what_broke(capsys: pytest
     assert "0 of 2 seeds broke a promise" in capsys.readouterr().out
     assert simulate.main(["jobs", "--seeds", "0:1", "--plant", "commit-before-ack"]) == 1
     said = capsys.readouterr().out
-    assert "does not hold it" in said
+    assert "1 of 1 seeds broke a promise" in said
     assert "python -m tools.simulate jobs --replay 0 --plant commit-before-ack" in said
     assert simulate.main(["jobs", "--replay", "0"]) == 0
     assert "no violation" in capsys.readouterr().out

@@ -70,6 +70,8 @@ SLOTS = 2
 HEALING_LIMIT_S = 120.0
 SETTLING_S = 1.0
 CALM_BETWEEN_DEATHS_S = 20.0
+# So long after somebody came or went, everybody has heard of it and what was proposed before is chosen.
+CALM_S = 4.0
 MAX_HELD = 4_096
 
 
@@ -214,7 +216,7 @@ class JobsScenario:
         self._disturbed_at = 0.0
         self._up_since: dict[str, float] = {}
         self._rots = not calm and not self.gentle and draw.random() < 0.3
-        self._fills = not calm and draw.random() < 0.2
+        self._fills = not calm and not self.gentle and draw.random() < 0.4
         self._caprice = 0.0 if calm else draw.choice([0.0, 0.0, 0.02, 0.1])
         self.swarm = Swarm(
             world=self.world,
@@ -478,9 +480,8 @@ class JobsScenario:
 
     def _check_commit(self, job: _Job, record: JobRecord, stage: int, task: int, attempt: int) -> None:
         """While nobody came or went, an output lies at all its places when it is committed."""
-        if self._disturbed_at >= job.opened_at.get(stage, 0.0) or any(
-            not n.running for n in self.world.nodes
-        ):
+        calm_since = self._disturbed_at + CALM_S
+        if calm_since >= job.opened_at.get(stage, 0.0) or any(not n.running for n in self.world.nodes):
             return
         rows = record.places(stage)
         if job.graph[stage].has_shuffle:
@@ -501,8 +502,9 @@ class JobsScenario:
         """A job that ends while nobody comes or goes leaves R copies of its result."""
         leader = job.register.leader
         assert leader is not None
-        calm_s = self.world.now - self._disturbed_at
-        if record.status is not JobStatus.COMMITTED or calm_s < 3.0 or self._rots:
+        # While links misbehave a job may end with fewer, having waited for them.
+        calm_s = self.world.now - max(self._disturbed_at, self.config.fault_phase_s)
+        if record.status is not JobStatus.COMMITTED or calm_s < CALM_S or self._rots:
             return
         here = [n for n in self.world.nodes if n.running and self.watch.believes_here(leader, n)]
         able = [node for node in here if node.name not in self.watch.flags]

@@ -102,7 +102,9 @@ class Watch:
         silent_s = self._world.now - self._reached[observer.name, target.name]
         notice_s = self._notice_s[observer.name]
         status = Status.ALIVE
-        if target.boots == 0 or silent_s > notice_s:
+        if target is observer:
+            status = Status.ALIVE
+        elif target.boots == 0 or silent_s > notice_s:
             status = Status.DEAD
         elif silent_s > notice_s / 2:
             status = Status.SUSPECT

@@ -33,10 +33,14 @@ __all__ = ["PLANTS", "Plant"]
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """One mistake: its name, what it is, and what makes it."""
+    """One mistake: its name, what it is, what makes it, and from which seed on to look for it.
+
+    Any range of a few hundred seeds shows each of them; a good start makes the tests short.
+    """
 
     name: str
     mistake: str
+    first_seed: int = 0
     leader: type[Leader] = Leader
     worker: type[Worker] = Worker
     process: type[JobProcess] = JobProcess
@@ -81,7 +85,7 @@ class _ForgetsOnePlace(WorkerJob):
 
 
 class _RunsEverythingAtOnce(Worker):
-    def _fill(self) -> list[WorkerEffect]:
+    def _fill(self, now: float) -> list[WorkerEffect]:  # noqa: ARG002 - as the method it stands for
         out: list[WorkerEffect] = []
         for job in self._jobs.values():
             while job.run_next():
@@ -96,7 +100,7 @@ class _AsksNobody(Worker):
         return []
 
 
-_plant("no-fencing", "a worker obeys a deposed leader", worker=_worker_with(_ObeysAnybody))
+_plant("no-fencing", "a worker obeys a deposed leader", first_seed=6, worker=_worker_with(_ObeysAnybody))
 _plant(
     "commit-before-ack",
     "an attempt is reported before its output is acknowledged",
@@ -106,7 +110,7 @@ _plant(
     "one-copy-less", "an attempt is reported when one place is missing", worker=_worker_with(_ForgetsOnePlace)
 )
 _plant("no-slots", "a worker runs whatever it is granted at once", worker=_RunsEverythingAtOnce)
-_plant("orphans-forgotten", "a worker never asks what became of a job", worker=_AsksNobody)
+_plant("orphans-forgotten", "a worker never asks what became of a job", first_seed=29, worker=_AsksNobody)
 
 
 # -- leaders ---------------------------------------------------------------------------------------------
@@ -154,14 +158,21 @@ class _TakesAnyWinner(StageRun):
 _plant(
     "no-inventory",
     "a new leader holds for lost what nobody has told it of",
+    first_seed=5,
     leader=_AsksNoInventory,
 )
 _plant(
     "dead-holders",
     "a leader counts on the copies of the dead",
+    first_seed=218,
     leader=_leader_with(keeper_type=_TrustsTheDead),
 )
-_plant("no-repair", "lost copies are never made again", leader=_leader_with(keeper_type=_MakesNoCopies))
+_plant(
+    "no-repair",
+    "lost copies are never made again",
+    first_seed=5,
+    leader=_leader_with(keeper_type=_MakesNoCopies),
+)
 _plant(
     "early-drop",
     "map outputs are dropped when the maps are done",
@@ -232,11 +243,12 @@ def _with_commits(counters: Mapping[str, int], proposal: Proposal) -> dict[str, 
 _plant(
     "last-writer-wins",
     "a second attempt replaces a task's winner",
+    first_seed=6,
     leader=_leader_with(run_type=_TakesAnyWinner),
     apply=_last_writer_wins,
 )
-_plant("counted-twice", "a proposal that is applied twice counts twice", apply=_counts_twice)
-_plant("counted-again", "a task that runs again counts again", apply=_counts_again)
+_plant("counted-twice", "a proposal that is applied twice counts twice", first_seed=6, apply=_counts_twice)
+_plant("counted-again", "a task that runs again counts again", first_seed=23, apply=_counts_again)
 _plant(
     "early-reduce",
     "a reduce stage opens when most maps are done",
@@ -292,6 +304,6 @@ _plant(
     "runs are merged in the order in which their attempts were granted",
     process=_ArrivalOrder,
 )
-_plant("unchecked-reads", "what is read is not checked", process=_ReadsDamage)
-_plant("late-outputs", "outputs are stored for jobs that are over", process=_KeepsLateOutputs)
+_plant("unchecked-reads", "what is read is not checked", first_seed=5, process=_ReadsDamage)
+_plant("late-outputs", "outputs are stored for jobs that are over", first_seed=37, process=_KeepsLateOutputs)
 _plant("half-a-push", "a push is acknowledged that lacks an output", process=_StoresHalf)

@@ -46,7 +46,7 @@ from tools.simulation.world import ObjectCodec, Violation, World
 __all__ = ["RegisterScenario", "register_maker"]
 
 PHASE_S = (8.0, 25.0)
-HEALING_LIMIT_S = 40.0
+HEALING_LIMIT_S = 30.0
 DESPERATE_AFTER = 6  # attempts; then a client that finds no leader proposes by itself, and so learns why
 ALL_UP_AFTER_S = 1.0
 SETTLED_AFTER_S = 5.0  # so long after healing, a report of missing members must be true
