@@ -30,8 +30,6 @@ class JobsConfig:
         queue_most: but never more tasks for each slot than this.
         asking_s: a slot is kept so long for a job that has less than its share and has asked for a task.
         local_wait_s: tasks whose input lies at their home are given to nobody else before this.
-        asking_s: a slot is kept so long for a job that has less than its share and has asked for a task.
-        local_wait_s: tasks whose input lies at their home are given to nobody else before this.
         gather_s: a new leader waits so long for the inventories of those who are alive.
         lost_grace_s: outputs of which no copy is to be seen are held for lost after this.
         retry_s: what was asked and not answered is asked again after this.
@@ -63,8 +61,6 @@ class JobsConfig:
     push_retry_s: float = 0.5
     queue_s: float = 0.1
     queue_most: int = 64
-    asking_s: float = 0.05
-    local_wait_s: float = 0.03
     asking_s: float = 0.05
     local_wait_s: float = 0.03
     gather_s: float = 1.0
