@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 from mapreduce.errors import EnvironmentFailed, InputError, JobError
+from mapreduce.pieces import PIECES, Pieces
 
 CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".lzma": "xz", ".zst": "zstd"}
 MAY_BE_PADDED = ("gzip", "xz")
@@ -53,7 +54,7 @@ def open_source(path: str, name: str | None = None) -> BinaryIO:
     """Open an input file for reading, decompressed if its ending says that it is compressed.
 
     Args:
-        path: a local path or an fsspec URL.
+        path: a local path, an fsspec URL, or one that `mapreduce.pieces.pieces_path` has made.
         name: what messages call it; default: the path.
 
     Returns:
@@ -67,7 +68,9 @@ def open_source(path: str, name: str | None = None) -> BinaryIO:
     name = name or path
     codec = codec_of(path)
     with reading(name):
-        if is_url(path):
+        if path.startswith(PIECES):
+            file = _buffered(Pieces(path))
+        elif is_url(path):
             import fsspec
 
             system, inner = fsspec.core.url_to_fs(path)

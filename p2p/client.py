@@ -55,6 +55,7 @@ class Client:
     def __init__(
         self, keys: KeySet, addresses: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> None:
+        self.keys = keys
         self._addresses, self._unresolved = _resolved(addresses)
         self._failed: dict[str, str] = {}  # in the present question, and why
         self._timeout_s = timeout_s
@@ -64,6 +65,11 @@ class Client:
         self._name = NodeId(f"client-{secrets.token_hex(6)}")
         self._number = 0
         self._transport = cuttable(ZmqTransport(keys))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The peers that are known, the one that is talked to first."""
+        return tuple(self._addresses)
 
     def __enter__(self) -> Self:
         return self

@@ -196,7 +196,8 @@ def ls(prefix: str, format: str, **given: Any) -> int:
     `copies` is that of the block with the fewest, of as many as there should be.
     """
     with _client(given) as client:
-        rows = client.files(prefix)
+        # Names that begin with "." are the swarm's own (inputs that were brought for a job), or meant so.
+        rows = [row for row in client.files(prefix) if prefix or not row.name.startswith(".")]
     if format == "json":
         print_json(
             [

@@ -30,6 +30,7 @@ from p2p.command_options import (
 
 if TYPE_CHECKING:
     from mapreduce.progress import Reporter
+    from p2p.handing_in import HandedIn
     from p2p.handles import JobHandle
     from p2p.job_client import JobClient
     from p2p.job_questions import JobRow, JobView
@@ -127,7 +128,6 @@ def _submit(job_argument: str, inputs: tuple[str, ...], **given: Any) -> int:
     from mapreduce import finding, loading
     from mapreduce.command import check_report, with_reading
     from mapreduce.console import interruptible
-    from mapreduce.errors import UsageError
     from mapreduce.outputs import OutputDirectory
     from mapreduce.progress import Reporter
 
@@ -143,20 +143,17 @@ def _submit(job_argument: str, inputs: tuple[str, ...], **given: Any) -> int:
     where = _Where(
         peer=given["peer"], timeout=3.0, keys=given["keys"], cluster=given["cluster"], token=given["token"]
     )
-    if given["detach"] and "-" in inputs:
-        raise UsageError("--detach: standard input ends with this command; name a file instead of -")
     with interruptible(), contextlib.ExitStack() as stack:
         reporter = stack.enter_context(Reporter(quiet=given["quiet"]))
-        handle = stack.enter_context(
-            _handed_in(where, job, code, params, list(inputs), given, reporter, stack)
-        )
+        handle, where_read = _handed_in(where, job, code, params, list(inputs), given, reporter, stack)
         for warning in handle.warnings:
             reporter.message(f"warning: {warning}")
         if given["detach"]:
             click.echo(handle.id)
             return 0
-        reporter.message(f"job {handle.id[:ID_CHARS]} is submitted; all peers read its inputs in place")
-        return _see_through(handle, given, reporter, label=job_argument, lives_without_us="-" not in inputs)
+        reporter.message(f"job {handle.id[:ID_CHARS]} is submitted; {where_read.where}")
+        lives_on = not where_read.reads_stdin
+        return _see_through(handle, given, reporter, label=job_argument, lives_without_us=lives_on)
 
 
 submit = Command(
@@ -166,7 +163,8 @@ submit = Command(
     short_help="Run a job on a swarm.",
     help="""Run a job on a swarm, follow it, and fetch its result.
 
-    JOB and INPUT are as for 'ringreduce run'; inputs that all peers see are read in place.
+    JOB and INPUT are as for 'ringreduce run'; ring:NAME is a file of the ring, see 'ringreduce put'.
+    Inputs that all peers see are read in place; others are put on the ring first, until the job is over.
     Ctrl-C leaves the job running and says how to come back to it.
     """,
 )
@@ -181,35 +179,38 @@ def _handed_in(
     given: Mapping[str, Any],
     reporter: Reporter,
     stack: contextlib.ExitStack,
-) -> JobHandle:
+) -> tuple[JobHandle, HandedIn]:
     from mapreduce.bundling import bundle
-    from mapreduce.inputs import expand
-    from mapreduce.submission import spec_of
+    from p2p.file_progress import FileProgress
+    from p2p.handing_in import hand_in
     from p2p.handles import JobHandle
-    from p2p.spec_packing import pack_spec
 
     began_at = time.monotonic()
     spooled = stack.enter_context(_standard_input()) if "-" in inputs else None
-    spec = spec_of(
-        job,
-        bundle(code),
-        expand(inputs, stdin_path=spooled),
-        partitions=given["partitions"],
-        split_bytes=given["split_size"],
-        params=params,
-        out_format=given["out_format"],
-        replicas=given["replicas"],
-        strict_replicas=given["strict_replicas"],
-        priority=given["priority"],
-        ttl_s=given["ttl"],
-    )
-    client = where.client()
-    try:
-        answer = client.submit(pack_spec(spec), on_move=lambda moved: reporter.message(str(moved)))
-    except BaseException:
-        client.close()
-        raise
-    return JobHandle(client, answer.job, warnings=answer.warnings, began_at=began_at)
+    client = stack.enter_context(where.client())
+    with FileProgress("put", quiet=given["quiet"]) as progress:
+        handed = hand_in(
+            client,
+            job,
+            bundle(code),
+            inputs,
+            stdin_path=spooled,
+            on_move=lambda moved: reporter.message(str(moved)),
+            tell=progress.message,
+            on_progress=progress.add,
+            brings_stdin=given["detach"],
+            partitions=given["partitions"],
+            split_bytes=given["split_size"],
+            params=params,
+            out_format=given["out_format"],
+            replicas=given["replicas"],
+            strict_replicas=given["strict_replicas"],
+            priority=given["priority"],
+            ttl_s=given["ttl"],
+        )
+    answer, brought = handed.answer, () if given["detach"] else handed.brought
+    handle = JobHandle(client, answer.job, warnings=answer.warnings, began_at=began_at, brought=brought)
+    return handle, handed
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ from p2p.blocks import (
 from p2p.catalogue import REMOVAL_KEPT_S, Entry
 from p2p.errors import NoPeerReached, PeerError
 from p2p.job_client import JobClient, ResultGone
-from p2p.job_questions import CHUNK_BYTES, PartRow
+from p2p.job_questions import CHUNK_BYTES, PartChunk, PartRow, ReadPart
+from p2p.questions import AskMembers, MembersAre
 from p2p.store import FILE_STAGE, WHOLE, Covers, pack_header
 
 __all__ = ["FileClient", "FileExists", "FileLost", "FileRefused", "FileUnknown", "RingFull"]
@@ -93,6 +94,13 @@ class _Block:
 
 class FileClient(JobClient):
     """A client that knows about files of the ring; see `Client` for its arguments."""
+
+    asks_of_files = True
+
+    @classmethod
+    def beside(cls, client: JobClient) -> FileClient:
+        """Return a client of the same swarm, with a connection of its own."""
+        return cls(client.keys, client.addresses)
 
     # ---- put -----------------------------------------------------------------------------------------------
 
@@ -329,7 +337,7 @@ class FileClient(JobClient):
                 attempt=attempt_of(number),
                 digest=entry.digest(number),
                 size_bytes=size,
-                holders=self._holders(entry, number, everybody=is_last),
+                holders=self._holders(entry.file, number, everybody=is_last),
             )
             try:
                 return self.read_part(entry.file, row)
@@ -340,13 +348,33 @@ class FileClient(JobClient):
             "with a peer that holds it"
         )
 
-    def _holders(self, entry: Entry, number: int, *, everybody: bool) -> tuple[str, ...]:
-        if everybody:
-            from p2p.questions import AskMembers, MembersAre
+    def head(self, file: str, size_bytes: int) -> bytes:
+        """Return the first bytes of a file, by its id, as some holder has them; they are not checked.
 
+        Raises:
+            FileLost: nobody gives them.
+        """
+        for everybody in (False, True):
+            for address in self._holders(file, 0, everybody=everybody):
+                question = ReadPart(number=0, job=file, stage=FILE_STAGE, attempt=attempt_of(0), offset=0)
+                question = self._numbered(question)
+                self._learn(address)
+                self._failed.pop(address, None)
+                self._send(address, question)
+                deadline = time.monotonic() + SILENCE_S
+                while time.monotonic() < deadline and address not in self._failed:
+                    for message in self._arrived(NUDGE_S / 4):
+                        if isinstance(message, PartChunk) and message.number == question.number:
+                            if message.is_here:
+                                return message.data[:size_bytes]
+                            deadline = 0.0
+        raise FileLost("the file's first block lies with no peer that is here")
+
+    def _holders(self, file: str, number: int, *, everybody: bool) -> tuple[str, ...]:
+        if everybody:
             members = self.ask(AskMembers(number=0), MembersAre).members
             return tuple([member.address for member in members if member.status.in_ring])
-        question = f.AskHolders(number=0, file=entry.file, blocks=number + 1, first=number)
+        question = f.AskHolders(number=0, file=file, blocks=number + 1, first=number)
         return self.ask(question, f.HoldersAre).rows[0].addresses
 
 

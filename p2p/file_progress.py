@@ -23,7 +23,7 @@ class FileProgress:
 
     Args:
         verb: what is being done.
-        total_bytes: how much there is to do, as far as is known.
+        total_bytes: how much there is to do, as far as is known by now.
         quiet: show nothing at all.
         stream: where to write; default: stderr.
         clock: gives seconds.
@@ -32,7 +32,7 @@ class FileProgress:
     def __init__(
         self,
         verb: str,
-        total_bytes: int,
+        total_bytes: int = 0,
         *,
         quiet: bool = False,
         stream: TextIO | None = None,
@@ -55,9 +55,10 @@ class FileProgress:
     def __exit__(self, *_: object) -> None:
         self._take_down()
 
-    def add(self, size_bytes: int) -> None:
-        """So much more is done."""
+    def add(self, size_bytes: int, total_bytes: int | None = None) -> None:
+        """So much more is done, of so much in all."""
         self._done += size_bytes
+        self._total = self._total if total_bytes is None else total_bytes
         now = self._clock()
         if self._quiet or now < self._next_at:
             return

@@ -6,6 +6,8 @@
         print(event)
     for key, value in handle.result():
         ...
+    swarm.put("books/", "books")
+    swarm.submit(job, "ring:books/")
 
 A handle has a connection of its own, so that several can be followed at once; `close` it, or use it as a
 context manager.  Nothing of the job depends on it: a handle that is closed, or dies, leaves the job running.
@@ -20,23 +22,25 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mapreduce.bundling import bundle
-from mapreduce.inputs import expand
 from mapreduce.job import Job
 from mapreduce.loading import Code, pack
-from mapreduce.plan import DEFAULT_SPLIT_BYTES
 from mapreduce.outcome import NOBODY, JobStatus
+from mapreduce.plan import DEFAULT_SPLIT_BYTES
 from mapreduce.records import Pair
-from mapreduce.submission import spec_of
 from membership.view import NodeId
 from p2p import job_questions as q
 from p2p.config import KeySource
 from p2p.errors import PeerError
+from p2p.handing_in import hand_in, take_back
 from p2p.job_client import JobClient, Moved, ResultGone, failure_of, report_of
 from p2p.keys import KeySet
-from p2p.spec_packing import pack_spec
+
+if TYPE_CHECKING:
+    from p2p.file_client import FileClient
+    from p2p.file_questions import FileRow
 
 __all__ = [
     "QUORUM_LOST",
@@ -96,10 +100,17 @@ class JobHandle:
         job: the job's id.
         warnings: what the swarm said of the submission.
         began_at: when it was handed in, monotonic seconds; None for a job of earlier.
+        brought: names of inputs that were put on the ring for it; removed when it is seen to have ended.
     """
 
     def __init__(
-        self, client: JobClient, job: str, *, warnings: Sequence[str] = (), began_at: float | None = None
+        self,
+        client: JobClient,
+        job: str,
+        *,
+        warnings: Sequence[str] = (),
+        began_at: float | None = None,
+        brought: Sequence[str] = (),
     ) -> None:
         self.id = job
         self.warnings = tuple(warnings)
@@ -107,6 +118,7 @@ class JobHandle:
         self._began_at = began_at
         self._view: q.JobView | None = None
         self._took_s: float | None = None
+        self._brought = list(brought)
 
     def __enter__(self) -> JobHandle:
         return self
@@ -214,6 +226,9 @@ class JobHandle:
         self._view = view
         if view.state.is_final and self._began_at is not None and self._took_s is None:
             self._took_s = time.monotonic() - self._began_at
+        if view.state.is_final and self._brought:
+            names, self._brought = self._brought, []
+            take_back(self.client, names)
 
 
 class SwarmResult:
@@ -293,7 +308,8 @@ class Swarm:
 
         Args:
             job: what to run.
-            inputs: files, directories, globs, fsspec URLs.
+            inputs: files, directories, globs, fsspec URLs, "ring:NAME".  What all peers see is read in place;
+                other inputs are put on the ring, and removed when the handle has seen the job's end.
             partitions, split_bytes, params: as `mapreduce.local.run`.
             out_format: "" for a result to iterate; "text", "jsonl" or "msgpack" for parts.
             replicas, strict_replicas, priority, ttl_s: as in `mapreduce.spec.JobPlan`.
@@ -303,29 +319,104 @@ class Swarm:
         Raises:
             JobError, PeerError: what is wrong, in one line.
         """
-        sources = expand([inputs] if isinstance(inputs, str) else list(inputs))
-        spec = spec_of(
-            job,
-            bundle(code if code is not None else pack(job)),
-            sources,
-            partitions=partitions,
-            split_bytes=split_bytes,
-            params=params,
-            out_format=out_format,
-            replicas=replicas,
-            strict_replicas=strict_replicas,
-            priority=priority,
-            ttl_s=ttl_s,
-        )
         began_at = time.monotonic()
         client = self.client()
         try:
             tell = on_message or (lambda _: None)
-            answer = client.submit(pack_spec(spec), on_move=lambda moved: tell(str(moved)))
+            handed = hand_in(
+                client,
+                job,
+                bundle(code if code is not None else pack(job)),
+                [inputs] if isinstance(inputs, str) else list(inputs),
+                on_move=lambda moved: tell(str(moved)),
+                tell=tell,
+                partitions=partitions,
+                split_bytes=split_bytes,
+                params=params,
+                out_format=out_format,
+                replicas=replicas,
+                strict_replicas=strict_replicas,
+                priority=priority,
+                ttl_s=ttl_s,
+            )
         except BaseException:
             client.close()
             raise
-        return self._handle(JobHandle(client, answer.job, warnings=answer.warnings, began_at=began_at))
+        answer, brought = handed.answer, handed.brought
+        handle = JobHandle(client, answer.job, warnings=answer.warnings, began_at=began_at, brought=brought)
+        return self._handle(handle)
+
+    # ---- files ---------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        *,
+        replicas: int = 2,
+        replaces: bool = False,
+        ttl_s: float | None = None,
+    ) -> None:
+        """Put a file, or a directory with all its files, on the ring.
+
+        Args:
+            path: of this machine.
+            name: what it shall be called; of a directory, what its files' names begin with.
+            replicas: how many peers hold each block.
+            replaces: it may take the place of a file that there is.
+            ttl_s: how long to keep it; None: until it is removed.
+
+        Raises:
+            InputError: there is no such file.
+            FileExists, FileRefused, NoPeerReached: the ring does not take it.
+        """
+        from p2p.local_files import named_sources
+
+        with self._files() as client:
+            for where, target, _ in named_sources([os.fspath(path)], name):
+                with open(where, "rb") as source:
+                    client.put(source, target, replicas=replicas, replaces=replaces, ttl_s=ttl_s)
+
+    def get(self, name: str, path: str | os.PathLike[str] | None = None) -> bytes | None:
+        """Fetch a file of the ring.
+
+        Args:
+            name: the file's.
+            path: where to write it; None: it is returned.
+
+        Raises:
+            FileUnknown, FileLost: it is not there, or none of its holders is.
+        """
+        with self._files() as client:
+            entry = client.file(name)
+            if path is not None:
+                from p2p.local_files import whole_file
+
+                with whole_file(os.fspath(path)) as file:
+                    client.get(entry, file.write)
+                return None
+            chunks: list[bytes] = []
+            client.get(entry, chunks.append)
+            return b"".join(chunks)
+
+    def ls(self, prefix: str = "") -> list[FileRow]:
+        """Return the files of the ring whose names begin so, in order of their names."""
+        with self._files() as client:
+            return client.files(prefix)
+
+    def rm(self, name: str) -> None:
+        """Remove a file of the ring.
+
+        Raises:
+            FileUnknown: there is none of that name.
+        """
+        with self._files() as client:
+            client.remove(name)
+
+    def _files(self) -> FileClient:
+        from p2p.file_client import FileClient  # a job needs nothing of it
+
+        return FileClient(self._keys, self.peers)
 
     def job(self, prefix: str) -> JobHandle:
         """Return a handle of a job by any beginning of its id.

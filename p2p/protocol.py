@@ -71,4 +71,3 @@ assert set(get_args(swim.Message)) <= {kind.message for kind in KINDS}, (
 def wire_format() -> WireFormat:
     """The wire format of this version, compiled."""
     return WireFormat(KINDS)
-

@@ -61,7 +61,16 @@ from p2p.job_questions import MAX_LOG_BYTES
 from p2p.ring_inputs import pieces_here
 from p2p.store import WHOLE, Entry, Located, Source, Store
 
-__all__ = ["Checked", "LockAsked", "RunnerEvent", "Status", "TaskFailed", "TaskFinished", "TaskRunner"]
+__all__ = [
+    "Checked",
+    "InputLacks",
+    "LockAsked",
+    "RunnerEvent",
+    "Status",
+    "TaskFailed",
+    "TaskFinished",
+    "TaskRunner",
+]
 
 READ_BYTES = 1 << 20
 CHECK_TIMEOUT_S = 60.0
