@@ -663,7 +663,9 @@ class Leader:
         """Whether the job, which is done, should not end yet: its result has fewer copies than it could."""
         new = [commit for change in changes if isinstance(change, CommitTasks) for commit in change.commits]
         enough = self._keeper.copies_possible
-        if not self._keeper.is_short(self._graph.result_stage) and all(len(c.places) >= enough for c in new):
+        if not self._keeper.is_short(self._graph.result_stage) and all(
+            commit.is_empty or len(commit.places) >= enough for commit in new
+        ):
             return False
         self._finish_by = min(self._finish_by, now + self._config.finish_wait_s)
         self._propose_at = min(now + self._config.retry_s, self._finish_by)

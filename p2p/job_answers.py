@@ -580,6 +580,8 @@ class JobAnswers:
             self._tell(watch, watch.followers.values())
         view = watch.view
         final = view is not None and view.state.is_final
+        if final:
+            watch.ask_at = inf  # nothing is to be asked any more, and nothing to be woken for
         for key, client in list(watch.cancels.items()):
             if final or client.until <= now:
                 del watch.cancels[key]
@@ -592,7 +594,7 @@ class JobAnswers:
                 del watch.followers[key]
         if not watch.followers and not watch.cancels:
             self._watches.pop(watch.job, None)
-        elif watch.ask_at <= now and not final:
+        elif watch.ask_at <= now:
             watch.ask_at = now + ASK_EVERY_S
             leader = self._desk.leader(watch.job)
             if leader is None:

@@ -31,10 +31,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mapreduce import Job, finding
+from mapreduce import finding
 from p2p.local_swarm import LocalSwarm
 from tools.bench import (
     JOBS,
@@ -59,9 +59,14 @@ class BytesDiffer(Exception):
     """The swarm's parts are not those of the embedded engine."""
 
 
-def nothing(_line: str) -> Iterator[tuple[str, int]]:
-    """A mapper that yields nothing."""
-    return iter(())
+EMPTY_JOB = """\
+from mapreduce import Job
+
+def mapper(line):
+    return ()
+
+job = Job(mapper=mapper)
+"""
 
 
 def measure_tasks(options: argparse.Namespace, report: Report) -> None:
@@ -73,9 +78,11 @@ def measure_tasks(options: argparse.Namespace, report: Report) -> None:
     ):
         path = Path(folder) / "lines.txt"
         path.write_bytes(b"0123456\n" * options.tasks)
+        (Path(folder) / "empty.py").write_text(EMPTY_JOB)
+        job, code, _ = finding.load(str(Path(folder) / "empty.py"), {})
         for _ in range(options.rounds + 1):
             began_at = time.monotonic()
-            with swarm.submit(Job(mapper=nothing, name="empty"), str(path), split_bytes=8) as handle:
+            with swarm.submit(job, str(path), split_bytes=8, code=code) as handle:
                 view = handle.wait(LIMIT_S)
                 took_s = time.monotonic() - began_at
                 done = sum(stage.done for stage in view.stages)

@@ -83,6 +83,15 @@ def test_an_output_without_pairs_is_pushed_nowhere() -> None:
     assert {push.group.stage for push in pushes} == {1}
 
 
+def test_a_job_without_output_waits_for_no_copies_of_it() -> None:
+    swarm = FakeSwarm(3)
+    swarm.outcome = lambda _order, _: e.TaskOutput(is_empty=True)
+    swarm.submit(plan(tasks=6))
+    began = swarm.now
+    swarm.commit()
+    assert swarm.now - began < swarm.config.retry_s
+
+
 def test_when_the_job_is_over_nothing_of_it_remains_but_the_result() -> None:
     swarm = FakeSwarm(4)
     job = swarm.submit(plan(tasks=12))

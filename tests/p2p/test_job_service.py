@@ -56,10 +56,10 @@ class Client(Connection):
 class Alone:
     """A peer that keeps the vote of a job that is over; the other two of its group are silent."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, members: int = 3) -> None:
         votes = VoteStore(str(directory / "votes"))
         self.members = [AcceptorId(NodeId("a"), votes.disk)]
-        self.members += [AcceptorId(NodeId(name), "00" * 8) for name in ("b", "c")]
+        self.members += [AcceptorId(NodeId(name), "00" * 8) for name in ("b", "c")][: members - 1]
         ballot = Ballot(1, NodeId("b"), 1)
         vote = Vote(promised=ballot, accepted=ballot, record=record_of(self.members, JobStatus.CANCELLED))
         votes.save(JOB_KEY + JOB, encode_vote(vote))
@@ -81,6 +81,7 @@ class Alone:
         )
         self.engine.warmth_is_wanted = False
         self.answers: list[Any] = []
+        self.ticks = 0
         self._take(self.engine.start(self.now))
 
     def hear(self, message: Any, sender: str) -> None:
@@ -90,6 +91,7 @@ class Alone:
         until = self.now + seconds
         while (due := self.engine.next_deadline()) <= until:
             self.now = max(self.now, due)
+            self.ticks += 1
             self._take(self.engine.tick(self.now))
         self.now = until
 
@@ -113,6 +115,18 @@ def test_who_waits_for_news_when_a_jobs_time_is_over_is_told_that_nobody_knows_i
     assert peer.answers == []
     peer.advance(0.6)  # house is kept once a second
     assert peer.answers == [q.JobIs(number=7, view=None)]
+
+
+def test_who_still_follows_a_job_that_is_over_costs_no_turns_of_the_loop(tmp_path: Path) -> None:
+    peer = Alone(tmp_path, members=1)
+    try:
+        peer.hear(q.Follow(number=7, job=JOB, lease_s=4.0), "client")
+        assert [answer.view.state for answer in peer.answers] == [JobStatus.CANCELLED]
+        before = peer.ticks
+        peer.advance(0.4)
+        assert peer.ticks - before < 10
+    finally:
+        peer.engine.close()
 
 
 def test_of_a_job_whose_time_is_over_a_peer_says_so_at_once(peer: Alone) -> None:
