@@ -12,7 +12,6 @@ from the outside; nothing is trusted to run at exit.
 from __future__ import annotations
 
 import _thread
-import errno
 import gc
 import os
 import pickle
@@ -27,7 +26,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 from mapreduce.attempt import Attempt, SharedRuns, stay_one
-from mapreduce.errors import BadKey, EnvironmentFailed, JobError, TaskFailed, TooManyBadRecords
+from mapreduce.errors import BadKey, EnvironmentFailed, JobError, TaskFailed, TooManyBadRecords, told
 from mapreduce.job import Job
 from mapreduce.order_stream import OrderStream
 from mapreduce.orders import (
@@ -42,10 +41,11 @@ from mapreduce.orders import (
     pack_report,
 )
 from mapreduce.runs import DamagedRun
+from mapreduce.streams import one_line
+from mapreduce.user_frames import begins_users, frames_of, is_users
 from mapreduce.streams import is_url
 
 _LENGTH = struct.Struct("<I")
-_OURS = os.path.dirname(os.path.abspath(__file__))
 # The default thresholds make a collection of every 700th new container; grouping makes millions that
 # all stay alive.
 _GC_THRESHOLDS = (100_000, 20, 100)
@@ -56,7 +56,6 @@ _USERS_FAULT = ("UserCode", TooManyBadRecords.__name__)
 # Raised by none of the functions and iterators of C that user code may give us: without a frame of the user's
 # they are ours.
 _OUR_MISTAKES = (AssertionError, NameError)
-_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 _sending = _thread.allocate_lock()
 
 
@@ -207,9 +206,11 @@ def _flush() -> None:
 
 def _describe(attempt: Attempt | None, setup: StepSetup, order: Order, error: BaseException) -> TaskError:
     """Say whose fault an exception is, and where it happened."""
-    users = _users_frames(error.__traceback__)
+    users = _users_part(error.__traceback__)
     kind = "UserCode"
-    message = ": ".join(filter(None, (type(error).__name__, _quietly(lambda: _one_line(error)))))
+    message = ": ".join(
+        filter(None, (type(error).__name__, _quietly(lambda: one_line(error)[:MAX_MESSAGE_CHARS])))
+    )
     where = _quietly(attempt.position) if attempt is not None else ""
     if isinstance(error, JobError):
         kind, message = type(error).__name__, str(error)
@@ -218,7 +219,7 @@ def _describe(attempt: Attempt | None, setup: StepSetup, order: Order, error: Ba
             message = f"{message}; yielded at {line}" if line else message
         if isinstance(error, TaskFailed) and error.__cause__ is not None:
             error, where = error.__cause__, ""  # its message says where
-            users = _users_frames(error.__traceback__)
+            users = _users_part(error.__traceback__)
     elif isinstance(error, DamagedRun):
         kind, message = EnvironmentFailed.__name__, f"damaged data: {error}"
     elif isinstance(error, MemoryError):
@@ -226,9 +227,7 @@ def _describe(attempt: Attempt | None, setup: StepSetup, order: Order, error: Ba
         message = f"MemoryError: the task needs more than its memory limit of {limit} (--memory)"
     elif isinstance(error, OSError) and users is None:
         kind = EnvironmentFailed.__name__
-        remedy = ": free some space or choose another place with --temp-dir or -o"
-        message = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
-        message += remedy if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        message = told(error)
     elif isinstance(error, _OUR_MISTAKES) and users is None:
         kind, message = JobError.__name__, f"a bug in ringreduce: {message}"
     elif isinstance(error, SystemExit):
@@ -243,10 +242,6 @@ def _describe(attempt: Attempt | None, setup: StepSetup, order: Order, error: Ba
     )
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:MAX_MESSAGE_CHARS]
-
-
 def _quietly(function: Any) -> str:
     """Return a text that only explains; failing to explain must not hide what is to be explained."""
     try:
@@ -255,23 +250,9 @@ def _quietly(function: Any) -> str:
         return ""
 
 
-def _users_frames(trace: TracebackType | None) -> TracebackType | None:
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
     """Return the part of a traceback that begins in user code, None if it never gets there."""
-    while trace is not None and not _begins_users(trace.tb_frame.f_code.co_filename):
-        trace = trace.tb_next
-    return trace
-
-
-def _begins_users(file: str) -> bool:
-    """Whether this is user code for certain: the standard library is called by us, too."""
-    if file.startswith(_STANDARD_LIBRARY):
-        return file.startswith((_STANDARD_LIBRARY + "site-packages", _STANDARD_LIBRARY + "dist-packages"))
-    return _is_users(file)
-
-
-def _is_users(file: str) -> bool:
-    ours = file.startswith(_OURS + os.sep) and not file.startswith(os.path.join(_OURS, "examples"))
-    return not ours and not file.startswith("<frozen")
+    return next((part for part in frames_of(trace) if begins_users(part.tb_frame.f_code.co_filename)), None)
 
 
 def _format(error: BaseException, users: TracebackType | None) -> str:
@@ -281,7 +262,7 @@ def _format(error: BaseException, users: TracebackType | None) -> str:
     formatted = traceback.TracebackException(type(error), error, users)
     shown: traceback.TracebackException | None = formatted
     while shown is not None:
-        shown.stack = traceback.StackSummary.from_list([f for f in shown.stack if _is_users(f.filename)])
+        shown.stack = traceback.StackSummary.from_list([f for f in shown.stack if is_users(f.filename)])
         shown = shown.__cause__ or shown.__context__
     lines = "".join(formatted.format()).splitlines()
     return "\n".join(line[:MAX_LINE_CHARS] for line in lines) + "\n"

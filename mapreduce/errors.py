@@ -11,6 +11,7 @@ record by `to_record` and back by `from_record`; tracebacks travel as text, neve
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -74,6 +75,25 @@ class Interrupted(JobError):
     """The user pressed Ctrl-C, or the process was told to end."""
 
     exit_code = 130
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+_TOO_MANY_PROCESSES = (errno.EAGAIN, errno.ENOMEM)
+
+
+def told(error: OSError) -> str:
+    """Say in one line what the machine refused, of which file, and what may help."""
+    where = f" ({error.filename})" if error.filename else ""
+    remedy = ""
+    if error.errno in _FULL:
+        remedy = ": free some space or choose another place with --temp-dir or -o"
+    elif error.errno in _TOO_MANY_FILES:
+        where = ""  # which one was the last straw tells nothing
+        remedy = ": allow more open files (ulimit -n), or use fewer workers (-j)"
+    elif error.errno in _TOO_MANY_PROCESSES:
+        remedy = ": use fewer workers (-j)"
+    return f"{error.strerror or error}{where}{remedy}"
 
 
 _BY_NAME: dict[str, type[JobError]] = {

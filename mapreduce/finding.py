@@ -28,7 +28,7 @@ from typing import Any
 
 from mapreduce.errors import JobDefinitionError
 from mapreduce.job import Job, Step
-from mapreduce.loading import Code, executing_user_code, load_file, pack, python_files, replace_job, shown
+from mapreduce.loading import Code, executing_user_code, load_file, near_path, pack, python_files, replace_job
 from mapreduce.parameters import REQUIRED, arguments_of, typed, typed_params
 from mapreduce.spelling import closest
 
@@ -240,7 +240,7 @@ def _plain_job(members: Mapping[str, Any], label: str) -> Job:
     """Make a job of a module's `mapper`, `reducer` and so on."""
     # `from mapreduce import reader` leaves a decorator under a name that a reader could have.
     arguments = {key: members[key] for key in _PLAIN_NAMES if key in members and not _is_ours(members[key])}
-    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", os.path.basename(shown(label)).removesuffix(".py"))
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", os.path.basename(near_path(label)).removesuffix(".py"))
     return Job(**arguments, name=stem.lstrip("_.-")[:64] or None)
 
 

@@ -31,12 +31,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
-from types import FunctionType, ModuleType, TracebackType
+from types import FunctionType, ModuleType
 from typing import Any, NoReturn
 
 from mapreduce.errors import JobDefinitionError
 from mapreduce.job import Job
 from mapreduce.spelling import closest
+from mapreduce.user_frames import frames_of, is_users
 
 JOB_MODULE = "__ringreduce_job__"
 OUR_PACKAGES = ("mapreduce", "membership", "p2p")
@@ -45,9 +46,6 @@ OUR_PACKAGES = ("mapreduce", "membership", "p2p")
 # usual name for a file of one's own.
 _STOOD_ON = ("click", "cloudpickle", "fsspec", "msgpack", "networkx", "rich", "xxhash", "zmq", "zstandard")
 _KEPT_NAMES = sys.stdlib_module_names.union(_STOOD_ON, OUR_PACKAGES) - {"antigravity", "test", "this"}
-
-_OUR_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
-_EXAMPLES_DIRECTORY = os.path.join(_OUR_DIRECTORY, "examples")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,8 +217,10 @@ def executing_user_code(label: str) -> Iterator[None]:
 
 
 def _refuse(label: str, error: BaseException) -> NoReturn:
-    frames = _user_frames(error.__traceback__)
-    place = f"{shown(frames[-1][0])}, line {frames[-1][1]}" if frames else label
+    frames = [part for part in frames_of(error.__traceback__) if is_users(part.tb_frame.f_code.co_filename)]
+    place = label
+    if frames:
+        place = f"{near_path(frames[-1].tb_frame.f_code.co_filename)}, line {frames[-1].tb_lineno}"
     match error:
         case JobDefinitionError():
             message = f"{place}: {error}" if frames else str(error)
@@ -258,10 +258,10 @@ def _syntax_error(error: SyntaxError | ValueError, path: str) -> str:
     if not isinstance(error, SyntaxError) or error.lineno is None:
         return f"{path}: {error}"
     text = f": {error.text.strip()}" if error.text else ""
-    return f"{shown(error.filename or path)}, line {error.lineno}: {error.msg}{text}"
+    return f"{near_path(error.filename or path)}, line {error.lineno}: {error.msg}{text}"
 
 
-def shown(file: str) -> str:
+def near_path(file: str) -> str:
     """Return a path as a user would write it: relative where it lies below the current directory."""
     try:
         relative = os.path.relpath(file)
@@ -270,26 +270,10 @@ def shown(file: str) -> str:
     return file if relative.startswith(os.pardir) else relative
 
 
-def _user_frames(trace: TracebackType | None) -> list[tuple[str, int]]:
-    """The (file, line) of each frame that is neither ours nor the import machinery's."""
-    frames = []
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if _is_users(file):
-            frames.append((file, trace.tb_lineno))
-        trace = trace.tb_next
-    return frames
-
-
-def _is_users(file: str) -> bool:
-    ours = file.startswith(_OUR_DIRECTORY + os.sep) and not file.startswith(_EXAMPLES_DIRECTORY + os.sep)
-    return not ours and not file.startswith("<frozen importlib") and f"{os.sep}importlib{os.sep}" not in file
-
-
 def _traceback_text(error: BaseException) -> str:
     import traceback
 
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]
     lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
     return "".join([*lines, *traceback.format_exception_only(error)]).rstrip("\n")
 

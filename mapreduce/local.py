@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from mapreduce.embedded import Engine
-from mapreduce.errors import EnvironmentFailed, InputError, UsageError
+from mapreduce.errors import EnvironmentFailed, InputError, UsageError, told
 from mapreduce.inputs import expand
 from mapreduce.job import Job
 from mapreduce.loading import Code, pack
@@ -166,8 +166,7 @@ def run(
         raise failed.error from None
     except OSError as error:
         work.remove()
-        where = f" ({error.filename})" if error.filename else ""
-        raise EnvironmentFailed(f"{error.strerror or error}{where}") from error
+        raise EnvironmentFailed(told(error)) from error
     except BaseException:
         work.remove()
         raise

@@ -85,7 +85,8 @@ def writing(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise EnvironmentFailed(
-                f"{shown(path)}: no space left to write it; free some, or choose another place"
+                f"{shown(path)}: no space left to write it; free some, or choose another place with -o "
+                "(without -o: with --temp-dir)"
             ) from error
         raise EnvironmentFailed(f"{shown(path)}: cannot be written: {error.strerror or error}") from error
 

@@ -32,20 +32,18 @@ def in_order(_: None, counts: Iterable[Count]) -> Iterator[Count]:
     yield from most_frequent(counts)
 
 
-job = Job(
-    steps={
-        **wordcount.steps,
-        "top": Step(
-            mapper=under_one_key,
-            combiner=keep_best,
-            reducer=in_order,
-            partitions=1,
-            after=(wordcount.last_step,),
-        ),
-    },
-    name="top_words",
-    params={"k": 10},
-)
+def job(k: int = 10) -> Job:
+    if k < 1:
+        raise ValueError(f"k={k} must be at least 1")
+    top = Step(
+        mapper=under_one_key,
+        combiner=keep_best,
+        reducer=in_order,
+        partitions=1,
+        after=(wordcount.last_step,),
+    )
+    return Job(steps={**wordcount.steps, "top": top}, name="top_words", params={"k": k})
+
 
 if __name__ == "__main__":
-    job.main()
+    job().main()

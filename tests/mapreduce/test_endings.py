@@ -288,6 +288,29 @@ def test_a_full_disk_is_not_the_users_mistake(place: Place) -> None:
     )
 
 
+def test_too_few_open_files_are_told_with_a_remedy(place: Place) -> None:
+    script = """
+        import resource
+        from mapreduce import Job
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
+        Job(lambda line: [(line, 1)]).run("in.txt", workers=32, split_bytes=2, temp_dir="temp")
+    """
+    place.lines(*"abcdefghijklmnopqrstuvwxyz")
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=place.root,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stderr.splitlines()[-1] == (
+        "mapreduce.errors.EnvironmentFailed: Too many open files: "
+        "allow more open files (ulimit -n), or use fewer workers (-j)"
+    )
+
+
 SCRIPT = """
     import os, signal, subprocess, time
     from mapreduce import Job

@@ -92,13 +92,18 @@ def test_wordcount_counts_like_a_counter(books: list[Path], source: str) -> None
 def test_top_words_come_in_order_of_frequency_then_of_letters(books: list[Path], source: str) -> None:
     counts = Counter(word.lower() for line in lines_of(books) for word in line.split())
     ranking = sorted(counts.items(), key=lambda count: (-count[1], count[0]))
-    assert run(top_words.job, books) == ranking[:10]
-    assert run(top_words.job, books, params={"k": 33}) == ranking[:33]
+    assert run(top_words.job(), books) == ranking[:10]
+    assert run(top_words.job(k=33), books) == ranking[:33]
 
 
 def test_top_words_of_less_than_k_words_are_all_of_them(tmp_path: Path) -> None:
     (tmp_path / "few.txt").write_text("b a\na c\nc b\n")
-    assert run(top_words.job, [tmp_path / "few.txt"]) == [("a", 2), ("b", 2), ("c", 2)]
+    assert run(top_words.job(), [tmp_path / "few.txt"]) == [("a", 2), ("b", 2), ("c", 2)]
+
+
+def test_less_than_one_top_word_is_refused() -> None:
+    with pytest.raises(ValueError, match="k=-3 must be at least 1"):
+        top_words.job(k=-3)
 
 
 @on_made_and_found("books")
