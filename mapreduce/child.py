@@ -41,9 +41,8 @@ from mapreduce.orders import (
     pack_report,
 )
 from mapreduce.runs import DamagedRun
-from mapreduce.streams import one_line
+from mapreduce.streams import is_url, one_line
 from mapreduce.user_frames import begins_users, frames_of, is_users
-from mapreduce.streams import is_url
 
 _LENGTH = struct.Struct("<I")
 # The default thresholds make a collection of every 700th new container; grouping makes millions that
