@@ -356,6 +356,7 @@ class Leader:
         assert run is not None
         match message:
             case Claim():
+                self._numbers.doings.note("claimed", seat.node, len(message.tasks) or message.room, now)
                 if message.stage != run.stage.index:
                     self._send(seat.node, self._beat(seat.node))
                 elif self._may_grant:
@@ -366,6 +367,8 @@ class Leader:
                 if message.stage == run.stage.index:
                     self._send_all(run.working(seat, message, now))
             case Finished():
+                size_bytes = sum(item.replica_bytes for item in message.items)
+                self._numbers.doings.note("pushed", seat.node, len(message.items), now, size_bytes=size_bytes)
                 if message.stage == run.stage.index:
                     self._send_all(run.finished(seat.node, message, now))
                     self._propose_soon(now)
@@ -386,6 +389,7 @@ class Leader:
                 text = self._keeper.copied(message.number, message.reason, now)
                 if text:
                     self._event("copied", seat.node, text, now, weighty=False)
+                    self._numbers.doings.note("copied", seat.node, 1, now)
             case Missing():
                 self._keeper.missing(seat.node, message.stage, message.tasks)
                 self._event("missing", seat.node, f"{len(message.tasks)} outputs are damaged or gone", now)
@@ -630,14 +634,14 @@ class Leader:
     def _changes(self, now: float, *, due: bool) -> list[Change]:
         """What is to be written now, and all that follows from it; nothing while it can wait."""
         if self._last_word is not None:
-            return [*self._take_events(), self._last_word]
+            return [*self._take_events(now, everything=True), self._last_word]
         losses = self._given_up(now)
         if not due and not losses:
             return []
         changes: list[Change] = []
         samples = {}
         if self._run is not None:
-            changes += self._commits(self._run)
+            changes += self._commits(self._run, now)
             samples = self._run.samples
         for loss in losses:
             if isinstance(loss, Lost):
@@ -657,7 +661,10 @@ class Leader:
         )
         if following and isinstance(following[-1], Finish) and self._waits_for_copies(changes, now):
             del following[-1]
-        return [*changes, *following, *self._take_events()]
+        events = self._take_events(now, everything=bool(following))
+        if following and isinstance(following[-1], Finish):
+            return [*changes, *following[:-1], *events, following[-1]]  # the end absorbs what comes after
+        return [*changes, *following, *events]
 
     def _waits_for_copies(self, changes: Iterable[Change], now: float) -> bool:
         """Whether the job, which is done, should not end yet: its result has fewer copies than it could."""
@@ -685,7 +692,7 @@ class Leader:
             return []
         return self._keeper.give_up(self._losses.due(now))
 
-    def _commits(self, run: StageRun) -> list[Change]:
+    def _commits(self, run: StageRun, now: float) -> list[Change]:
         """The winners that are ready; those of a sampling stage only all together."""
         numbers = self._numbers
         ready: tuple[Commit, ...] = ()
@@ -693,6 +700,8 @@ class Leader:
             ready = run.take_ready(self._config.commit_batch)
         if not ready and not numbers.has_news:
             return []
+        for commit in ready:
+            numbers.doings.note("committed", commit.worker, 1, now, size_bytes=commit.size_bytes)
         commits = CommitTasks(
             stage=run.stage.index,
             commits=ready,
@@ -705,8 +714,9 @@ class Leader:
         numbers.saved()
         return [commits]
 
-    def _take_events(self) -> list[Change]:
+    def _take_events(self, now: float, *, everything: bool) -> list[Change]:
         events, self._events = self._events, []
+        events += self._numbers.doings.take(now, self._wall_offset_s, everything=everything)
         return [AddEvents(events=tuple(events))] if events else []
 
     def _fail(self, failure: Failure, now: float) -> None:

@@ -29,6 +29,7 @@ Redo            takes back a whole stage whose outputs were dropped    unless it
 Place           moves a stage's places                                 if the stage is not open
 DropStages      forgets winners that nobody reads any more             for stages not complete, or current
 AddEvents       appends to the bounded event log                       -
+                (when it is full the oldest go, routine lines first)
 Finish          ends the job well                                      unless every stage is complete
 Fail, Cancel    end the job                                            -
 ==============  =====================================================  =================================
@@ -97,6 +98,9 @@ __all__ = [
 ]
 
 MAX_EVENTS = 512
+MAX_ROUTINE_EVENTS = 192
+# What is counted by the second, see `mapreduce.doings`: when the log is full, these make room first.
+ROUTINE_KINDS = frozenset({"claimed", "granted", "pushed", "committed", "copied"})
 MAX_COUNTERS = 4_096
 MAX_NODES = 16_384
 
@@ -584,7 +588,13 @@ def _drop(record: JobRecord, change: DropStages) -> JobRecord:
 
 
 def _log(record: JobRecord, change: AddEvents) -> JobRecord:
-    return replace(record, events=(*record.events, *change.events)[-MAX_EVENTS:])
+    events = [*record.events, *change.events]
+    excess = sum(event.kind in ROUTINE_KINDS for event in events) - MAX_ROUTINE_EVENTS
+    if excess > 0:
+        routine = [index for index, event in enumerate(events) if event.kind in ROUTINE_KINDS]
+        gone = frozenset(routine[:excess])
+        events = [event for index, event in enumerate(events) if index not in gone]
+    return replace(record, events=tuple(events[-MAX_EVENTS:]))
 
 
 def _named(

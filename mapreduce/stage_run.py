@@ -18,10 +18,11 @@ worker; the first that finishes wins.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
 from mapreduce.config import JobsConfig
+from mapreduce.doings import Doings
 from mapreduce.failures import INPUT_GONE, final_failure, is_innocent, may_retry
 from mapreduce.keeper import Keeper
 from mapreduce.messages import (
@@ -68,6 +69,7 @@ class Numbers:
     unsaved_failures: int = 0
     unsaved_speculated: int = 0
     unsaved_peers_lost: int = 0
+    doings: Doings = field(default_factory=Doings)
 
     @property
     def has_news(self) -> bool:
@@ -216,6 +218,7 @@ class StageRun:
 
     def _grant(self, seat: Seat, tasks: Sequence[int], now: float) -> Letter:
         number = seat.granted(len(tasks))
+        self._numbers.doings.note("granted", seat.node, len(tasks), now)
         items = []
         for task in tasks:
             attempt = self._numbers.next_attempt()

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from mapreduce.bundling import bundle
 from mapreduce.job import Job
 from mapreduce.loading import Code, pack
-from mapreduce.outcome import NOBODY, JobStatus
+from mapreduce.outcome import NOBODY, EventRecord, JobStatus
 from mapreduce.plan import DEFAULT_SPLIT_BYTES
 from mapreduce.records import Pair
 from membership.view import NodeId
@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 QUORUM_LOST = "QUORUM_LOST"
+MAX_TOLD = 4_096
 
 
 class JobTimeout(PeerError):
@@ -152,7 +153,7 @@ class JobHandle:
             NoPeerReached: no peer answers any more.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        told = 0
+        told: set[EventRecord] = set()
         line = waiting = ""
         if self._view is not None and self._view.state.is_final:
             return
@@ -161,9 +162,9 @@ class JobHandle:
                 yield JobEvent(kind="moved", text=str(news), at_s=time.time())
             elif news is not None:
                 self._take(news)
-                # The log is bounded: what was told is known by how much there was, unless it is full.
-                fresh = news.events[told:] if told <= len(news.events) else news.events[-1:]
-                told = len(news.events)
+                # A view may be older than the one before, and the log drops what is old.
+                fresh = [event for event in news.events if event not in told]
+                told = told.union(fresh) if len(told) < MAX_TOLD else set(news.events)
                 for event in fresh:
                     yield JobEvent(
                         kind=event.kind, text=event.text, node=event.node, at_s=event.at_s, view=news

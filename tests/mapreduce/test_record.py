@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mapreduce.record import (
     MAX_EVENTS,
+    MAX_ROUTINE_EVENTS,
     AddEvents,
     Cancel,
     Change,
@@ -229,6 +230,16 @@ def test_the_event_log_is_bounded_and_keeps_the_newest() -> None:
         record = then(record, AddEvents(events=events))
     assert len(record.events) == MAX_EVENTS
     assert record.events[-1].text == f"2/{MAX_EVENTS // 2 - 1}"
+
+
+def test_when_the_log_is_full_the_lines_of_routine_go_first() -> None:
+    record = then(led(), AddEvents(events=(EventRecord(at_s=0.0, kind="lost", text="n1"),)))
+    for number in range(MAX_EVENTS):
+        event = EventRecord(at_s=float(number), kind="granted", text=str(number))
+        record = then(record, AddEvents(events=(event,)))
+    assert record.events[0].text == "n1"
+    assert [event.text for event in record.events[-2:]] == [str(MAX_EVENTS - 2), str(MAX_EVENTS - 1)]
+    assert len(record.events) == MAX_ROUTINE_EVENTS + 1
 
 
 # -- any history --------------------------------------------------------------------------------------------
