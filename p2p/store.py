@@ -222,6 +222,7 @@ class _Header:
     digest: bytes
     entries: tuple[Entry, ...]
     covers: Covers
+    checksum: bytes
 
 
 def _parse(header: bytes) -> _Header:
@@ -258,7 +259,15 @@ def _parse(header: bytes) -> _Header:
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise DamagedSegment(f"a segment's header is malformed: {error}") from error
     covers = Covers(partitions=tuple(partitions), tasks=tuple(tasks), attempts=tuple(attempts))
-    return _Header(job=job, stage=stage, size=size, digest=digest, entries=tuple(entries), covers=covers)
+    return _Header(
+        job=job,
+        stage=stage,
+        size=size,
+        digest=digest,
+        entries=tuple(entries),
+        covers=covers,
+        checksum=_checksum(header),
+    )
 
 
 class Incoming:
@@ -353,6 +362,8 @@ class Store:
         # {job: {stage: {attempt: {partition: where}}}} and the segments of each stage with their sizes.
         self._index: dict[str, dict[int, dict[int, dict[int, Located]]]] = {}
         self._files: dict[str, dict[int, dict[str, Covers]]] = {}
+        # {path: the checksum of its header}: what tells a segment from another one in its place.
+        self._checksums: dict[str, bytes] = {}
         # {job: {stage: {attempt: the sets of partitions that are spoken for, None: all}}}
         self._covered: dict[str, dict[int, dict[int, list[frozenset[int] | None]]]] = {}
         self.bytes_held = 0
@@ -505,6 +516,8 @@ class Store:
         try:
             with open(path, "rb") as file:
                 header, _ = _read_header(file)
+                if header.checksum != self._checksums.get(path, header.checksum):
+                    raise DamagedSegment(f"{path} is another one")
                 digest = xxhash.xxh3_128()
                 left = header.size
                 while left and (chunk := file.read(min(left, COPY_BYTES))):
@@ -531,6 +544,17 @@ class Store:
         with open(path, "rb") as file:
             header, body_at = _read_header(file)
         return Body(path=path, offset=body_at, length=header.size, digest=header.digest)
+
+    def is_own(self, path: str) -> bool:
+        """Tell whether a file still begins as the segment that was stored there; its body is not looked at.
+
+        A reader checks the bytes that it reads; that they are whole, but another segment's, it cannot see.
+        """
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.read(_HEAD.size)[-16:] == self._checksums.get(path)
+        except OSError:
+            return False
 
     def remove_segment(self, path: str, *, is_damaged: bool = True) -> list[tuple[str, int, int, int]]:
         """Remove a segment that is damaged, or is one too many.
@@ -585,6 +609,7 @@ class Store:
                 self._admit(header, path, body_at)
 
     def _admit(self, header: _Header, path: str, body_at: int) -> None:
+        self._checksums[path] = header.checksum
         self.bytes_held += header.size
         self.touched.add(header.job)
         self._files.setdefault(header.job, {}).setdefault(header.stage, {})[path] = header.covers
@@ -636,6 +661,7 @@ class Store:
         self._index_entries(header, path, body_at)
 
     def _unlink(self, path: str) -> None:
+        self._checksums.pop(path, None)
         try:
             size = os.path.getsize(path)
             os.unlink(path)

@@ -405,7 +405,7 @@ class TaskRunner:
             )
         piece = effect.piece
         assert piece is not None, "a map task reads a split or a piece"
-        located = self._store.find(effect.setup.job, piece.stage, piece.attempt)
+        located = self._found(effect.setup.job, piece.stage, piece.attempt)
         if located is None:
             self._fail(effect, INPUT_GONE, f"{piece.name} is not here")
             return None
@@ -425,7 +425,7 @@ class TaskRunner:
         for task, attempt in enumerate(effect.reads):
             if not attempt:
                 continue
-            located = self._store.find(job, stage, attempt, partition)
+            located = self._found(job, stage, attempt, partition)
             if located is not None:
                 runs.append(_run_range(located))
             elif not self._store.holds(job, stage, attempt, partition):
@@ -435,6 +435,14 @@ class TaskRunner:
             self._fail(effect, INPUT_GONE, text, missing=tuple(missing))
             return None
         return tuple(runs)
+
+    def _found(self, job: str, stage: int, attempt: int, partition: int = WHOLE) -> Located | None:
+        """Where an output lies that a child shall read; one in whose place another lies is removed."""
+        while located := self._store.find(job, stage, attempt, partition):
+            if self._store.is_own(located.path):
+                return located
+            self._store.remove_segment(located.path)
+        return None
 
     def _hand_out(self) -> None:
         while self._waiting:
@@ -471,9 +479,7 @@ class TaskRunner:
                 run = self._under_way.get(id(child.orders[0])) if child.orders else None
                 if run is not None and not run.is_cancelled:
                     ticket, name = event.ticket, event.name
-                    self._events.append(
-                        LockAsked(run.job, run.order.attempt, ticket, name, event.is_wanted)
-                    )
+                    self._events.append(LockAsked(run.job, run.order.attempt, ticket, name, event.is_wanted))
             case ChildDied():
                 self._died(event)
             case Printed():

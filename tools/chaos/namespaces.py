@@ -78,6 +78,7 @@ class Namespaces(Links):
         self._made: list[str] = []
         self._slowed: set[int] = set()
         self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        _remove_leftovers()
         load_or_generate(directory / "keys", DEFAULT_CLUSTER, new_key_pair)
         try:
             self._make(self._router)
@@ -187,6 +188,16 @@ class Namespaces(Links):
         if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET) != 0:
             number = ctypes.get_errno()
             raise FaultUnavailable(f"cannot enter a network namespace: {os.strerror(number)}")
+
+
+def _remove_leftovers() -> None:
+    """Remove the namespaces of processes like this one that were killed."""
+    made = sorted(path.name for path in Path("/run/netns").glob("ringreduce-*-*"))
+    for name in made:
+        process = name.split("-")[1]
+        if process.isdigit() and not Path("/proc", process).exists():
+            with contextlib.suppress(FaultUnavailable):
+                _ip("netns", "del", name)
 
 
 def _address(number: int) -> str:
