@@ -4,7 +4,7 @@
 ``questions``      what is asked: seven questions, their inputs, and the job of ours that answers each
 ``sides``          who answers: one command line each, and whether its system stands before it begins
 ``compare``        rounds in turn, answers held against each other, what each run took
-``recovery``       the same with a SIGKILL in the middle
+``strikes``        a SIGKILL in the middle
 ``environments``   the other engines' virtual environments
 ``engines/``       the questions in the forms that those engines' documentation teaches
 ``by_hand``        the join and PageRank, as a careful person writes them without any engine

@@ -54,6 +54,9 @@ def add_parsers(commands: Any, common: list[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--with", dest="engines", type=one_or_more(engines), default=[], help=",".join(engines)
     )
+    parser.add_argument(
+        "--kill", action="store_true", help="then kill a worker, and then the coordinator, of each side"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there too")
     table = commands.add_parser("table", parents=[shown], help="put the results of several calls together")
     table.add_argument("files", type=Path, nargs="+", metavar="FILE")
@@ -87,7 +90,7 @@ def run_compare(options: argparse.Namespace, say: Say) -> str:
         )
         inputs = made_apart(spec, cache)
         out = cache / f"out-{os.getpid()}"
-        compare(name, inputs, sides, options.rounds, out, results, say)
+        compare(name, inputs, sides, options.rounds, out, results, say, kill=options.kill)
         # After each row, so that a call that is cut short has not been for nothing.
         if options.json is not None:
             options.json.write_text(as_json(results))

@@ -14,16 +14,23 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
+from tools.bench_measure import CommandFailed
 from tools.bench_output import Answer, digest
 from tools.benchmarks.questions import QUESTIONS, Answers, Question
-from tools.benchmarks.results import Results
+from tools.benchmarks.results import Recovery, Results
 from tools.benchmarks.sides import Side
+from tools.benchmarks.strikes import Strike
 
 # Sums of the same floats in different orders differ in their last digits, and rounds add to that.
 NEARLY = 1e-9
+# A kill comes when so much of the job's usual time is over.
+KILL_AT = 0.5
+NOTE_CHARS = 100
 
 
 class AnswersDiffer(Exception):
@@ -105,6 +112,8 @@ def compare(
     out: Path,
     results: Results,
     say: Callable[[str], None],
+    *,
+    kill: bool = False,
 ) -> None:
     """Ask one question of all sides, some rounds.
 
@@ -116,6 +125,7 @@ def compare(
         out: a directory that does not exist, for one answer at a time.
         results: takes the runs.
         say: takes a line for each run.
+        kill: after the rounds, kill each side's worker in the middle of a job, and then its coordinator.
 
     Raises:
         CommandFailed: a side did not end well.
@@ -134,3 +144,63 @@ def compare(
                 shutil.rmtree(out, ignore_errors=True)
             results.add(name, side.name, run)
             say(f"{name} {side.name}: {run.job_s:.2f} s, {run.cpu_s:.2f} s of processor time")
+    for side in able if kill else ():
+        for victim in side.victims:
+            undisturbed_s = median(run.job_s for run in results.runs[name][side.name])
+            recovery = struck(name, side, inputs, out, agreement, victim, undisturbed_s)
+            results.recoveries.append(recovery)
+            say(f"{name} {side.name}, {victim} killed: {recovery.wall_s:.2f} s {recovery.note}")
+
+
+def struck(
+    name: str,
+    side: Side,
+    inputs: Sequence[Path],
+    out: Path,
+    agreement: Agreement,
+    victim: str,
+    undisturbed_s: float,
+) -> Recovery:
+    """Ask once more and kill a process in the middle.
+
+    Args:
+        name: of the question.
+        side: who is asked.
+        inputs, out: see `compare`.
+        agreement: what the others said.
+        victim: one of the side's.
+        undisturbed_s: what the job takes otherwise.
+
+    Raises:
+        AnswersDiffer: an answer came, but a wrong one.
+    """
+    strike = Strike(victim=victim, after_s=KILL_AT * undisturbed_s)
+    survived, note = True, ""
+    try:
+        run = side.answer(QUESTIONS[name], inputs, out, strike)
+        wall_s = run.job_s
+        agreement.hold(side.name, out, packed=side.packs_records)
+    except CommandFailed as error:
+        wall_s = time.monotonic() - strike.began_s
+        survived, note = False, last_words(error)
+    finally:
+        strike.clear_up()
+        shutil.rmtree(out, ignore_errors=True)
+    if not strike.struck:
+        note = "not killed: the job was over"
+    return Recovery(
+        question=name,
+        side=side.name,
+        victim=victim,
+        undisturbed_s=undisturbed_s,
+        wall_s=wall_s,
+        survived=survived,
+        note=note,
+    )
+
+
+def last_words(error: CommandFailed) -> str:
+    """Return the last line that a command printed, or how it ended where it printed nothing."""
+    ended, _, printed = str(error).partition(":\n")
+    said = printed.strip().rpartition("\n")[2]
+    return (said or "it " + ended[ended.rfind("ended with") :])[:NOTE_CHARS]

@@ -31,6 +31,8 @@ class Engine:
         programs: which must be on the PATH besides.
         standing: it has workers that outlive a job, so its start is told apart.
         cannot: questions that its documentation shows no way to answer.
+        worker, coordinator: stand in the command lines of its processes, see `tools.benchmarks.strikes`; no
+            worker: it has one process.
     """
 
     name: str
@@ -38,14 +40,22 @@ class Engine:
     programs: tuple[str, ...] = ()
     standing: bool = True
     cannot: frozenset[str] = frozenset()
+    worker: str = ""
+    coordinator: str = ""
 
 
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine(name="dask", requirements=("dask[dataframe,distributed]==2026.8.0",)),
-        Engine(name="ray", requirements=("ray[data]==2.60.0",)),
-        Engine(name="spark", requirements=("pyspark==4.3.0",), programs=("java",)),
+        Engine(name="dask", requirements=("dask[dataframe,distributed]==2026.8.0",), worker="spawn_main"),
+        Engine(name="ray", requirements=("ray[data]==2.60.0",), worker="ray::", coordinator="gcs_server"),
+        Engine(
+            name="spark",
+            requirements=("pyspark==4.3.0",),
+            programs=("java",),
+            worker="java",
+            coordinator="java",
+        ),
         # Neither reads files of records without line ends; mrjob shows no way to a sum over all keys in the
         # midst of a job.  It still asks setuptools for pkg_resources, which newer ones no longer have.
         Engine(
@@ -53,6 +63,7 @@ ENGINES = {
             requirements=("mrjob==0.7.4", "setuptools<81"),
             standing=False,
             cannot=frozenset({"sort", "pagerank"}),
+            worker="mrjob_forms",
         ),
         Engine(name="polars", requirements=("polars==2.1.0",), standing=False, cannot=frozenset({"sort"})),
         Engine(name="duckdb", requirements=("duckdb==2.0.0",), standing=False, cannot=frozenset({"sort"})),

@@ -28,7 +28,7 @@ class Recovery:
     """What a SIGKILL in the middle of a job cost.
 
     Attributes:
-        side: whose.
+        question, side: whose.
         victim: "worker" or "coordinator".
         undisturbed_s: the job's median without it.
         wall_s: with it, until the answer was there, or until it was known that there will be none.
@@ -36,6 +36,7 @@ class Recovery:
         note: why not, in a line.
     """
 
+    question: str
     side: str
     victim: str
     undisturbed_s: float

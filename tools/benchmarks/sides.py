@@ -26,9 +26,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +40,7 @@ from tools.bench_measure import CommandFailed, Usage, measure
 from tools.benchmarks.by_hand import SINGLE
 from tools.benchmarks.environments import Engine
 from tools.benchmarks.questions import Question
+from tools.benchmarks.strikes import VICTIMS, Strike
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY)}
@@ -100,8 +102,20 @@ class Side(Protocol):
     def cannot(self) -> frozenset[str]:
         """What it knows no way to answer."""
 
-    def answer(self, question: Question, inputs: Sequence[Path], out: Path) -> Run:
+    @property
+    def victims(self) -> tuple[str, ...]:
+        """Whom of it `--kill` kills: those whose loss anybody says it survives."""
+
+    def answer(
+        self, question: Question, inputs: Sequence[Path], out: Path, strike: Strike | None = None
+    ) -> Run:
         """Answer into the directory `out`, which does not exist.
+
+        Args:
+            question: which.
+            inputs: its files, all in one directory.
+            out: see above.
+            strike: kill a process on the way; one of `victims`.
 
         Raises:
             CommandFailed: a process did not end well.
@@ -122,9 +136,13 @@ class ByHand:
     name: str
     packs_records = False
     cannot = NOTHING
+    victims = ()
 
-    def answer(self, question: Question, inputs: Sequence[Path], out: Path) -> Run:
+    def answer(
+        self, question: Question, inputs: Sequence[Path], out: Path, strike: Strike | None = None
+    ) -> Run:
         """See `Side`."""
+        assert strike is None
         return _alone(script_command(self.name, question, inputs, out), inputs[0].parent)
 
 
@@ -135,10 +153,17 @@ class Embedded:
     name: str = "embedded"
     packs_records = True
     cannot = NOTHING
+    victims = VICTIMS
 
-    def answer(self, question: Question, inputs: Sequence[Path], out: Path) -> Run:
+    def answer(
+        self, question: Question, inputs: Sequence[Path], out: Path, strike: Strike | None = None
+    ) -> Run:
         """See `Side`."""
-        return _alone(ringreduce("run", question, [path.name for path in inputs], out), inputs[0].parent)
+        command = ringreduce("run", question, [path.name for path in inputs], out)
+        hit = None
+        if strike is not None:
+            hit = partial(strike.hit_tree, worker="mapreduce.child", coordinator="")
+        return _alone(command, inputs[0].parent, hit)
 
 
 def ringreduce(verb: str, question: Question, names: Sequence[str], out: Path) -> list[str]:
@@ -165,20 +190,29 @@ class OurSwarm:
     cannot = NOTHING
 
     @property
+    def victims(self) -> tuple[str, ...]:
+        """See `Side`."""
+        return VICTIMS if self.replicas > 1 and self.peers >= 2 * self.replicas - 1 else ()
+
+    @property
     def name(self) -> str:
         """See `Side`."""
         return f"swarm-{self.peers}x{self.replicas}"
 
-    def answer(self, question: Question, inputs: Sequence[Path], out: Path) -> Run:
+    def answer(
+        self, question: Question, inputs: Sequence[Path], out: Path, strike: Strike | None = None
+    ) -> Run:
         """See `Side`."""
         with standing(self.peers, self.directory) as swarm:
             command = ringreduce("submit", question, [path.name for path in inputs], out)
+            hit = None if strike is None else partial(_hit_swarm, strike, swarm)
             usage = measure(
                 [*command, *swarm.options, "--replicas", str(self.replicas)],
                 environment=ENVIRONMENT,
                 directory=inputs[0].parent,
                 limit_s=RUN_LIMIT_S,
                 beside=swarm.pids,
+                meanwhile=hit,
             )
         return _run(usage, start_s=swarm.start_s)
 
@@ -206,21 +240,37 @@ class Foreign:
         """See `Side`."""
         return self.engine.cannot
 
+    @property
+    def victims(self) -> tuple[str, ...]:
+        """See `Side`."""
+        return VICTIMS if self.engine.worker else ()
+
     def command(self, question: Question, names: Sequence[str], out: Path) -> list[str]:
         """Return the command line that answers a question; it runs in the directory of the inputs."""
         script = REPOSITORY / "tools" / "benchmarks" / "engines" / f"{self.engine.name}_forms.py"
         return [str(self.python), str(script), question.asked, str(out), *names]
 
-    def answer(self, question: Question, inputs: Sequence[Path], out: Path) -> Run:
+    def answer(
+        self, question: Question, inputs: Sequence[Path], out: Path, strike: Strike | None = None
+    ) -> Run:
         """See `Side`."""
         with tempfile.TemporaryDirectory(prefix="ringreduce-bench-") as directory:
             marks = Path(directory) / "marks.json"
+            hit = None
+            if strike is not None:
+                hit = partial(
+                    strike.hit_tree,
+                    worker=self.engine.worker,
+                    coordinator=self.engine.coordinator,
+                    is_ready=marks.exists if self.engine.standing else lambda: True,
+                )
             began_s = time.monotonic()
             usage = measure(
                 self.command(question, [path.name for path in inputs], out),
                 environment={**ENVIRONMENT, MARKS: str(marks)},
                 directory=inputs[0].parent,
                 limit_s=RUN_LIMIT_S,
+                meanwhile=hit,
             )
             if not self.engine.standing:
                 return _run(usage)
@@ -337,8 +387,15 @@ def parse_swarm(text: str) -> tuple[int, int]:
 # --- usage ------------------------------------------------------------------------------------------
 
 
-def _alone(command: Sequence[str], directory: Path) -> Run:
-    return _run(measure(command, environment=ENVIRONMENT, directory=directory, limit_s=RUN_LIMIT_S))
+def _alone(command: Sequence[str], directory: Path, meanwhile: Callable[[int], None] | None = None) -> Run:
+    usage = measure(
+        command, environment=ENVIRONMENT, directory=directory, limit_s=RUN_LIMIT_S, meanwhile=meanwhile
+    )
+    return _run(usage)
+
+
+def _hit_swarm(strike: Strike, swarm: Standing, _: int) -> None:
+    strike.hit_swarm(swarm.local, swarm.keys)
 
 
 def _run(usage: Usage, *, start_s: float = 0.0, job_s: float | None = None) -> Run:

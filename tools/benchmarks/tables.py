@@ -10,7 +10,7 @@ from tools.benchmarks.results import SINGLE, Line, Results
 Row = tuple[str, ...]
 
 HEADINGS = ("question", "side", "start", "job", "fastest – slowest", "to single", "CPU", "peak of all")
-RECOVERY_HEADINGS = ("side", "killed", "undisturbed", "with the kill", "lost", "")
+RECOVERY_HEADINGS = ("question", "side", "killed", "undisturbed", "with the kill", "lost", "")
 
 
 def tables(results: Results, *, markdown: bool) -> str:
@@ -23,6 +23,7 @@ def tables(results: Results, *, markdown: bool) -> str:
     if results.recoveries:
         rows = [
             (
+                title_of(each.question),
                 each.side,
                 each.victim,
                 f"{each.undisturbed_s:.2f} s",
@@ -32,7 +33,7 @@ def tables(results: Results, *, markdown: bool) -> str:
             )
             for each in results.recoveries
         ]
-        found.append(written([RECOVERY_HEADINGS, *rows], labels=2, markdown=markdown))
+        found.append(written([RECOVERY_HEADINGS, *rows], labels=3, markdown=markdown))
     found += results.left_out
     return "\n\n".join(found)
 

@@ -26,7 +26,7 @@ class Lines:
 
 
 def document() -> str:
-    return os.path.basename(jobconf_from_env("mapreduce.map.input.file"))
+    return os.path.basename(str(jobconf_from_env("mapreduce.map.input.file")))
 
 
 class WordCount(MRJob):
