@@ -39,6 +39,7 @@ from mapreduce.plan import Split
 from mapreduce.records import Pair, normal_key, order_key, pack_column, short_repr
 from mapreduce.runs import RunWriter, read_blocks
 from mapreduce.shuffle import (
+    FailedAtKey,
     MapOutput,
     Splitter,
     fan_in_for,
@@ -175,6 +176,14 @@ class Attempt:
             JobError: the input, a key or a value is not what it must be.
             BaseException: whatever user code raises; `position` then says where.
         """
+        try:
+            return self._run()
+        except FailedAtKey as failed:
+            self._batch, self._keys, self._inside = None, [failed.key], iter(())
+            failure = failed.failure
+        raise failure  # out here, so that it keeps its own cause and context
+
+    def _run(self) -> TaskDone:
         started = time.process_time()
         self._enter_context()
         try:

@@ -91,10 +91,10 @@ def run(
     partitions: int | None = None,
     split_bytes: int = DEFAULT_SPLIT_BYTES,
     params: Mapping[str, Any] | None = None,
-    output: str | None = None,
+    output: str | os.PathLike[str] | None = None,
     out_format: str = "text",
     memory_bytes: int | None = None,
-    temp_dir: str | None = None,
+    temp_dir: str | os.PathLike[str] | None = None,
     code: Code | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
@@ -121,7 +121,19 @@ def run(
 
     Raises:
         JobError: anything that went wrong; nothing of the output is left then.
+        TypeError: an option is not of the type that it is to have.
     """
+    _check_types(
+        {
+            "workers": workers,
+            "partitions": partitions,
+            "split_bytes": split_bytes,
+            "memory_bytes": memory_bytes,
+        },
+        {"output": output, "temp_dir": temp_dir},
+        {"on_progress": on_progress, "on_message": on_message},
+        params,
+    )
     if workers is None:
         workers = usable_cores()
     _check_options(workers, partitions, split_bytes, out_format)
@@ -160,7 +172,7 @@ def run(
         )
         sources = expand(inputs, stdin_path=_spool_stdin(work.path) if "-" in inputs else None)
         report, parts = engine.run(sources)
-        return Result(report, parts, work, output)
+        return Result(report, parts, work, None if output is None else os.fspath(output))
     except _CallerFailed as failed:
         work.remove()
         raise failed.error from None
@@ -209,6 +221,22 @@ def available_memory_bytes() -> int:
     except OSError:
         pass
     return 2 << 30
+
+
+def _check_types(
+    numbers: Mapping[str, Any], paths: Mapping[str, Any], functions: Mapping[str, Any], params: Any
+) -> None:
+    for name, value in numbers.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise TypeError(f"{name}={value!r}: expected a whole number")
+    for name, value in paths.items():
+        if value is not None and not isinstance(value, str | os.PathLike):
+            raise TypeError(f"{name}={value!r}: expected a path")
+    for name, value in functions.items():
+        if value is not None and not callable(value):
+            raise TypeError(f"{name}={value!r}: expected a function")
+    if params is not None and not isinstance(params, Mapping):
+        raise TypeError(f"params={params!r}: expected a dict")
 
 
 def _check_options(workers: int, partitions: int | None, split_bytes: int, out_format: str) -> None:

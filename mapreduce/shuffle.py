@@ -94,6 +94,15 @@ class OpenFiles(Protocol):
         """Open a file for reading; kept open and given again until closed by the owner."""
 
 
+class FailedAtKey(Exception):
+    """Code of the user's raised while values were put into order; carries what it raised, and their key."""
+
+    def __init__(self, key: Any, failure: Exception) -> None:
+        super().__init__(key, failure)
+        self.key = key
+        self.failure = failure
+
+
 # Keys and beside each a row: a list of values, or one value.
 Part = tuple[list[Any], list[Any]]
 
@@ -326,7 +335,7 @@ class MapOutput:
             if is_sorted and not self._splitter.sorts:
                 part = in_key_order(*part, distinct=self._grouped)
             if is_sorted and value_order is not None and not is_single:
-                _sort_values(part[1], value_order)
+                _sort_values(*part, value_order)
             label = f"{self._label}/{index}"
             ranges.append(_write_run(file, path, label, Rows(*part, is_single), is_sorted))
         return ranges
@@ -362,10 +371,13 @@ def _write_run(file: BinaryIO, path: str, label: str, rows: Rows, is_sorted: boo
     )
 
 
-def _sort_values(columns: list[list[Any]], value_order: ValueOrder) -> None:
-    for values in columns:
+def _sort_values(keys: Iterable[Any], columns: Iterable[list[Any]], value_order: ValueOrder) -> None:
+    for key, values in zip(keys, columns, strict=True):
         if len(values) > 1:
-            values.sort(key=value_order)
+            try:
+                values.sort(key=value_order)
+            except Exception as failure:
+                raise FailedAtKey(key, failure) from None
 
 
 def combined(combine: Combine, groups: Groups | Pile) -> Rows:
@@ -434,7 +446,7 @@ def _recombined(
         keys, rows, is_single = _combined(combine, [key], held[:1], several, [held] if several else [])
         columns = [[row] for row in rows] if is_single else rows
         if value_order is not None:
-            _sort_values(columns, value_order)
+            _sort_values(keys, columns, value_order)
         yield from zip(keys, columns, strict=True)
 
 
@@ -489,7 +501,7 @@ def gather(
     columns: list[list[Any]]
     keys, columns = groups.take_in_key_order()
     if value_order is not None:
-        _sort_values(columns, value_order)
+        _sort_values(keys, columns, value_order)
     return keys, columns
 
 
@@ -577,7 +589,11 @@ def _sorted_entries(run: RunRange, files: OpenFiles, value_order: ValueOrder) ->
     """Yield (order, key, (value,), value's order) of one run whose values are sorted within each key."""
     for order, key, values in _entries(run, files):
         for value in values:
-            yield order, key, (value,), value_order(value)
+            try:
+                place = value_order(value)
+            except Exception as failure:
+                raise FailedAtKey(key, failure) from None
+            yield order, key, (value,), place
 
 
 def fan_in_for(memory_bytes: int) -> int:

@@ -29,8 +29,8 @@ _WRONG_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ER
 class WorkDirectory:
     """A private directory for one job's intermediate files, removed with everything in it."""
 
-    def __init__(self, parent: str | None) -> None:
-        base = parent or tempfile.gettempdir()
+    def __init__(self, parent: str | os.PathLike[str] | None) -> None:
+        base = os.fspath(parent or tempfile.gettempdir())
         try:
             # Absolute, because user code may change the working directory of its process.
             root = os.path.abspath(os.path.join(base, f"ringreduce-{os.getuid()}"))

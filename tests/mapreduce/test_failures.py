@@ -355,6 +355,14 @@ def test_values_without_an_order_cannot_be_sorted(place: Place) -> None:
     assert "give it a function" in str(error)
 
 
+def test_a_failing_order_of_values_is_named_by_its_key(place: Place) -> None:
+    job = once(lambda line: [("a", 1), ("a", 2), ("b", 1), ("b", 0)], sort_values=lambda value: 1 / value)
+    error = place.failure(job, place.lines("once"))
+    assert isinstance(error, TaskFailed)
+    assert str(error).endswith("at key 'b': ZeroDivisionError: division by zero")
+    assert "FailedAtKey" not in error.details
+
+
 def test_a_partitioner_must_give_a_partition(place: Place) -> None:
     error = place.failure(
         Job(ones(), totals(), partitioner=lambda key, count: 9, partitions=2), place.lines("a")

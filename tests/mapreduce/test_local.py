@@ -706,6 +706,30 @@ def test_options_that_make_no_sense_are_refused(place: Place, options: dict[str,
     assert message in str(error)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": "3"}, "workers='3': expected a whole number"),
+        ({"partitions": 2.0}, "partitions=2.0: expected a whole number"),
+        ({"memory_bytes": True}, "memory_bytes=True: expected a whole number"),
+        ({"output": 3}, "output=3: expected a path"),
+        ({"params": [("k", 1)]}, r"params=\[\('k', 1\)\]: expected a dict"),
+        ({"on_message": "print"}, "on_message='print': expected a function"),
+        ({"worker": 3}, "unexpected keyword argument 'worker'"),
+    ],
+)
+def test_options_of_another_type_are_type_errors(place: Place, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Job(words(), totals()).run(place.lines("a"), **{"temp_dir": place.temp, **options})
+
+
+def test_paths_may_be_path_objects(place: Place) -> None:
+    output = place.root / "out"
+    with Job(words(), totals()).run(Path(place.lines("a")), temp_dir=place.temp, output=output) as result:
+        assert result.output == str(output)
+    assert (output / "_SUCCESS").exists()
+
+
 def test_an_output_that_is_not_empty_is_refused_before_any_work(place: Place) -> None:
     place.write("out/old", "kept")
     marker = place.root / "ran"
