@@ -457,12 +457,19 @@ class JobService:
 
     def record_in(self, record: Record) -> JobRecord:
         """Return what a register's record holds."""
-        job_record = self._packed.get("last")
-        if job_record is not None and job_record[0] is record.payload:
-            return job_record[1]
-        unpacked = unpack_record(record.payload)
-        self._packed["last"] = (record.payload, unpacked)
+        return self._unpacked(record.payload)
+
+    def _unpacked(self, payload: bytes) -> JobRecord:
+        """What a payload says; the last one is remembered, since each is asked about several times."""
+        last = self._packed.get("last")
+        if last is not None and last[0] is payload:
+            return last[1]
+        unpacked = unpack_record(payload)
+        self._packed["last"] = (payload, unpacked)
         return unpacked
+
+    def _is_final(self, key: str, payload: bytes) -> bool:
+        return key.startswith(JOB_KEY) and self._unpacked(payload).status.is_final
 
     def propose(self, job: str, change: Callable[[Record], bytes], now: float) -> int | None:
         """Change, or read, a job's register; None if this peer cannot."""
@@ -1112,7 +1119,7 @@ class JobService:
                 life=self.swim.me.session,
                 config=config,
                 rng=random.Random(self.swim.me.session),
-                absorbs=_is_final,
+                absorbs=self._is_final,
                 is_led=lambda key: key.startswith(JOB_KEY),
                 now=now,
                 saved=saved,
@@ -1128,10 +1135,6 @@ class JobService:
 
 def _key_of(event: reg.RegisterEvent) -> str:
     return event.group.key if isinstance(event, reg.Founded | reg.GroupChanged) else event.key
-
-
-def _is_final(key: str, payload: bytes) -> bool:
-    return key.startswith(JOB_KEY) and unpack_record(payload).status.is_final
 
 
 def _local_inputs(plan: JobPlan) -> tuple[tuple[str, int], ...]:
