@@ -11,13 +11,14 @@ time, and the registers stay right (point 7 of `membership.register`).
 phase      what happens                                            next       what is done
 =========  ======================================================  =========  ============================
 FOLLOWING  the leader is silent for `silence_s`, and suspected by  DOUBTING   wait for our turn: rank times
-           membership; or silent for `desertion_s`; or nobody                 `stagger_s`; if we are ill,
-           ever led                                                           after all others
+           membership, or no leader is known; or silent for                   `stagger_s`; if we are ill,
+           `desertion_s`; or nobody ever led                                  after all others
 DOUBTING   our turn                                                POLLING    ask all members whom they hear
 POLLING    a majority, ourselves included, hears nobody            STANDING   tell the proposer to lead
 POLLING    so many hear somebody that no majority hears nobody     FOLLOWING  the silence is ours alone
 POLLING    `poll_timeout_s` passes                                 DOUBTING   another turn later
 STANDING   the proposer leads                                      LEADING    a heartbeat each `heartbeat_s`
+STANDING   a heartbeat of a leader below our ballot, for a while   STANDING   it is outbid, or about to be
 any but    a heartbeat, or a poll's answer, of a leader whose      FOLLOWING  proposer, stop trying
 LEADING    fence is not lower than the last one's
 LEADING    the same, with a fence above ours                       FOLLOWING  proposer, stop
@@ -30,6 +31,10 @@ one behind it is the first. *Two reasons to doubt,* because either alone is wron
 the process, not its leadership (a restarted leader is well and leads nothing), and heartbeats alone would
 make every lost packet a takeover. *The poll* keeps a member that is cut off from the leader alone from
 stopping it for all.
+
+*Who has asked for a promise above the leader's ballot* does not take it back for a heartbeat that was under
+way meanwhile: the promises are given, and whoever gave them refuses that leader from now on; both would be
+out. Only when heartbeats still come `silence_s` later, the promises were not, and it stops trying.
 
 A leader whose round gets no majority sends no heartbeats until one does: if others can do better, they
 should. Illness is the local health score of `membership.awareness`.
@@ -124,6 +129,8 @@ class Election:
         self._silent: set[NodeId] = set()  # members that hear nobody, in this poll
         self._hearing: set[NodeId] = set()  # members that hear somebody
         self._beat_at = inf
+        self._stood_at = -inf
+        self._asked: Fence | None = None  # what our proposer has asked to be promised, while STANDING
 
     # ------------------------------------------------------------------ what the owner tells
 
@@ -143,6 +150,10 @@ class Election:
         """A later group keeps the key; its leader is still the one we hear."""
         if place > self.place:
             self.place, self._members = place, tuple(members)
+
+    def asks(self, fence: Fence | None) -> None:
+        """Our proposer, which tries to lead, has asked for this to be promised; None: it rests."""
+        self._asked = fence
 
     def elected(self, fence: Fence, now: float) -> list[ElectionEffect]:
         """Our proposer leads, with this fence."""
@@ -230,8 +241,8 @@ class Election:
     def _doubt_at(self) -> float:
         """When silence becomes doubt."""
         config = self._config
-        suspected = self.leader is not None and self.leader in self._suspected
-        return self._heard_at + (config.silence_s if suspected else config.desertion_s)
+        alone = self.leader is None or self.leader in self._suspected
+        return self._heard_at + (config.silence_s if alone else config.desertion_s)
 
     def _doubts(self, now: float) -> bool:
         return self._doubt_at() <= now
@@ -296,6 +307,7 @@ class Election:
         needed = majority(self._members)
         if len(self._silent) >= needed:
             self.phase = Phase.STANDING
+            self._stood_at, self._asked = now, None
             return [Stand(NO_BALLOT if self.fence is None else self.fence.ballot)]
         if len(nodes) - len(self._hearing) < needed:
             self._follow(self.leader, now)
@@ -313,6 +325,8 @@ class Election:
         """Somebody leads."""
         if leader == self._me or (self.fence is not None and fence < self.fence):
             return []
+        if self._has_outbid(fence) and now < self._stood_at + self._config.silence_s:
+            return []
         out: list[ElectionEffect] = []
         if self.phase in (Phase.LEADING, Phase.STANDING):
             out.append(StepDown(fence.ballot))
@@ -321,6 +335,10 @@ class Election:
         self._follow(leader, now)
         self.fence = fence
         return out
+
+    def _has_outbid(self, fence: Fence) -> bool:
+        asked = self._asked if self.phase is Phase.STANDING else None
+        return asked is not None and fence.place == asked.place and fence < asked
 
     def _follow(self, leader: NodeId | None, now: float) -> None:
         self.phase = Phase.FOLLOWING

@@ -298,6 +298,12 @@ class Proposer:
             return self._rest_until
         return self._batch_at
 
+    @property
+    def asks(self) -> Fence | None:
+        """The place and ballot of the round under way, None while there is none."""
+        asks = self.phase in (Phase.PREPARING, Phase.ACCEPTING)
+        return Fence(self.group.place, self._ballot) if asks else None
+
     # ------------------------------------------------------------------ beginning rounds
 
     def _go(self, step: Step) -> None:

@@ -241,6 +241,8 @@ class Registers:
             case Heartbeat() | AskHearing() | Hearing():
                 election = self.elections.get(key)
                 if election is not None:
+                    if (proposer := self.proposers.get(key)) is not None:
+                        election.asks(proposer.asks)
                     return election.receive(message, sender, now)
                 if isinstance(message, AskHearing):
                     return [SendTo(sender, Hearing(key=key, number=message.number, leader=None, fence=None))]

@@ -18,7 +18,7 @@ from membership.register_effects import (
     QuorumLost,
     SendTo,
 )
-from membership.register_messages import AskHearing, Hearing, Heartbeat
+from membership.register_messages import AskHearing, Hearing, Heartbeat, Prepare, Promise
 from membership.view import NodeId
 from tests.membership.bench import Bench, acceptor, append, members
 
@@ -182,6 +182,48 @@ def test_whoever_hears_the_restarted_leaders_former_life_counts_as_hearing_nobod
     assert [type(effect) for effect in machine.receive(stale, NodeId("n0"), 5.0)] == [Stand]
 
 
+def standing() -> Election:
+    """A member that stands since 5.0 s, and whose proposer has asked for ballot 8."""
+    machine = following()
+    machine.tick(5.0)
+    machine.tick(machine.next_deadline())
+    assert machine.phase is Phase.POLLING
+    number = 1
+    assert machine.receive(silence(number), NodeId("n2"), 5.0) != []
+    assert machine.phase is Phase.STANDING
+    machine.asks(fence(8, "n0"))
+    return machine
+
+
+def test_it_does_not_take_back_what_it_has_asked_for_because_of_a_late_heartbeat() -> None:
+    machine = standing()
+    assert machine.receive(beat(5), NodeId("n1"), 5.1) == []
+    assert machine.phase is Phase.STANDING
+
+
+@pytest.mark.parametrize("case", ["a later leader", "another epoch", "its proposer rests", "again and again"])
+def test_it_stops_trying_when_somebody_leads_after_all(case: str) -> None:
+    machine, heard, at = standing(), beat(5), 5.1
+    match case:
+        case "a later leader":
+            heard = beat(9)
+        case "another epoch":
+            heard = replace(heard, fence=fence(5, epoch=1))
+        case "its proposer rests":
+            machine.asks(None)
+        case "again and again":
+            at = 5.0 + 2 * CONFIG.silence_s
+    assert StepDown(heard.fence.ballot) in machine.receive(heard, NodeId("n1"), at)
+    assert (machine.phase, machine.leader) == (Phase.FOLLOWING, "n1")
+
+
+def test_where_no_leader_is_known_a_short_silence_is_doubt() -> None:
+    machine = election("n0")
+    machine.elected(fence(7, "n0"), 1.0)
+    machine.deposed(2.0)
+    assert machine.next_deadline() == pytest.approx(2.0 + CONFIG.silence_s)
+
+
 # -- leading ---------------------------------------------------------------------------------------------
 
 
@@ -278,6 +320,26 @@ def test_a_member_that_alone_does_not_hear_the_leader_does_not_stop_it() -> None
     bench.advance(30.0)
     assert leaders(bench) == [0]
     assert not bench.hosts[0].told(Outbid)
+
+
+def test_a_leader_that_is_outbid_while_it_is_heard_again_is_replaced_within_a_moment() -> None:
+    bench = job_bench()
+    n0, n1, n2 = (NodeId(f"n{number}") for number in range(3))
+    bench.lost = lambda letter: letter.source == n0 or isinstance(letter.message, Promise)
+    suspect(bench, 0)
+    bench.advance(CONFIG.silence_s)
+    assert any(isinstance(letter.message, Prepare) and letter.source == n1 for letter in bench.sent)
+    # The promises are given and lost; the old leader is heard again, and cannot do anything any more.
+    bench.lost = lambda letter: isinstance(letter.message, Promise) and letter.source in (n0, n2)
+    bench.advance(1.5 * CONFIG.heartbeat_s)
+    bench.lost = lambda _letter: False
+    bench.propose(0, append("a"), JOB)
+    suspect(bench)
+    bench.advance(CONFIG.silence_s)
+    assert len(leaders(bench)) == 1
+    bench.propose(leaders(bench)[0], append("b"), JOB)
+    bench.advance(0.5)
+    assert "b" in bench.log(leaders(bench)[0], JOB)
 
 
 def test_a_leader_that_is_cut_off_loses_the_lead_and_hears_of_it_when_it_is_back() -> None:
