@@ -465,17 +465,20 @@ class Store:
     def sources(
         self, job: str, stage: int, attempts: Iterable[int], partitions: Iterable[int]
     ) -> list[Source] | None:
-        """Return where outputs lie, to be sent on; None if an attempt is not here at all.
+        """Return where outputs lie, to be sent on; None if anything that is wanted is not here.
+
+        What is sent on says that it is all there is of these partitions (`Covers`), so a partition of which
+        this store has never heard must not pass for one without pairs.
 
         Args:
-            partitions: those wanted; empty: all there is.
+            partitions: those wanted; empty: whole outputs.
         """
         wanted = tuple(partitions)
         found: list[Source] = []
         for attempt in attempts:
-            here = self._index.get(job, {}).get(stage, {}).get(attempt)
-            if here is None:
+            if not all(self.holds(job, stage, attempt, partition) for partition in wanted or (WHOLE,)):
                 return None
+            here = self._index.get(job, {}).get(stage, {}).get(attempt, {})
             for partition in wanted or sorted(here):
                 located = here.get(partition)
                 if located is not None:
