@@ -2,9 +2,9 @@
 
 *The worker* runs tasks of the job: of a swarm a peer that does not lead it, with all its children;
 elsewhere the descendant that has worked most.  *The coordinator* knows what is done and what is not: of a
-swarm the peer that leads the job; of Dask's local cluster and of our embedded engine the process of the script
-itself, of Ray its global control store, of Spark the driver's virtual machine, which in local mode is the
-worker too.
+swarm the peer that leads the job; of Dask's local cluster and of our embedded engine the process of the
+script itself, of Ray its global control store, of Spark the driver's virtual machine, which in local mode is
+the worker too.
 
 ⚙ This module reads /proc and kills processes that the benchmark started.
 """
