@@ -20,6 +20,7 @@ from itertools import chain, islice, repeat, starmap
 from typing import Any, BinaryIO
 
 from mapreduce.batches import Batch, ListBatch
+from mapreduce.columns import pack_column, short_repr
 from mapreduce.context import task as context
 from mapreduce.errors import BadKey, BadValue, InputError, JobDefinitionError, TooManyBadRecords
 from mapreduce.failpoints import failpoint
@@ -36,7 +37,7 @@ from mapreduce.orders import (
     task_name,
 )
 from mapreduce.plan import Split
-from mapreduce.records import Pair, normal_key, order_key, pack_column, short_repr
+from mapreduce.records import Pair, normal_key, order_key
 from mapreduce.runs import RunWriter, read_blocks
 from mapreduce.shuffle import (
     FailedAtKey,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mapreduce.columns import unpack_column
 from mapreduce.errors import (
     EnvironmentFailed,
     InputError,
@@ -53,7 +54,6 @@ from mapreduce.plan import (
     execution_order,
 )
 from mapreduce.progress import Progress
-from mapreduce.records import unpack_column
 from mapreduce.shuffle import RunRange, borders_of
 from mapreduce.tasks import TaskTable
 

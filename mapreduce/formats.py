@@ -28,8 +28,8 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
+from mapreduce.columns import short_repr
 from mapreduce.errors import BadValue
-from mapreduce.records import short_repr
 
 Pair = tuple[Any, Any]
 FORMATS = ("text", "jsonl", "msgpack")

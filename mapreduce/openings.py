@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mapreduce.columns import pack_column, unpack_column
 from mapreduce.placement import Rows, draw_rows, holders_ring
 from mapreduce.record import (
     MAX_COUNTERS,
@@ -22,7 +23,6 @@ from mapreduce.record import (
     StageKind,
     changed,
 )
-from mapreduce.records import pack_column, unpack_column
 from mapreduce.shuffle import borders_of
 from mapreduce.spec import MAX_TASKS, JobPlan, PackedColumn
 from mapreduce.stages import Stage, StageGraph

@@ -26,8 +26,9 @@ from typing import Any, BinaryIO, Final, NoReturn
 import msgpack
 from xxhash import xxh3_128_digest
 
+from mapreduce.columns import TUPLES, pack_column, short_repr, unpack_column
 from mapreduce.errors import BadValue
-from mapreduce.records import TUPLES, Pair, pack_column, short_repr, unpack_column
+from mapreduce.records import Pair
 
 MAGIC: Final = b"RRUN"
 VERSION: Final = 1

@@ -28,21 +28,10 @@ from itertools import chain, groupby, islice, repeat
 from operator import is_, itemgetter
 from typing import Any, BinaryIO, Protocol
 
+from mapreduce.columns import encoded_size, short_repr
 from mapreduce.errors import JobDefinitionError
-from mapreduce.records import (
-    Groups,
-    Pair,
-    Partitions,
-    Pile,
-    Rows,
-    encoded_size,
-    in_key_order,
-    is_one_key,
-    order_key,
-    places_among,
-    short_repr,
-    sort_keys,
-)
+from mapreduce.groups import Groups, Pile, Rows
+from mapreduce.records import Pair, Partitions, in_key_order, is_one_key, order_key, places_among, sort_keys
 from mapreduce.runs import BLOCK_BYTES, RunWriter, columns_of, read_blocks
 
 # Estimated bytes of pairs in one combiner round.  A constant: see above.

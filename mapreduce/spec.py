@@ -124,7 +124,7 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedColumn:
-    """A column of keys or values as `mapreduce.records.pack_column` encodes it."""
+    """A column of keys or values as `mapreduce.columns.pack_column` encodes it."""
 
     form: int
     data: bytes

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mapreduce.bundling import Bundle
+from mapreduce.columns import pack_column
 from mapreduce.errors import BadValue, InputError, JobDefinitionError, UsageError
 from mapreduce.inputs import Source, plan_splits
 from mapreduce.job import Job, Step, TotalOrder
@@ -25,7 +26,6 @@ from mapreduce.plan import (
     execution_order,
 )
 from mapreduce.readers import Text
-from mapreduce.records import pack_column
 from mapreduce.spec import (
     MAX_PARTITIONS,
     MAX_SIDE_BYTES,

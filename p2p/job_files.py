@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mapreduce.bundling import Bundle, unbundle
+from mapreduce.columns import unpack_column
 from mapreduce.errors import EnvironmentFailed, JobDefinitionError
 from mapreduce.executor import packed_code
-from mapreduce.records import unpack_column
 from mapreduce.spec import JobPlan, JobSpec
 
 __all__ = ["JobFiles", "OpenedJob"]

@@ -28,6 +28,7 @@ from typing import Any
 
 import xxhash
 
+from mapreduce.columns import unpack_column
 from mapreduce.effects import RunTask, StageSetup, TaskOutput
 from mapreduce.errors import EnvironmentFailed
 from mapreduce.executor import Child, ChildDied, Executor, Load, Printed
@@ -51,7 +52,6 @@ from mapreduce.orders import (
 from mapreduce.pieces import BlockDamaged, BlockNotHere, pieces_path
 from mapreduce.plan import Split
 from mapreduce.record import Failure, StageKind
-from mapreduce.records import unpack_column
 from mapreduce.shuffle import RunRange
 from mapreduce.spec import PackedColumn
 from membership.view import NodeId

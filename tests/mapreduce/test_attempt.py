@@ -15,6 +15,7 @@ import pytest
 
 from mapreduce import Job, Step, batch, identity, task
 from mapreduce.attempt import Attempt, SharedRuns, TaskFiles, file_lock, resident_bytes
+from mapreduce.columns import unpack_column
 from mapreduce.context import TaskContext
 from mapreduce.orders import (
     MapOrder,
@@ -29,7 +30,6 @@ from mapreduce.orders import (
     unpack_report,
 )
 from mapreduce.plan import Split
-from mapreduce.records import unpack_column
 from mapreduce.runs import read_blocks
 from mapreduce.shuffle import RunRange
 

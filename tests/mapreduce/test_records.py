@@ -13,21 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mapreduce.columns import TUPLES, encoded_size, pack_column, unpack_column
 from mapreduce.errors import BadKey, BadValue, JobDefinitionError
-from mapreduce.records import (
-    TUPLES,
-    Groups,
-    Partitions,
-    Pile,
-    encoded_size,
-    in_key_order,
-    normal_key,
-    order_key,
-    pack_column,
-    places_among,
-    sort_keys,
-    unpack_column,
-)
+from mapreduce.groups import Groups, Pile
+from mapreduce.records import Partitions, in_key_order, normal_key, order_key, places_among, sort_keys
 from tests.mapreduce.contract import CONFUSABLE, compare, exactly, in_order, keys, values
 
 

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mapreduce.columns import TUPLES, pack_column, unpack_column
 from mapreduce.errors import BadKey, BadValue, JobDefinitionError
-from mapreduce.records import TUPLES, Partitions, pack_column, unpack_column
+from mapreduce.records import Partitions
 from mapreduce.runs import BLOCK_BYTES
 from mapreduce.shuffle import (
     MAX_FAN_IN,

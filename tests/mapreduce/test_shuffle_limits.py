@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from mapreduce.records import pack_column, unpack_column
+from mapreduce.columns import pack_column, unpack_column
 from mapreduce.shuffle import MapOutput, RunRange, merge_runs, split_by_hash
 
 

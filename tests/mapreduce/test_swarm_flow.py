@@ -8,12 +8,12 @@ import pytest
 
 from mapreduce import effects as e
 from mapreduce import messages as m
+from mapreduce.columns import pack_column, unpack_column
 from mapreduce.errors import InputError, TaskFailed
 from mapreduce.failures import INPUT_GONE, error_of
 from mapreduce.leader import LeaderPhase
 from mapreduce.placement import DRAINING, FULL
 from mapreduce.record import Failure, JobStatus, StageKind
-from mapreduce.records import pack_column, unpack_column
 from mapreduce.spec import PackedColumn
 from membership.view import NodeId, Status
 from tests.mapreduce.fake_swarm import FakeSwarm, node, output_of, plan, splits, step

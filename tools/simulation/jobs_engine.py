@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from mapreduce.attempt import Attempt, SharedRuns
+from mapreduce.columns import unpack_column
 from mapreduce.effects import RunTask, StageSetup
 from mapreduce.orders import MapOrder, Order, ReduceOrder, SampleOrder, StepSetup, TaskDone
 from mapreduce.plan import Split
 from mapreduce.record import StageKind
-from mapreduce.records import unpack_column
 from mapreduce.shuffle import RunRange
 from mapreduce.spec import PackedColumn
 from tools.simulation.jobs_workloads import SPLIT_BYTES, Workload, scratch
