@@ -8,7 +8,7 @@ What waits is bounded by the worker, which begins no task while too many outputs
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from math import inf
 
@@ -62,8 +62,13 @@ class Outgoing:
         else:
             self.due_at = min(self.due_at, now + self._config.push_window_s)
 
-    def flush(self, stage: int, now: float) -> list[OutPush]:
-        """Begin what is due."""
+    def flush(self, stage: int, now: float, in_hand: Container[int]) -> list[OutPush]:
+        """Begin what is due.
+
+        Args:
+            in_hand: the attempts that are still to be pushed.  One that waited for a place that had died may
+                have been settled meanwhile: its output is not here any more, and nobody waits for it.
+        """
         while self._again and self._again[0][0] <= now:
             _, _, lane, outputs = heapq.heappop(self._again)
             self._lanes.setdefault(lane, []).extend(outputs)
@@ -74,7 +79,8 @@ class Outgoing:
         self.due_at = inf
         lanes, self._lanes = self._lanes, {}
         most = self._config.push_batch
-        for (to, partitions), waiting in lanes.items():
+        for (to, partitions), outputs in lanes.items():
+            waiting = [output for output in outputs if output[1] in in_hand]
             for start in range(0, len(waiting), most):
                 some = waiting[start : start + most]
                 group = HeldGroup(

@@ -693,7 +693,7 @@ class WorkerJob:
         stage = self._stage
         if stage is None:
             return
-        for push in self._outgoing.flush(stage.index, now):
+        for push in self._outgoing.flush(stage.index, now, self._held):
             self.out.append(Push(job=self.job, number=push.number, to=push.to, group=push.group))
         if self._offer is None:
             return  # a new leader has yet to say what the stage is; our news are for that one
