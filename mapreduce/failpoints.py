@@ -16,8 +16,8 @@ while this very file lies there, it does ACTION:
 kill        SIGKILL to itself
 stop        SIGSTOP to itself; whoever armed it resumes it
 cut:S       all of its network traffic is dropped, in both directions, for S seconds
-eio         `OSError` (EIO), here and each further time that NAME is reached
-slow:S      sleep for S seconds, here and each further time
+eio         `OSError` (EIO), here and each further time, until something else is armed
+slow:S      sleep for S seconds, likewise
 ==========  ============================================================================================
 
 All processes of a swarm, children too, may look at the same file, and still only one of them acts: it must
@@ -159,11 +159,11 @@ def parse(text: str) -> tuple[str, str, float, int]:
 
 
 def _reach(name: str) -> None:
+    arming = _armed()
     lasting = _state.lasting
     if lasting is not None and lasting.name == name:
         _hurt(lasting)
         return
-    arming = _armed()
     if arming is None or arming.name != name:
         return
     _state.hits += 1

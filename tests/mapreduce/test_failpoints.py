@@ -102,7 +102,6 @@ def test_a_broken_disk_stays_broken_until_something_else_is_armed(armed: Path) -
         with pytest.raises(OSError, match="Input/output error"):
             failpoint("vote.sync")
     armed.write_text("vote.save=slow:0")
-    failpoint("vote.save")
     failpoint("vote.sync")
 
 

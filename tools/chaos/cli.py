@@ -16,6 +16,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tools.chaos import faults
+from tools.chaos.drills import DRILLS, run_drill
 from tools.chaos.job_run import Bounds
 from tools.chaos.options import count, size
 from tools.chaos.scenario_cli import SCENARIOS, run_scenario
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given and given[0] in SCENARIOS:
             return run_scenario(given[0], given[1:])
+        if given and given[0] in DRILLS:
+            return run_drill(given[0], given[1:])
         faults.load_all()
         return _storm(_parser().parse_args(given), given)
     except faults.FaultUnavailable as error:
@@ -123,7 +126,8 @@ def _parser() -> argparse.ArgumentParser:
 def _epilog() -> str:
     """What else there is: faults, and other commands."""
     kinds = "".join(f"\n  {kind.name:<12} {kind.description}" for kind in faults.KINDS.values())
-    others = "".join(f"\n  {name:<12} {scenario.text}" for name, scenario in SCENARIOS.items())
+    commands = {**SCENARIOS, **DRILLS}
+    others = "".join(f"\n  {name:<12} {command.text}" for name, command in commands.items())
     return f"faults:{kinds}\n\nother commands (each with its own --help):{others}"
 
 

@@ -1,0 +1,141 @@
+"""Drills, which hurt peers at chosen moments rather than at random: ``failpoints``, ``split``, ``hostile``.
+
+python -m tools.chaos failpoints --names vote,push --actions kill,stop
+python -m tools.chaos split --rounds 2
+python -m tools.chaos hostile --ways segfault,gigabyte
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.chaos.cluster import PeerWouldNotStart
+from tools.chaos.options import count
+
+__all__ = ["DRILLS", "Drill", "run_drill"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drill:
+    """A row of the table of commands.
+
+    Attributes:
+        text: one line for --help.
+        run: given the arguments, a directory and a function that takes each line, counts what was wrong.
+    """
+
+    text: str
+    run: Callable[[Sequence[str], Path, Callable[[object], None]], int]
+
+
+def run_drill(name: str, arguments: Sequence[str]) -> int:
+    """Run a drill; returns the exit code: 0 if all held, 1 if not."""
+    began_at = time.monotonic()
+
+    def tell(outcome: object) -> None:
+        print(f"{time.monotonic() - began_at:7.1f}  {outcome}", flush=True)
+
+    directory = Path(tempfile.mkdtemp(prefix="ringreduce-chaos-"))
+    try:
+        wrong = DRILLS[name].run(arguments, directory / "run", tell)
+    except PeerWouldNotStart as error:
+        print(f"BROKEN: {error}")
+        return 1
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    print(f"{'HOLDS' if not wrong else f'BROKEN: {wrong} wrong'}, after {time.monotonic() - began_at:.0f} s")
+    return 1 if wrong else 0
+
+
+def _failpoints(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
+    from tools.chaos.failpoints import combinations, run_failpoints
+
+    parser = _parser("failpoints")
+    parser.add_argument("--names", default="", metavar="A,B", help="failpoints, or beginnings of them (all)")
+    parser.add_argument("--actions", default="", metavar="A,B", help="kill, stop, cut, eio, slow (all)")
+    parser.add_argument("--swarms", type=count, default=2, metavar="N", help="side by side (2)")
+    parser.add_argument("--peers", type=count, default=4, metavar="N", help="of each (4)")
+    parser.add_argument("--replicas", type=count, default=2, metavar="R", help="of each job (2)")
+    given = parser.parse_args(arguments)
+    try:
+        rounds = combinations(_words(given.names), _words(given.actions))
+    except ValueError as error:
+        parser.error(str(error))
+    outcomes = run_failpoints(
+        rounds,
+        directory,
+        swarms=given.swarms,
+        peers=given.peers,
+        replicas=given.replicas,
+        seed=given.seed,
+        tell=tell,
+    )
+    print(f"{len(outcomes)} combinations, {sum(bool(outcome.who) for outcome in outcomes)} fired")
+    return sum(bool(outcome.wrong) for outcome in outcomes)
+
+
+def _split(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
+    from tools.chaos.splits import SHAPES, Splits
+
+    parser = _parser("split")
+    parser.add_argument("--rounds", type=count, default=1, metavar="N", help="of all shapes (1)")
+    parser.add_argument("--shapes", default=",".join(SHAPES), metavar="A,B", help=", ".join(SHAPES))
+    given = parser.parse_args(arguments)
+    shapes = _known(parser, given.shapes, SHAPES)
+    wrong = 0
+    with Splits(directory, seed=given.seed) as splits:
+        for _ in range(given.rounds):
+            for shape in shapes:
+                for leader_apart in (True, False):
+                    split = splits.run(shape, leader_apart=leader_apart)
+                    tell(split)
+                    wrong += bool(split.wrong)
+    return wrong
+
+
+def _hostile(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
+    from tools.chaos.hostile_jobs import EXPECTED, Hostilities
+
+    parser = _parser("hostile")
+    parser.add_argument("--ways", default=",".join(EXPECTED), metavar="A,B", help=", ".join(EXPECTED))
+    parser.add_argument("--peers", type=count, default=4, metavar="N", help="(4)")
+    given = parser.parse_args(arguments)
+    wrong = 0
+    ways = _known(parser, given.ways, EXPECTED)
+    with Hostilities(directory, peers=given.peers) as hostilities:
+        for way in ways:
+            finding = hostilities.run(way)
+            tell(finding)
+            wrong += bool(finding.wrong)
+    return wrong
+
+
+DRILLS = {
+    "failpoints": Drill(text="every named moment of a job's life with every fault", run=_failpoints),
+    "split": Drill(text="the ring is cut in two in the midst of a job, and heals", run=_split),
+    "hostile": Drill(text="user code does the worst, beside an innocent job", run=_hostile),
+}
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m tools.chaos {name}", description=DRILLS[name].text)
+    parser.add_argument("--seed", type=int, default=1, help="of all that is drawn (1)")
+    return parser
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _known(parser: argparse.ArgumentParser, text: str, names: Collection[str]) -> list[str]:
+    words = _words(text)
+    for word in words:
+        if word not in names:
+            parser.error(f"there is no {word!r}: it is one of {', '.join(names)}")
+    return words
