@@ -1,6 +1,6 @@
 """One attempt of a task: user code between a reader and a writer.
 
-⚙ This module opens files and reads the process's own memory use; it runs in child processes only.
+⚙ This module opens files and reads the clock; it runs in child processes only.
 
 The hot path has no Python between a record and the dict that groups its pairs but the user's own
 generator: batches, records and pairs are chained by itertools, so a pair costs one C `next`, one dict
@@ -10,12 +10,11 @@ how much is left of the iterator over the batch.
 
 from __future__ import annotations
 
-import operator
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager
 from itertools import chain, islice, repeat, starmap
 from typing import Any, BinaryIO
 
@@ -37,7 +36,7 @@ from mapreduce.orders import (
     task_name,
 )
 from mapreduce.plan import Split
-from mapreduce.records import Pair, normal_key, order_key
+from mapreduce.records import Pair, normal_key
 from mapreduce.runs import RunWriter, read_blocks
 from mapreduce.shuffle import (
     FailedAtKey,
@@ -52,6 +51,8 @@ from mapreduce.shuffle import (
     split_by_function,
     split_by_hash,
 )
+from mapreduce.task_files import SharedRuns, TaskFiles, file_lock, resident_bytes, stay_one
+from mapreduce.user_results import checked_counters, is_pair, items_of, iterable_results, value_order_of
 
 # Small enough that a batch's lines are still in the cache when they are mapped.
 BATCH_BYTES = 256 << 10
@@ -59,79 +60,9 @@ BATCH_BYTES = 256 << 10
 LARGE_BATCH_BYTES = 8 << 20
 PROGRESS_INTERVAL_S = 0.2
 CHUNK_PAIRS = 4096
-_TOKEN_DIGITS = 20
 
-_PID = os.getpid()
 _DictItems: Any = type({}.items())
 _PLAIN_KEYS = frozenset({str, bytes, int, bool, type(None)})
-
-
-class TaskFiles:
-    """The files of one attempt: spills, and the runs it reads; all gone when it ends."""
-
-    def __init__(self, directory: str, prefix: str) -> None:
-        self._prefix = os.path.join(directory, f"{prefix}.spill")
-        self._open: dict[str, BinaryIO] = {}
-        self._created: list[str] = []
-
-    def create(self) -> tuple[str, BinaryIO]:
-        """Open a new temporary file for writing."""
-        stay_one()
-        path = f"{self._prefix}.{len(self._created)}"
-        self._created.append(path)
-        return path, open(path, "wb")
-
-    def open(self, path: str) -> BinaryIO:
-        """Open a file for reading, or give it again; the least recently opened are closed beyond a bound."""
-        file = self._open.pop(path, None)
-        if file is None:
-            file = open(path, "rb")  # noqa: SIM115 - closed by close()
-            if len(self._open) >= 200:
-                self._open.pop(next(iter(self._open))).close()
-        self._open[path] = file
-        return file
-
-    def close(self) -> None:
-        """Close and remove everything."""
-        for file in self._open.values():
-            file.close()
-        self._open.clear()
-        for path in self._created:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-
-
-class SharedRuns:
-    """One file into which a process appends the small outputs of its map tasks of a step.
-
-    Making a file costs more than a small task does.  Nobody reads a range before its task's report, so an
-    attempt that fails half-way leaves bytes behind that nothing refers to.
-    """
-
-    def __init__(self, directory: str, step: str, number: int = 0) -> None:
-        # A process that comes back to a step must not write over what it left there, nor over what a dead
-        # one left that had its process id.
-        while True:
-            self.path = os.path.join(directory, f"{step}.{os.getpid()}.{number}.runs")
-            try:
-                self.file: BinaryIO = open(self.path, "xb", buffering=1 << 20)  # noqa: SIM115 - see close()
-                return
-            except FileExistsError:
-                number += 1  # ends: a directory holds finitely many files
-
-    def close(self) -> None:
-        """Close the file; it stays."""
-        self.file.close()
-
-
-def stay_one() -> None:
-    """End this process if it is a copy that user code has forked and let come back here.
-
-    The copy has the attempt's files open and would go on as if it were the task: it would write everything
-    a second time, into the same files.
-    """
-    if os.getpid() != _PID:
-        os._exit(1)
 
 
 class Attempt:
@@ -202,7 +133,7 @@ class Attempt:
                 self._step.teardown()
         finally:
             self._files.close()
-        self._done.counters = _counted(context.counters)
+        self._done.counters = checked_counters(context.counters)
         self._done.cpu_s = time.process_time() - started
         return self._done
 
@@ -234,7 +165,7 @@ class Attempt:
             grouped=not (self._step.reducer is identity and self._step.combiner is None)
             or bool(self._step.sort_values),
             combine=self._combine if self._step.combiner is not None else None,
-            value_order=_value_order(self._step),
+            value_order=value_order_of(self._step),
             files=self._files,
             label=f"{self._setup.step}/{self._name}",
             # Where the system tells what is really used, the estimate only has to be roughly right.
@@ -274,13 +205,13 @@ class Attempt:
         batches = self._batches(split)
         if mapper is None or mapper is identity:
             return iter((chain.from_iterable(batch.records for batch in batches),))
-        call = _iterable_results(mapper)
+        call = iterable_results(mapper)
         kind = batch_kind(mapper)
         if kind == "split":
             # Not called before its pairs are asked for: what it returns may have taken all of the input.
-            return (_items(call(records)) for records in (chain.from_iterable(self._entered(batches)),))
+            return (items_of(call(records)) for records in (chain.from_iterable(self._entered(batches)),))
         if kind is not None:
-            return (_items(call(_batch_argument(batch, kind))) for batch in batches)
+            return (items_of(call(_batch_argument(batch, kind))) for batch in batches)
         spread = bool(self._step.after) or getattr(self._step.reader, "gives_pairs", False)
         if self._step.skip_limit:
             return iter((chain.from_iterable(self._mapped_leniently(batches, call, spread)),))
@@ -351,7 +282,7 @@ class Attempt:
             self._tell(TaskProgress(task=order.task, attempt=order.attempt, bytes_read=self._bytes_read))
 
     def _check_pair(self, pair: Any) -> None:
-        if not _is_pair(pair):
+        if not is_pair(pair):
             raise JobDefinitionError(
                 f"the mapper gave {short_repr(pair)} (a {type(pair).__name__}); "
                 "it must yield pairs, (key, value)"
@@ -359,7 +290,7 @@ class Attempt:
 
     def _combine(self, keys: list[Any], columns: Sequence[Iterable[Any]]) -> list[list[Pair]]:
         assert self._step.combiner is not None
-        call = _iterable_results(self._step.combiner)
+        call = iterable_results(self._step.combiner)
         mapping = self._batch, self._inside  # a round may end in the middle of a batch
         self._batch, self._keys, self._inside = None, keys, iter(keys)
         given = list(map(list, map(call, self._inside, map(iter, columns))))
@@ -390,7 +321,7 @@ class Attempt:
     def _reduce(self, order: ReduceOrder) -> None:
         failpoint("attempt.reduce")
         fits = memory_needed(order.runs) < self._setup.memory_bytes // 3
-        value_order = _value_order(self._step)
+        value_order = value_order_of(self._step)
         sorts_only = self._step.reducer is identity and value_order is None
         pairs: Iterator[Pair]
         if fits and sorts_only:
@@ -412,12 +343,12 @@ class Attempt:
             return chain.from_iterable(map(zip, map(repeat, keys), columns))
         self._keys = keys
         self._inside = iter(keys)
-        call = _iterable_results(reducer)
+        call = iterable_results(reducer)
         return chain.from_iterable(map(call, self._inside, map(iter, columns)))
 
     def _reduced_stream(self, groups: Iterator[tuple[Any, Iterable[Any]]]) -> Iterator[Pair]:
         assert self._step.reducer is not None
-        call = _iterable_results(self._step.reducer)
+        call = iterable_results(self._step.reducer)
         for key, values in groups:
             self._keys, self._inside = [key], iter(())
             self._done.records_in += 1
@@ -440,8 +371,8 @@ class Attempt:
             mapping, self._batch = self._batch, None
             keys, self._keys = self._keys, []
             plain = set(map(type, chunk)) == {tuple} and set(map(len, chunk)) == {2}
-            if not (plain or all(map(_is_pair, chunk))):
-                wrong = next(pair for pair in chunk if not _is_pair(pair))
+            if not (plain or all(map(is_pair, chunk))):
+                wrong = next(pair for pair in chunk if not is_pair(pair))
                 raise JobDefinitionError(
                     f"the {role} gave {short_repr(wrong)} (a {type(wrong).__name__}); "
                     "it must yield pairs, (key, value)"
@@ -520,37 +451,6 @@ class Attempt:
         return ""
 
 
-def _iterable_results(function: Callable[..., Any]) -> Callable[..., Iterable[Pair]]:
-    """Return a function whose result can be iterated: a plain function may also return None for nothing."""
-    code = getattr(function, "__code__", None)
-    if code is not None and code.co_flags & 0x20:  # CO_GENERATOR: calling it gives an iterator
-        return function
-
-    def call(*arguments: Any) -> Iterable[Pair]:
-        try:
-            result = function(*arguments)
-        except StopIteration as error:
-            # The iterators that call us would take it for their end, and what follows would be lost.
-            raise RuntimeError(f"{getattr(function, '__name__', function)} raised StopIteration") from error
-        if result is None:
-            return ()
-        if not hasattr(result, "__iter__"):
-            name = getattr(function, "__name__", repr(function))
-            raise JobDefinitionError(
-                f"{name} returned {short_repr(result)} (a {type(result).__name__}); "
-                "it must yield pairs, (key, value), or return a list of them"
-            )
-        pairs: Iterable[Pair] = result
-        return pairs
-
-    return call
-
-
-def _items(pairs: Any) -> Iterable[Pair]:
-    """Let a batch mapper return a dict where it means its items."""
-    return pairs.items() if isinstance(pairs, dict) else pairs
-
-
 def _batch_argument(batch: Batch, kind: str) -> Any:
     match kind:
         case "text":
@@ -574,23 +474,6 @@ def _run_batches(split: Split) -> Iterator[Batch]:
             yield ListBatch(split.name, size_bytes, list(zip(keys, values, strict=True)), locate)
 
 
-def _value_order(step: Step) -> Callable[[Any], Any] | None:
-    if step.sort_values is False:
-        return None
-    return value_order_key if step.sort_values is True else step.sort_values
-
-
-def value_order_key(value: Any) -> Any:
-    """Order values as keys are ordered; lists count as tuples."""
-    try:
-        return order_key(normal_key(tuple(value) if type(value) is list else value))
-    except BadKey:
-        raise BadValue(
-            f"value {short_repr(value)} cannot be sorted: sort_values=True sorts what could be keys; "
-            "give it a function that makes a sort key of a value"
-        ) from None
-
-
 def _cuts(block_offsets: list[int], length: int, split_bytes: int) -> list[int]:
     """Return where the splits of a part begin, on block borders, and where the last one ends."""
     cuts: list[int] = []
@@ -600,58 +483,5 @@ def _cuts(block_offsets: list[int], length: int, split_bytes: int) -> list[int]:
     return [*cuts, length] if cuts else []
 
 
-def _counted(counters: Mapping[Any, Any]) -> dict[str, int]:
-    """Return counters as a report carries them.
-
-    Raises:
-        JobDefinitionError: a count is no whole number (numpy's are), is too large, or its name is no text.
-    """
-    counted = {}
-    for name, count in list(counters.items()):
-        try:
-            counted[name] = operator.index(count)
-        except TypeError:
-            raise JobDefinitionError(
-                f"counter {short_repr(name)} is {short_repr(count)}: counters are whole numbers"
-            ) from None
-        if not isinstance(name, str) or not -(1 << 63) <= counted[name] < 1 << 63:
-            raise JobDefinitionError(
-                f"counter {short_repr(name)} is {short_repr(count)}: counters have text for a name and "
-                "whole numbers of 64 bits"
-            )
-    return counted
-
-
-def _is_pair(pair: Any) -> bool:
-    return isinstance(pair, (tuple, list)) and len(pair) == 2
-
-
 def _describe(split: Split) -> str:
     return split.name if split.end < 0 else f"{split.name}, bytes {split.start:,} to {split.end:,}"
-
-
-def resident_bytes() -> int:
-    """Return how much memory this process holds, 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-@contextmanager
-def file_lock(directory: str, name: str) -> Iterator[int]:
-    """Hold a job's named lock on this machine; gives a token that is higher at every holding."""
-    import fcntl
-    from hashlib import blake2b
-
-    path = os.path.join(directory, "lock." + blake2b(name.encode(), digest_size=12).hexdigest())
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # released by close, also when the process dies
-        token = int(os.pread(descriptor, _TOKEN_DIGITS, 0) or b"0") + 1
-        # Written over the one before in one call: a holder that dies here leaves the old token or the new.
-        os.pwrite(descriptor, b"%0*d" % (_TOKEN_DIGITS, token), 0)
-        yield token
-    finally:
-        os.close(descriptor)

@@ -25,7 +25,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, BinaryIO, cast
 
-from mapreduce.attempt import Attempt, SharedRuns, stay_one
+from mapreduce.attempt import Attempt
 from mapreduce.errors import BadKey, EnvironmentFailed, JobError, TaskFailed, TooManyBadRecords, told
 from mapreduce.job import Job
 from mapreduce.order_stream import OrderStream
@@ -42,6 +42,7 @@ from mapreduce.orders import (
 )
 from mapreduce.runs import DamagedRun
 from mapreduce.streams import is_url, one_line
+from mapreduce.task_files import SharedRuns, stay_one
 from mapreduce.user_frames import begins_users, frames_of, is_users
 
 _LENGTH = struct.Struct("<I")

@@ -52,6 +52,7 @@ SHELL = {
     "mapreduce.streams": "opens compressed files and URLs",
     "mapreduce.submission": "reads side files, and inputs as far as planning needs it",
     "mapreduce.tables": "reads CSV files",
+    "mapreduce.task_files": "files, locks and memory of a task",
     "mapreduce.user_frames": "knows where files of ours and of Python lie",
     "mapreduce.work_directory": "makes, locks and removes directories",
 }

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mapreduce import Job, Step, batch, identity, task
-from mapreduce.attempt import Attempt, SharedRuns, TaskFiles, file_lock, resident_bytes
+from mapreduce.attempt import Attempt
 from mapreduce.columns import unpack_column
 from mapreduce.context import TaskContext
 from mapreduce.orders import (
@@ -32,6 +32,7 @@ from mapreduce.orders import (
 from mapreduce.plan import Split
 from mapreduce.runs import read_blocks
 from mapreduce.shuffle import RunRange
+from mapreduce.task_files import SharedRuns, TaskFiles, file_lock, resident_bytes
 
 PLENTY = 1 << 40
 # Of the files that the attempts of this process share.

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from mapreduce import Job, identity, task
-from mapreduce.attempt import Attempt, SharedRuns, file_lock
+from mapreduce.attempt import Attempt
 from mapreduce.errors import JobDefinitionError
 from mapreduce.orders import MapOrder, SampleOrder, StepSetup, TaskDone, pack_report
 from mapreduce.plan import Split
+from mapreduce.task_files import SharedRuns, file_lock
 
 MEMORY_BYTES = 1 << 40
 

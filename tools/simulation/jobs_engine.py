@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from mapreduce.attempt import Attempt, SharedRuns
+from mapreduce.attempt import Attempt
 from mapreduce.columns import unpack_column
 from mapreduce.effects import RunTask, StageSetup
 from mapreduce.orders import MapOrder, Order, ReduceOrder, SampleOrder, StepSetup, TaskDone
@@ -22,6 +22,7 @@ from mapreduce.plan import Split
 from mapreduce.record import StageKind
 from mapreduce.shuffle import RunRange
 from mapreduce.spec import PackedColumn
+from mapreduce.task_files import SharedRuns
 from tools.simulation.jobs_workloads import SPLIT_BYTES, Workload, scratch
 
 __all__ = ["Made", "Run", "make"]
