@@ -324,6 +324,11 @@ class Leader:
         return self.phase is LeaderPhase.ENDED
 
     @property
+    def lacks_quorum(self) -> bool:
+        """Whether a round of the register gets no majority."""
+        return bool(self._quorum_missing)
+
+    @property
     def waiting_for(self) -> str:
         """What the job waits for, in words."""
         run = self._run

@@ -193,7 +193,7 @@ class JobAnswers:
                 self._desk.answer(connection, refusal)
                 return
             packed = bytes(upload.data)
-        self._desk.submit(packed, submit.nonce, (connection, submit.number), now)
+        self._desk.submit(packed, submit.nonce, submit.group, (connection, submit.number), now)
 
     def _follow(self, follow: q.Follow, client: NodeId, connection: Connection, now: float) -> None:
         if self._desk.is_gone(follow.job):
@@ -455,7 +455,8 @@ class JobAnswers:
         epoch = group.place.epoch if group is not None else 0
         leader = desk.leader(job)
         if leader is not None:
-            waiting = desk.stalled.get(job, "")
+            # A job that cannot be written is one that waits, however long it has not been a stall.
+            waiting = leader.waiting_for if leader.lacks_quorum else desk.stalled.get(job, "")
             return view_of(leader.record, desk.plan(job), members=members, epoch=epoch, waiting_for=waiting)
         final = self._final.get(job)
         if final is not None:
@@ -464,11 +465,12 @@ class JobAnswers:
         if vote is None or not any(member.node == desk.me for member in vote.record.members):
             return None
         assert group is not None
-        here = self._here()
-        missing = sorted(node for node in members if node not in here)
+        # Who is alone takes long to be sure that the others are dead; that it hears none is news enough.
+        heard = {member.id for member in desk.swim.view.alive}
+        missing = sorted(node for node in members if node not in heard)
         waiting = ""
         if len(members) - len(missing) < majority(group.members):
-            waiting = f"waiting for a quorum: {{{', '.join(missing)}}} are not here"
+            waiting = f"waiting for a quorum: {{{', '.join(missing)}}} do not answer"
         record = desk.record_in(vote.record)
         return view_of(
             record, desk.plan(job), members=members, epoch=epoch, waiting_for=waiting, is_fresh=False

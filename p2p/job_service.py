@@ -488,8 +488,18 @@ class JobService:
         """Perform what a register wants, after all that waits."""
         self._registers(effects)
 
-    def submit(self, packed: bytes, nonce: str, client: tuple[Connection, int], now: float) -> None:
-        """Take a job from a client; it is answered when the job is born, or why it is not."""
+    def submit(
+        self,
+        packed: bytes,
+        nonce: str,
+        chosen: tuple[AcceptorId, ...],
+        client: tuple[Connection, int],
+        now: float,
+    ) -> None:
+        """Take a job from a client; it is answered with the job's group, or why it is refused.
+
+        With `chosen`, the group that its client has fixed, it is answered when the job is born.
+        """
 
         def refuse(job: str, reason: str, text: str) -> None:
             self._tell_client(client, q.Submitted(number=0, job=job, reason=reason, text=text))
@@ -499,9 +509,13 @@ class JobService:
         except (MalformedFrame, ValueError) as error:
             refuse("", "spec", f"the submission is malformed: {error}")
             return
+        if len({acceptor.node for acceptor in chosen}) != len(chosen):
+            refuse("", "spec", "the submission is malformed: its group names a peer twice")
+            return
         digest = spec_digest(packed)
         job = job_id_of(digest, nonce)
-        if self.submissions.get(job) is not None:
+        under_way = self.submissions.get(job)
+        if under_way is not None and (under_way.is_being_born or not chosen):
             self.submissions.join(job, client)
             self._tell_client(client, q.Submitted(number=0, job=job, reason="pending"))
             return
@@ -519,6 +533,13 @@ class JobService:
             refuse(job, "disk", f"this peer cannot store the job: {error.strerror or error}")
             return
         failpoint("submit.stored")
+        if chosen:
+            step = self.submissions.begin_birth(job, digest, spec.plan, client, chosen, now)
+            if isinstance(step, Begun):
+                self._give_birth(step, now)
+            else:
+                self._tell_client(client, step)
+            return
         here = [member.id for member in self.swim.view.ring_members]
         refused = self.submissions.begin(job, digest, spec.plan, client, here, now)
         if refused is not None:
@@ -787,6 +808,7 @@ class JobService:
         leading = self._leading.get(key.removeprefix(JOB_KEY))
         if leading is not None and leading.leader is not None:
             self._jobs(leading.leader.on_quorum(missing, now))
+            self.answers.job_moved(leading.record.job, now)
 
     def _heal(self, now: float) -> None:
         """Give the jobs that we lead a group of the living again."""
@@ -862,14 +884,14 @@ class JobService:
 
     def _go_on_submitting(self, now: float) -> None:
         for step in self.submissions.due(self.swim.view, now):
-            if isinstance(step, Begun):
-                failpoint("birth.begin")
-                record = born(step.job, step.digest, now + self._wall_offset_s)
-                first = Record(generation=0, epoch=0, members=step.members, payload=pack_record(record))
-                self._registers(self.registers.found(JOB_KEY + step.job, first, now))
-            else:
-                for client in step.clients:
-                    self._tell_client(client, step.answer)
+            for client in step.clients:
+                self._tell_client(client, step.answer)
+
+    def _give_birth(self, step: Begun, now: float) -> None:
+        failpoint("birth.begin")
+        record = born(step.job, step.digest, now + self._wall_offset_s)
+        first = Record(generation=0, epoch=0, members=step.members, payload=pack_record(record))
+        self._registers(self.registers.found(JOB_KEY + step.job, first, now))
 
     def _tell_client(self, client: tuple[Connection, int], answer: q.Submitted) -> None:
         here = (member.address for member in self.swim.view.alive if member.id != self.me)
