@@ -26,7 +26,7 @@ ROWS: Mapping[str, str] = {
     "intermediates": "nothing but its result and its code is left of a job that has ended, within the bound",
     "alive": "no peer ended by itself; each left within the limit when told",
     "agreement": "at the end all peers agree on who is here, within the bound",
-    "expired": "after its time to live nothing of a job is left in any store",
+    "expired": "after its time to live nothing of a job is left with those who lived to see its end",
     "descriptors": "no peer has more descriptors open at the end than when it had just become warm",
     "processes": "no process of the run is left",
     "files": "no temporary file of the run is left",

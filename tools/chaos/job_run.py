@@ -74,7 +74,7 @@ class Bounds:
     job_s: float = 240.0
     settle_s: float = 40.0
     maps_again: int = 0
-    ttl_s: float = 120.0
+    ttl_s: float = 60.0
 
 
 @dataclass(slots=True, eq=False)
