@@ -46,6 +46,7 @@ SHELL = {
     "mapreduce.order_stream": "what a child hears from its parent",
     "mapreduce.outputs": "writes parts",
     "mapreduce.parsing": "reads JSON and pairs of files",
+    "mapreduce.pieces": "reads ranges of files as one file",
     "mapreduce.progress": "shows progress as time passes",
     "mapreduce.readers": "reads records of files",
     "mapreduce.settings": "reads the settings file",
@@ -59,9 +60,12 @@ SHELL = {
 
 # The pure modules of the package that is otherwise all shell.
 PURE_IN_P2P = (
+    "p2p.blocks",
+    "p2p.catalogue",
     "p2p.errors",
     "p2p.fetches",
     "p2p.job_views",
+    "p2p.naming",
     "p2p.replication",
     "p2p.schema",
     "p2p.submissions",
