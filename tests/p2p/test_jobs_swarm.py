@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -29,6 +30,13 @@ from tests.p2p.jobs_inputs import words_in
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 LIMIT_S = 60.0
+REPORTED = frozenset(
+    [
+        *("job_id", "state", "wall_s", "cpu_s", "input_bytes", "shuffle_bytes", "replica_bytes", "map_tasks"),
+        *("reduce_tasks", "attempts", "maps_run_again", "leader_changes", "peers_lost", "counters"),
+    ]
+)
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +119,42 @@ def test_the_report_says_what_the_job_did(ringreduce: Run, address: str, tmp_pat
     found = json.loads(report.read_text())
     assert found["input_bytes"] == os.path.getsize(path)
     assert found["map_tasks"] == -(-os.path.getsize(path) // 30_720)
-    assert found["attempts"] >= found["map_tasks"] + 2
+    assert found["reduce_tasks"] == 2
+    # Each task once, and a second attempt of those that were slow.
+    assert found["attempts"] == found["map_tasks"] + 2 + found["speculated"] + found["failed_attempts"]
+    assert found["state"] == "COMMITTED"
+    assert 0 < found["cpu_s"] < 10 * found["wall_s"]
     assert found["shuffle_bytes"] > 0
-    assert found["replica_bytes"] > 0
-    wanted = {"job_id", "wall_s", "cpu_s", "reduce_tasks", "leader_changes", "peers_lost", "counters"}
-    assert wanted <= found.keys()
+    # Every byte of the shuffle and of the result lies twice; one of the copies may be where it was made.
+    once = found["shuffle_bytes"] + found["output_bytes"]
+    assert once <= found["replica_bytes"] <= 2 * once
+    assert (found["maps_run_again"], found["leader_changes"], found["peers_lost"]) == (0, 0, 0)
+    assert found["counters"] == {}
+    kinds = Counter(event["kind"] for event in found["events"])
+    assert {"leader", "stage", "claimed", "granted", "pushed", "committed"} <= kinds.keys()
+    granted = sum(int(e["text"].split()[0]) for e in found["events"] if e["kind"] == "granted")
+    assert granted >= found["attempts"]
+    assert all(event["node"] and event["time"] > 0 for event in found["events"])
+    status = ringreduce("status", found["job_id"], "--format", "json", "--peer", address)
+    assert json.loads(status.stdout)["events"] == found["events"]
+
+
+def test_the_embedded_engine_reports_the_same(ringreduce: Run, address: str, tmp_path: Path) -> None:
+    path = words_in(tmp_path / "words.txt")
+    reports = []
+    for number, where in enumerate((["run"], ["submit", "--peer", address])):
+        report = tmp_path / f"{number}.json"
+        shape = ["-r", "2", "--split-size", "30k", "-o", str(tmp_path / f"out{number}")]
+        done = ringreduce(*where, "wordcount", path, *shape, "--report", str(report))
+        assert done.returncode == 0, done.stderr
+        reports.append(json.loads(report.read_text()))
+    alone, swarm = reports
+    assert alone.keys() >= REPORTED
+    assert swarm.keys() >= REPORTED
+    same = ("input_bytes", "output_bytes", "output_records", "map_tasks", "reduce_tasks", "counters", "state")
+    assert {name: alone[name] for name in same} == {name: swarm[name] for name in same}
+    assert alone["cpu_s"] > 0
+    assert alone["attempts"] == alone["map_tasks"] + alone["reduce_tasks"]
 
 
 # -- looking, fetching, ending --------------------------------------------------------------------------
