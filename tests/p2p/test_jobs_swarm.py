@@ -36,7 +36,6 @@ REPORTED = frozenset(
         *("reduce_tasks", "attempts", "maps_run_again", "leader_changes", "peers_lost", "counters"),
     ]
 )
-)
 
 
 @pytest.fixture(scope="module")
