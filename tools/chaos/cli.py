@@ -126,8 +126,9 @@ def _parser() -> argparse.ArgumentParser:
 def _epilog() -> str:
     """What else there is: faults, and other commands."""
     kinds = "".join(f"\n  {kind.name:<12} {kind.description}" for kind in faults.KINDS.values())
-    commands = {**SCENARIOS, **DRILLS}
-    others = "".join(f"\n  {name:<12} {command.text}" for name, command in commands.items())
+    texts = {name: scenario.text for name, scenario in SCENARIOS.items()}
+    texts |= {name: drill.text for name, drill in DRILLS.items()}
+    others = "".join(f"\n  {name:<12} {text}" for name, text in texts.items())
     return f"faults:{kinds}\n\nother commands (each with its own --help):{others}"
 
 
