@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from random import Random
 
 from mapreduce.config import JobsConfig
@@ -41,7 +40,7 @@ from p2p.wire import Envelope, WireFormat
 from tools.simulation.chance import child_random
 from tools.simulation.faults import Nemesis, SwarmConfig, draw_swarm_config
 from tools.simulation.jobs_process import JobProcess, Moods, SimFetch, SimFetched, SimPush, SimPushed, Swarm
-from tools.simulation.jobs_store import Store
+from tools.simulation.jobs_store import JobFault, Segment, Store, torn
 from tools.simulation.jobs_surroundings import HonestRegister, Leading, Watch, WatchedNetwork
 from tools.simulation.jobs_workloads import NAMES, workload
 from tools.simulation.kinds import Fault
@@ -73,13 +72,6 @@ CALM_BETWEEN_DEATHS_S = 20.0
 # So long after somebody came or went, everybody has heard of it and what was proposed before is chosen.
 CALM_S = 4.0
 MAX_HELD = 4_096
-
-
-class JobFault(StrEnum):
-    """Misfortunes that only jobs know."""
-
-    ROT = "bit rot"
-    FULL = "disk full"
 
 
 class JobsCodec:
@@ -217,6 +209,10 @@ class JobsScenario:
         self._up_since: dict[str, float] = {}
         self._rots = not calm and not self.gentle and draw.random() < 0.3
         self._fills = not calm and not self.gentle and draw.random() < 0.4
+        disks = child_random(seed, "disks")
+        self._misdirects = not calm and not self.gentle and disks.random() < 0.2
+        self._fails_to_sync = not calm and disks.random() < 0.3
+        self._is_slow = not calm and disks.random() < 0.3
         self._caprice = 0.0 if calm else draw.choice([0.0, 0.0, 0.02, 0.1])
         self.swarm = Swarm(
             world=self.world,
@@ -241,6 +237,7 @@ class JobsScenario:
             worker_type=worker,
             slots=SLOTS,
             happened=Counter(),
+            fired=self.fired,
         )
         self._names = [draw.choice(NAMES) for _ in range(draw.choice([1, 1, 1, 2]))]
 
@@ -261,6 +258,7 @@ class JobsScenario:
             random = child_random(world.seed, "process", node.name, node.boots)
             process = self._process(node, self.swarm, random)
             self._up_since[node.name] = self._disturbed_at = world.now
+            node.disk.tears = self._tear
             process.store.is_full = any(name == FULL for name, _ in self.watch.flags.get(node.name, ()))
             return process
 
@@ -348,11 +346,47 @@ class JobsScenario:
                 until = draw.uniform(2.0, 15.0)
                 self.world.at(draw.uniform(0.1, phase_s), lambda until=until: self._fill(draw, until))  # type: ignore[misc]
 
-    def _rot(self, draw: Random) -> None:
-        processes = [n.process for n in self.world.nodes if isinstance(n.process, JobProcess)]
-        if processes and draw.choice(processes).store.rot(draw):
-            self.fired[JobFault.ROT] += 1
+        disks = child_random(self.world.seed, "misfortunes of disks")
+        for happens, most, act in (
+            (self._misdirects, 3, self._misdirect),
+            (self._fails_to_sync, 8, self._fail_to_sync),
+            (self._is_slow, 3, self._be_slow),
+        ):
+            for _ in range(disks.randint(1, most) if happens else 0):
+                self.world.at(disks.uniform(0.5, phase_s), lambda act=act: self._of_somebody(disks, act))  # type: ignore[misc]
+
+    def _of_somebody(self, draw: Random, act: Callable[[Store, Random], None]) -> None:
+        """Let something happen to the disk of a node that is drawn, if it is up."""
+        stores = [n.process.store for n in self.world.nodes if isinstance(n.process, JobProcess)]
+        if stores:
+            act(draw.choice(stores), draw)
             self._disturbed_at = self.world.now
+
+    def _rot(self, draw: Random) -> None:
+        def rot(store: Store, draw: Random) -> None:
+            self.fired[JobFault.ROT] += store.rot(draw)
+
+        self._of_somebody(draw, rot)
+
+    def _misdirect(self, store: Store, draw: Random) -> None:
+        store.misdirects = draw
+
+    def _fail_to_sync(self, store: Store, draw: Random) -> None:
+        store.bad_syncs = draw.randint(1, 4)
+
+    def _be_slow(self, store: Store, draw: Random) -> None:
+        store.slow_s = draw.choice([0.05, 0.3, 2.0])
+
+        def recover() -> None:
+            store.slow_s = 0.0
+
+        self.world.at(self.world.now + draw.uniform(2.0, 15.0), recover)
+
+    def _tear(self, value: object, random: Random) -> object:
+        if not isinstance(value, Segment) or random.random() < 0.5:
+            return value
+        self.fired[JobFault.TORN] += 1
+        return torn(value)
 
     def _fill(self, draw: Random, lasts_s: float) -> None:
         node = draw.choice(self.world.nodes)
@@ -480,6 +514,8 @@ class JobsScenario:
 
     def _check_commit(self, job: _Job, record: JobRecord, stage: int, task: int, attempt: int) -> None:
         """While nobody came or went, an output lies at all its places when it is committed."""
+        if self._misdirects:
+            return  # what was acknowledged may lie nowhere
         calm_since = self._disturbed_at + CALM_S
         if calm_since >= job.opened_at.get(stage, 0.0) or any(not n.running for n in self.world.nodes):
             return
@@ -504,7 +540,7 @@ class JobsScenario:
         assert leader is not None
         # While links misbehave a job may end with fewer, having waited for them.
         calm_s = self.world.now - max(self._disturbed_at, self.config.fault_phase_s)
-        if record.status is not JobStatus.COMMITTED or calm_s < CALM_S or self._rots:
+        if record.status is not JobStatus.COMMITTED or calm_s < CALM_S or self._rots or self._misdirects:
             return
         here = [n for n in self.world.nodes if n.running and self.watch.believes_here(leader, n)]
         able = [node for node in here if node.name not in self.watch.flags]

@@ -55,7 +55,14 @@ from mapreduce.spec import JobPlan
 from mapreduce.worker import Worker
 from membership.view import NodeId, View
 from tools.simulation.jobs_engine import Made, Run, make
-from tools.simulation.jobs_store import DiskFull, Segment, SegmentMissing, Store, segment_of
+from tools.simulation.jobs_store import (
+    DiskFailed,
+    JobFault,
+    Segment,
+    SegmentMissing,
+    Store,
+    segment_of,
+)
 from tools.simulation.jobs_surroundings import HonestRegister
 from tools.simulation.jobs_workloads import Workload
 from tools.simulation.node import Node
@@ -132,7 +139,7 @@ class Swarm:
     """What all processes of a world share.
 
     `works`, `plans`, `digests` and `registers` are by job. `watch_run` is called with every attempt that
-    begins. `happened` counts what leaders announce and messages that are not everyday.
+    begins. `happened` counts what leaders announce and rare messages, `fired` what disks did.
     """
 
     world: World
@@ -150,6 +157,7 @@ class Swarm:
     worker_type: type[Worker]
     slots: int
     happened: Counter[str]
+    fired: Counter[JobFault]
 
 
 class JobProcess:
@@ -163,7 +171,7 @@ class JobProcess:
 
     def __init__(self, node: Node, swarm: Swarm, random: Random) -> None:
         self.node = node
-        self.store = Store(node.disk, syncs=swarm.moods.syncs)
+        self.store = Store(node.disk, syncs=swarm.moods.syncs, fired=swarm.fired)
         self.leaders: dict[str, tuple[str, Leader]] = {}
         self.made: dict[tuple[str, int], Made] = {}
         self.running: dict[tuple[str, int], RunTask] = {}
@@ -194,8 +202,10 @@ class JobProcess:
     def receive(self, message: object, sender: str, now: float) -> Iterable[object]:
         """See ``Process``."""
         if isinstance(message, SimPush):
-            self._take_push(message, sender)
-            return []
+            if self.store.slow_s:
+                self._later(self._disk_s(), lambda _now: self._take_push(message, sender))
+                return []
+            return self._take_push(message, sender)
         if isinstance(message, SimPushed):
             return self._take_pushed(message, now)
         if isinstance(message, SimFetch):
@@ -468,7 +478,7 @@ class JobProcess:
                 )
             return
         if push.to == self._me:
-            self._later(0.001, lambda now: self._link(push, segments, now))
+            self._later(0.001 + self._disk_s(), lambda now: self._link(push, segments, now))
             return
         self._pushes[push.number] = push, segments, 0
         self._send_push(push.number)
@@ -482,13 +492,18 @@ class JobProcess:
             else:
                 yield self.store.extract(push.job, group.stage, task, attempt, group.partitions)
 
+    def _disk_s(self) -> float:
+        """How long the disk takes for what is written now."""
+        self._swarm.fired[JobFault.SLOW] += self.store.slow_s > 0
+        return self.store.slow_s
+
     def _link(self, push: Push, segments: Sequence[Segment], now: float) -> Iterable[object]:
         try:
             for segment in segments:
                 if self.worker.accepts(segment.job):
                     self.store.write(segment)
-        except DiskFull:
-            return self.worker.on_push_failed(push.job, push.number, "no space left", now)
+        except DiskFailed as error:
+            return self.worker.on_push_failed(push.job, push.number, str(error), now)
         return self.worker.on_pushed(push.job, push.number, now)
 
     def _send_push(self, number: int) -> None:
@@ -507,7 +522,7 @@ class JobProcess:
         self._send_push(number)
         return []
 
-    def _take_push(self, push: SimPush, sender: str) -> None:
+    def _take_push(self, push: SimPush, sender: str) -> list[object]:
         reason = ""
         try:
             for segment in push.segments:
@@ -520,9 +535,10 @@ class JobProcess:
                 self.store.write(segment)
                 now = self.node.clock.read(self._swarm.world.now)
                 self.worker.on_stored(segment.job, now, source=NodeId(sender))
-        except DiskFull:
-            reason = "no space left"
+        except DiskFailed as error:
+            reason = str(error)
         self.node.send_to(self._swarm.address_of[sender], SimPushed(push.number, push.boot, reason))
+        return []
 
     def _take_pushed(self, answer: SimPushed, now: float) -> Iterable[object]:
         if answer.boot != self._boot or answer.number not in self._pushes:

@@ -1,14 +1,27 @@
 """A simulated store of segments: what a peer holds of jobs' outputs, on a disk that forgets and rots.
 
 A segment is one attempt's output, or those partitions of it that the peer is a place of.  It is written whole
-and never changed; its digest is checked whenever it is read.  A crash loses what was not synced; rot
-changes a byte; a full disk takes nothing.
+and never changed; its digest, and whose output it says it is, are checked whenever it is read.
+
+fault              what it does                                            what the store does
+=================  ======================================================  ===============================
+crash              loses what was not synced; what was half written is     finds it damaged when it is read
+                   torn
+bit rot            changes a byte of something that lies here              the same
+misdirected write  something lies where another thing lay, whole, and      finds both damaged
+                   nothing where it should
+failed fsync       EIO: nobody knows what is on the disk                   drops it, refuses the push
+disk full          ENOSPC                                                  refuses the push
+slow disk          everything that is written takes long                   acknowledges late
+=================  ======================================================  ===============================
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from hashlib import blake2b
 from random import Random
 
@@ -16,9 +29,20 @@ from mapreduce.messages import HeldGroup
 from tools.simulation.jobs_engine import Run
 from tools.simulation.node import Disk
 
-__all__ = ["DiskFull", "Segment", "SegmentMissing", "Store", "segment_of"]
+__all__ = ["DiskFailed", "JobFault", "Segment", "SegmentMissing", "Store", "segment_of", "torn"]
 
 Key = tuple[str, int, int, int]
+
+
+class JobFault(StrEnum):
+    """Misfortunes that only jobs know: those of their disks."""
+
+    ROT = "bit rot"
+    FULL = "disk full"
+    FSYNC = "failed fsync"
+    MISDIRECTED = "misdirected write"
+    TORN = "torn write"
+    SLOW = "slow disk"
 
 
 class SegmentMissing(Exception):
@@ -31,13 +55,16 @@ class SegmentMissing(Exception):
         self.damaged = damaged
 
 
-class DiskFull(Exception):
-    """No space."""
+class DiskFailed(Exception):
+    """Something could not be written; the reason is the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One attempt's output, or some partitions of it; `partitions` empty: all there is."""
+    """One attempt's output, or some partitions of it; `partitions` empty: all there is.
+
+    `header` is the name that was written with the bytes.
+    """
 
     job: str
     stage: int
@@ -46,6 +73,7 @@ class Segment:
     partitions: tuple[int, ...]
     runs: dict[int, Run]
     digest: bytes
+    header: str
 
     @property
     def key(self) -> Key:
@@ -54,8 +82,8 @@ class Segment:
 
     @property
     def is_intact(self) -> bool:
-        """Whether the bytes are those that were written."""
-        return _digest(self.runs) == self.digest
+        """Whether the bytes are those that were written, and written here."""
+        return self.header == _name(self) and _digest(self.runs) == self.digest
 
     def covers(self, partition: int) -> bool:
         """Whether the segment is responsible for a partition, which may be empty."""
@@ -67,7 +95,14 @@ def segment_of(
 ) -> Segment:
     """A segment of some partitions of an output."""
     chosen = {p: run for p, run in runs.items() if not partitions or p in partitions}
-    return Segment(job, stage, task, attempt, partitions, chosen, _digest(chosen))
+    segment = Segment(job, stage, task, attempt, partitions, chosen, _digest(chosen), "")
+    return replace(segment, header=_name(segment))
+
+
+def torn(segment: Segment) -> Segment:
+    """What is left of a segment of which half was written."""
+    halves = {p: replace(run, data=run.data[: len(run.data) // 2]) for p, run in segment.runs.items()}
+    return replace(segment, runs=halves, header=segment.header if segment.runs else "")
 
 
 def _digest(runs: dict[int, Run]) -> bytes:
@@ -83,10 +118,15 @@ class Store:
     Args:
         disk: the node's.
         syncs: whether a segment is synced before it is acknowledged; if not, a crash may lose it.
+        fired: what misfortunes really happened.
     """
 
-    def __init__(self, disk: Disk, *, syncs: bool) -> None:
+    def __init__(self, disk: Disk, *, syncs: bool, fired: Counter[JobFault]) -> None:
         self.is_full = False
+        self.bad_syncs = 0  # so many of the next will fail
+        self.misdirects: Random | None = None  # the next write goes to a place that this one draws
+        self.slow_s = 0.0
+        self._fired = fired
         self._disk = disk
         self._syncs = syncs
         self._segments: dict[Key, list[Segment]] = {}
@@ -96,12 +136,18 @@ class Store:
                 self._segments.setdefault(value.key, []).append(value)
 
     def write(self, segment: Segment) -> None:
-        """Keep a segment; raises ``DiskFull``. Writing the same again changes nothing."""
+        """Keep a segment; raises ``DiskFailed``. Writing the same again changes nothing."""
         known = self._segments.setdefault(segment.key, [])
         if any(one.partitions == segment.partitions for one in known):
             return
         if self.is_full:
-            raise DiskFull
+            raise DiskFailed("no space left")
+        if self.bad_syncs and self._syncs:
+            self.bad_syncs -= 1
+            self._fired[JobFault.FSYNC] += 1
+            raise DiskFailed("input/output error at fsync")
+        if self.misdirects is not None:
+            segment = self._misdirect(segment, self.misdirects)
         known.append(segment)
         self._disk.write(_name(segment), segment)
         if self._syncs:
@@ -178,11 +224,27 @@ class Store:
         data = bytearray(run.data)
         data[random.randrange(len(data))] ^= 1 << random.randrange(8)
         rotten = replace(segment, runs={**segment.runs, partition: replace(run, data=bytes(data))})
-        some = self._segments[segment.key]
-        some[some.index(segment)] = rotten
-        self._disk.write(_name(segment), rotten)
-        self._disk.sync()
+        self._overwrite(segment, rotten)
         return True
+
+    def _misdirect(self, segment: Segment, random: Random) -> Segment:
+        """Write a segment over another one; gives what lies where it should be: nothing of it."""
+        others = [other for some in self._segments.values() for other in some if other.runs]
+        if not others:
+            return segment
+        self.misdirects = None
+        self._fired[JobFault.MISDIRECTED] += 1
+        victim = random.choice(others)
+        self._overwrite(
+            victim, replace(victim, runs=segment.runs, digest=segment.digest, header=segment.header)
+        )
+        return replace(segment, runs={}, header="")
+
+    def _overwrite(self, segment: Segment, by: Segment) -> None:
+        some = self._segments[segment.key]
+        some[some.index(segment)] = by
+        self._disk.write(_name(segment), by)
+        self._disk.sync()
 
     def _remove(self, segment: Segment) -> None:
         some = self._segments[segment.key]

@@ -10,7 +10,7 @@ clock does on another machine; a skewed clock has a rate beside 1; a step moves 
 suspended laptop does. It never goes back: what the real shell hands to its machines is monotonic.
 
 **Disk.** Named values. ``write`` is cached, ``sync`` makes everything written so far durable; a crash
-keeps what was synced and, by chance, a prefix of the rest.
+keeps what was synced and, by chance, a prefix of the rest, the last of it perhaps torn.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class Disk:
     """Named values that survive a crash as far as they were synced."""
 
     durable: dict[str, object] = field(default_factory=dict)
+    tears: Callable[[object, Random], object] | None = None  # what a crash may make of a value half written
     _cached: list[tuple[str, object]] = field(default_factory=list)
 
     def write(self, name: str, value: object) -> None:
@@ -112,7 +113,11 @@ class Disk:
 
     def crash(self, random: Random) -> None:
         """Lose what was not synced, but for a prefix that the operating system happened to write."""
-        self.durable.update(self._cached[: random.randint(0, len(self._cached))])
+        kept = self._cached[: random.randint(0, len(self._cached))]
+        if kept and self.tears is not None:
+            name, value = kept[-1]
+            kept[-1] = name, self.tears(value, random)
+        self.durable.update(kept)
         self._cached.clear()
 
     def wipe(self) -> None:
