@@ -1,8 +1,11 @@
-"""Drills, which hurt peers at chosen moments rather than at random: ``failpoints``, ``split``, ``hostile``.
+"""Drills, which hurt peers at chosen moments rather than at random.
 
-python -m tools.chaos failpoints --names vote,push --actions kill,stop
-python -m tools.chaos split --rounds 2
-python -m tools.chaos hostile --ways segfault,gigabyte
+Use:
+
+    python -m tools.chaos failpoints --names vote,push --actions kill,stop
+    python -m tools.chaos split --rounds 2
+    python -m tools.chaos rot --rounds 3
+    python -m tools.chaos hostile --ways segfault,gigabyte
 """
 
 from __future__ import annotations
@@ -99,6 +102,25 @@ def _split(arguments: Sequence[str], directory: Path, tell: Callable[[object], N
     return wrong
 
 
+def _rot(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
+    from tools.chaos.rots import WAYS, Rots
+
+    parser = _parser("rot")
+    parser.add_argument("--rounds", type=count, default=1, metavar="N", help="of all ways (1)")
+    parser.add_argument("--ways", default=",".join(WAYS), metavar="A,B", help=", ".join(WAYS))
+    given = parser.parse_args(arguments)
+    ways = _known(parser, given.ways, WAYS)
+    wrong = 0
+    with Rots(directory, seed=given.seed) as rots:
+        for _ in range(given.rounds):
+            for way in ways:
+                for parts in (False, True):
+                    decay = rots.run(way, parts=parts)
+                    tell(decay)
+                    wrong += bool(decay.wrong)
+    return wrong
+
+
 def _hostile(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
     from tools.chaos.hostile_jobs import EXPECTED, Hostilities
 
@@ -119,6 +141,7 @@ def _hostile(arguments: Sequence[str], directory: Path, tell: Callable[[object],
 DRILLS = {
     "failpoints": Drill(text="every named moment of a job's life with every fault", run=_failpoints),
     "split": Drill(text="the ring is cut in two in the midst of a job, and heals", run=_split),
+    "rot": Drill(text="all outputs on one peer are damaged just before they are read", run=_rot),
     "hostile": Drill(text="user code does the worst, beside an innocent job", run=_hostile),
 }
 

@@ -1,10 +1,9 @@
 """Rot: every output that one peer holds is damaged just before it is read: `python -m tools.chaos rot`.
 
 When the last map task of a job is committed, and the reduce tasks still sleep, all segments with map outputs
-on one peer are damaged in one way; later, in a second round, all parts of a finished job are, just before they
-are fetched.  With R = 2 the other copies are whole.  What must hold: the result is right, no map task runs
-again, the job's log tells of it where somebody had to read what was damaged, and no damaged segment of a
-finished job is ever given out.
+on one peer are damaged in one way; in another round, all parts of a finished job that it holds are, just
+before they are fetched.  With R = 2 the other copies are whole.  What must hold: the result is right, and no
+map task runs again.
 
 ⚙ This module damages files of peers, and starts processes.
 """
