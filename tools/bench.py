@@ -5,6 +5,7 @@
     python -m tools.bench startup         # a ten-line job from cold
     python -m tools.bench compare         # the same, and swarms and other engines: see tools/benchmarks/
     python -m tools.bench table FILE...   # what several calls of compare found, in one table
+    python -m tools.bench grow            # how the cost grows with input, partitions, tasks and peers
 
 *Sides.*  `ours` is `ringreduce run`, from the start of the process to its end.  `single` is one thread of
 plain Python, `pair` two processes that share the work by hand (`tools/bench_scripts.py`); each is the
@@ -41,6 +42,7 @@ from tools.bench_inputs import InputSpec, made_apart
 from tools.bench_measure import CommandFailed, Usage, measure
 from tools.bench_output import Answer, digest
 from tools.benchmarks import command as comparison
+from tools.benchmarks import grow
 from tools.benchmarks.arguments import one_or_more, positive, size
 from tools.benchmarks.compare import AnswersDiffer
 
@@ -278,6 +280,7 @@ def parser() -> argparse.ArgumentParser:
     startup = commands.add_parser("startup", parents=[common, results], help="a ten-line job from cold")
     startup.add_argument("--rounds", type=positive, default=STARTUP_ROUNDS)
     comparison.add_parsers(commands, [common])
+    grow.add_parser(commands, [common])
     return top
 
 
@@ -290,13 +293,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(comparison.run_compare(options, say))
             case "table":
                 print(comparison.run_table(options))
+            case "grow":
+                print(grow.run_grow(options, say))
             case _:
                 run_rows(options)
     except (CommandFailed, AnswersDiffer) as error:
         say(str(error))
         return 1
     except (ValueError, OSError) as error:
-        say(f"cannot make the inputs: {error}" if options.command != "table" else str(error))
+        say(str(error))
         return 2
     return 0
 

@@ -10,6 +10,7 @@
 ``by_hand``        the join and PageRank, as a careful person writes them without any engine
 ``results``        medians, spread, JSON
 ``tables``         Markdown and text
+``curves``         what grew with what, and what bounds it
 ``plots``          pictures
 ``grow``           how the cost grows with input, partitions, tasks, peers; on real processes
 ``grow_simulated`` the same for a thousand peers, in the simulator

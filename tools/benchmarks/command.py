@@ -19,6 +19,7 @@ from tools.bench_inputs import InputSpec, made_apart
 from tools.benchmarks.arguments import one_or_more, positive, size
 from tools.benchmarks.compare import compare
 from tools.benchmarks.environments import ENGINES, EngineMissing, interpreter_of
+from tools.benchmarks.plots import draw_comparison, why_not
 from tools.benchmarks.questions import QUESTIONS
 from tools.benchmarks.results import Results, as_json, read, this_machine
 from tools.benchmarks.sides import ByHand, Embedded, Foreign, OurSwarm, Side, parse_swarm
@@ -75,8 +76,10 @@ def run_compare(options: argparse.Namespace, say: Say) -> str:
 
     Raises:
         CommandFailed, AnswersDiffer: a side did not end well, or answers otherwise than others.
-        ValueError, OSError: the inputs cannot be made.
+        ValueError, OSError: the inputs cannot be made, or no pictures drawn.
     """
+    if problem := why_not(options.plot):
+        raise ValueError(problem)
     cache = options.cache.absolute()
     results = Results(settings=settings_of(options))
     sides = sides_of(options, cache, results, say)
@@ -126,8 +129,12 @@ def run_table(options: argparse.Namespace) -> str:
     Raises:
         ValueError, OSError: they cannot be read, or do not belong together.
     """
+    if problem := why_not(options.plot):
+        raise ValueError(problem)
     return shown(read(options.files), options)
 
 
 def shown(results: Results, options: argparse.Namespace) -> str:
+    if options.plot is not None:
+        draw_comparison(results, options.plot)
     return tables(results, markdown=options.markdown)
