@@ -5,13 +5,16 @@
         print(dict(handle.result()))
 
 The peers are processes of their own, with keys of their own in a temporary directory; they end with the
-block, or with this process, however it ends.
+block, or with this process, however it ends.  So does the directory: a shell waits at a pipe that this
+process and all its peers hold open, and removes it when the last of them is gone, be it by SIGKILL.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -39,9 +42,12 @@ class LocalSwarm(Swarm):
         self, peers: int = 3, *, slots: int | None = None, data: Path | None = None, quiet: bool = True
     ) -> None:
         self._directory = tempfile.mkdtemp(prefix="ringreduce-swarm-")
+        self._guard, self._held = _guarded(self._directory)
         self.keys_directory = keys = Path(self._directory) / "keys"
         options = ["--keys", str(keys), *(["--slots", str(slots)] if slots is not None else [])]
-        self.local = LocalPeers(data=data or Path(self._directory), options=options, quiet=quiet)
+        self.local = LocalPeers(
+            data=data or Path(self._directory), options=options, quiet=quiet, holding=(self._held,)
+        )
         try:
             self.local.start(peers)
             super().__init__([peer.address for peer in self.local.peers], keys=keys)
@@ -76,3 +82,24 @@ class LocalSwarm(Swarm):
     def _end(self) -> None:
         self.local.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
+            self._guard.kill()  # what it waits for is done
+            self._guard.wait()
+
+
+def _guarded(directory: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Have a directory removed when nobody holds a descriptor any more; returns who does it, and that."""
+    waited_for, held = os.pipe()
+    try:
+        guard = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; rm -rf -- "$0"', directory],
+            stdin=waited_for,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C, and what else is meant for us, must not end it
+        )
+    finally:
+        os.close(waited_for)
+    return guard, held

@@ -63,13 +63,22 @@ class LocalPeers:
         data: a directory in which each peer gets one of its own, `peer-0` …; None for temporary ones.
         options: further options of `ringreduce peer` for each of them.
         quiet: drop what they write to stderr.
+        holding: descriptors that each of them holds open for as long as it lives.
     """
 
-    def __init__(self, *, data: Path | None = None, options: Sequence[str] = (), quiet: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        data: Path | None = None,
+        options: Sequence[str] = (),
+        quiet: bool = False,
+        holding: Sequence[int] = (),
+    ) -> None:
         self.peers: list[PeerProcess] = []
         self._data = data
         self._options = list(options)
         self._quiet = quiet
+        self._holding = tuple(holding)
         self._started: list[subprocess.Popen[bytes]] = []
         self._lifeline_read, self._lifeline_write = os.pipe()
 
@@ -145,7 +154,7 @@ class LocalPeers:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if self._quiet else None,
-            pass_fds=(self._lifeline_read,),
+            pass_fds=(self._lifeline_read, *self._holding),
             start_new_session=True,  # Ctrl-C goes to us, and we tell them
         )
         self._started.append(process)

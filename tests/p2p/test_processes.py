@@ -283,6 +283,30 @@ def test_a_swarm_that_is_killed_leaves_no_peer_behind(keys_directory: Path) -> N
             os.close(end)
 
 
+OWNER = """
+import sys
+from p2p.local_swarm import LocalSwarm
+with LocalSwarm(peers=2, slots=1) as swarm:
+    pids = [swarm._guard.pid, *(peer.pid for peer in swarm.local.peers)]
+    print(swarm.keys_directory.parent, *pids, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="waits for processes that are not its children")
+def test_a_process_that_is_killed_leaves_nothing_of_its_local_swarm() -> None:
+    with _running([sys.executable, "-c", OWNER], stdin=subprocess.PIPE) as owner:
+        directory, *pids = _line(owner).split()
+        assert sorted(path.name for path in Path(directory).iterdir()) == ["keys", "peer-0", "peer-1"]
+        ends = [os.pidfd_open(int(pid)) for pid in pids]
+        owner.kill()
+        owner.wait(LIMIT_S)
+        for end in ends:
+            assert select.select([end], [], [], LIMIT_S)[0], "a process outlives its owner"
+            os.close(end)
+    assert not Path(directory).exists()
+
+
 def test_a_swarm_stops_with_all_its_peers_on_ctrl_c(keys_directory: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "p2p.cli", "swarm", "2", "--port", "0", "--keys", str(keys_directory)]
     with _running([*command, "--quiet", "--data", str(tmp_path)]) as process:
@@ -294,9 +318,11 @@ def test_a_swarm_stops_with_all_its_peers_on_ctrl_c(keys_directory: Path, tmp_pa
 
 
 @contextlib.contextmanager
-def _running(command: list[str], env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def _running(
+    command: list[str], env: dict[str, str] | None = None, stdin: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, bufsize=0
+        command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, bufsize=0
     ) as process:
         try:
             yield process
