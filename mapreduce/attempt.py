@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain, islice, repeat, starmap
+from operator import itemgetter
 from typing import Any, BinaryIO
 
 from mapreduce.batches import Batch, ListBatch
@@ -377,7 +378,7 @@ class Attempt:
                     f"the {role} gave {short_repr(wrong)} (a {type(wrong).__name__}); "
                     "it must yield pairs, (key, value)"
                 )
-            if not {type(key) for key, _ in chunk} <= _PLAIN_KEYS:
+            if not set(map(type, map(itemgetter(0), chunk))) <= _PLAIN_KEYS:
                 chunk = [(normal_key(key), value) for key, value in chunk]
             self._done.records_out += len(chunk)
             yield chunk

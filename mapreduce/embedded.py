@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -342,7 +341,7 @@ class Engine:
         if totals.bad_records:
             counters["bad_records"] = totals.bad_records
         return {
-            "job_id": uuid.uuid4().hex,
+            "job_id": os.urandom(16).hex(),
             "job": self._job.name,
             "state": "COMMITTED",
             "wall_s": round(wall_s, 6),

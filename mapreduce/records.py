@@ -82,6 +82,7 @@ def order_key(key: Any) -> Any:
 
 
 def sorts_by_itself(keys: Sequence[Any]) -> bool:
+    """Whether Python's own comparison puts these keys into key order."""
     kinds = set(map(type, keys))
     if len(kinds) != 1:
         return not kinds
@@ -121,15 +122,18 @@ class Partitions:
             return [digest % count for digest in map(xxh3_64_intdigest, map(self._pack_any, keys))]
 
 
-def in_key_order(keys: list[Any], rows: list[Any], *, distinct: bool) -> tuple[list[Any], list[Any]]:
+def in_key_order(
+    keys: list[Any], rows: list[Any], *, distinct: bool, alike: bool | None = None
+) -> tuple[list[Any], list[Any]]:
     """Sort keys and take the rows beside them along; rows of equal keys keep their order.
 
     Args:
         keys: may be sorted in place.
         rows: anything, one a key.
         distinct: no key stands twice, which is faster to sort.
+        alike: what `sorts_by_itself` says of the keys, where the caller knows it.
     """
-    if sorts_by_itself(keys):
+    if sorts_by_itself(keys) if alike is None else alike:
         if rows and all(map(is_, rows, repeat(rows[0]))):
             keys.sort()
             return keys, rows
@@ -144,8 +148,8 @@ def in_key_order(keys: list[Any], rows: list[Any], *, distinct: bool) -> tuple[l
     return list(map(keys.__getitem__, order)), list(map(rows.__getitem__, order))
 
 
-def places_among(borders: Sequence[Any], keys: Sequence[Any]) -> list[int]:
-    """Return for each key how many of the sorted borders are less than it."""
-    if sorts_by_itself(keys) and sorts_by_itself([*keys[:1], *borders]):
+def places_among(borders: Sequence[Any], keys: Sequence[Any], *, alike: bool) -> list[int]:
+    """Return for each key how many of the sorted borders are less than it; `alike` as for `in_key_order`."""
+    if alike and sorts_by_itself([*keys[:1], *borders]):
         return list(map(bisect_left, repeat(borders), keys))
     return list(map(bisect_left, repeat(list(map(order_key, borders))), map(order_key, keys)))

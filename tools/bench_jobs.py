@@ -51,8 +51,8 @@ def all_sorted(word: str, documents: Iterable[str]) -> Iterator[tuple[str, list[
 inverted_index = Job(mapper=words_and_document, reducer=all_sorted, name="inverted-index")
 
 
-@batch
-def records(some: list[bytes]) -> Iterable[tuple[bytes, None]]:
+@batch("split")
+def records(some: Iterator[bytes]) -> Iterable[tuple[bytes, None]]:
     return zip(some, repeat(None))
 
 
