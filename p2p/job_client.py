@@ -103,13 +103,22 @@ class JobClient(Client):
         """
         question = q.Submit(number=0, nonce=nonce or secrets.token_hex(16), spec=packed, upload="")
         deadline = time.monotonic() + SUBMIT_LIMIT_S
+        warnings: list[str] = []
+        uploaded_to = ""
         while True:
             address = self._addresses[0]
-            ready = question if len(packed) <= q.INLINE_SPEC_BYTES else self._uploaded(packed, question)
-            answer = self._until_submitted(ready, deadline)
-            if answer is not None:
+            if len(packed) > q.INLINE_SPEC_BYTES and uploaded_to != address:
+                question, uploaded_to = self._uploaded(packed, question), address
+            answer = self._until_submitted(question, deadline)
+            if answer is None:
+                self._move(address, on_move)
+                continue
+            warnings += [line for line in answer.warnings if line not in warnings]
+            if answer.reason != "group" or question.group:
                 break
-            self._move(address, on_move)
+            # Fixed from now on: with another group, another peer would begin the job a second time.
+            question = replace(question, group=answer.group)
+        answer = replace(answer, warnings=tuple(warnings))
         for peer in answer.peers:
             self._learn(peer)
         _check(answer)

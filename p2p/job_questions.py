@@ -30,6 +30,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mapreduce.outcome import EventRecord, Failure, JobStatus, Totals
+from membership.register import AcceptorId
 from membership.view import NodeId
 from p2p.roles import Role
 from p2p.schema import Bounds
@@ -175,20 +176,23 @@ class Uploaded:
 class Submit:
     """Run this job: the packed spec itself, or the name of an upload that brought it.
 
-    `nonce` is the client's: the same submission with the same nonce is the same job.
+    `nonce` is the client's: the same submission with the same nonce is the same job.  `group` is empty
+    at first; then it is what the first answer named, whoever is asked (`p2p.submissions` says why).
     """
 
     number: int
     nonce: str
     spec: bytes
     upload: str = ""
+    group: tuple[AcceptorId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
     """The job exists, and will outlive this peer. `warnings` are lines for people.
 
-    `reason` is "" if so; "pending" while that is not known; otherwise why not: "inputs" (of `paths`, which
+    `reason` is "" if so; "pending" while that is not known; "group" when it may begin: submit it again with
+    this `group`; otherwise why not: "inputs" (of `paths`, which
     some peer cannot read), "python", "code", "replicas", "quorum", "spec", "upload", "disk", "busy"; `text`
     says it in one line. `peers` are addresses of peers, to go on with if this one dies.
     """
@@ -201,6 +205,7 @@ class Submitted:
     text: str = ""
     paths: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
+    group: tuple[AcceptorId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -450,6 +455,10 @@ _PARTS = {
     "PartRow.holders": Bounds(items=64, text_chars=255, pattern=_WORD),
 }
 _SPEC = Bounds(bytes_len=INLINE_SPEC_BYTES)
+_ACCEPTORS = {
+    "AcceptorId.node": Bounds(text_chars=64, pattern=_WORD),
+    "AcceptorId.disk": Bounds(text_chars=64, pattern=_WORD),
+}
 
 
 def _row(tag: int, message: type, role: Role, bounds: Mapping[str, Bounds] | None = None) -> Kind:
@@ -459,12 +468,25 @@ def _row(tag: int, message: type, role: Role, bounds: Mapping[str, Bounds] | Non
 QUESTION_KINDS: tuple[Kind, ...] = (
     _row(90, Upload, Role.SUBMIT, {"Upload.upload": _HEX, "Upload.data": Bounds(bytes_len=CHUNK_BYTES)}),
     _row(91, Uploaded, Role.PEER, {"Uploaded.upload": _HEX}),
-    _row(92, Submit, Role.SUBMIT, {"Submit.nonce": _HEX, "Submit.spec": _SPEC, "Submit.upload": _HEX}),
+    _row(
+        92,
+        Submit,
+        Role.SUBMIT,
+        {
+            **_ACCEPTORS,
+            "Submit.nonce": _HEX,
+            "Submit.spec": _SPEC,
+            "Submit.upload": _HEX,
+            "Submit.group": Bounds(items=64),
+        },
+    ),
     _row(
         93,
         Submitted,
         Role.PEER,
         {
+            **_ACCEPTORS,
+            "Submitted.group": Bounds(items=64),
             "Submitted.job": _HEX,
             "Submitted.members": _NODES,
             "Submitted.text": _TEXT,

@@ -48,13 +48,15 @@ from typing import Any, assert_never, get_args
 
 from mapreduce import effects as e
 from mapreduce import messages as m
+from mapreduce.changes import Proposal, apply
 from mapreduce.config import JobsConfig
 from mapreduce.errors import JobError
 from mapreduce.failpoints import failpoint
 from mapreduce.leader import Leader
 from mapreduce.locking import HasLocks, WantLocks
 from mapreduce.messages import HeldGroup
-from mapreduce.record import Failure, JobRecord, Proposal, apply, born
+from mapreduce.placement import can_hold
+from mapreduce.record import Failure, JobRecord, born
 from mapreduce.spec import JobPlan, job_id_of
 from mapreduce.streams import is_url
 from mapreduce.worker import Worker
@@ -352,9 +354,29 @@ class JobService:
             self._runner_event(event, now)
         return self._performed(now)
 
+    def counters(self) -> Mapping[str, int]:
+        """See `Engine.counters`."""
+        return {
+            "bytes_held": self.store.bytes_held,
+            "damaged_segments": self.store.damaged,
+            "block_copies_made": self.ring_files.blocks.copies_made,
+        }
+
+    def drain(self, now: float) -> Sequence[Effect]:
+        """See `Engine.drain`."""
+        self._jobs(self.worker.drain(now))
+        self.ring_files.drain(now)
+        return self._performed(now)
+
+    def is_drained(self, now: float) -> bool:
+        """See `Engine.is_drained`."""
+        others = [member.id for member in self.swim.view.ring_members if can_hold(member)]
+        if not others:
+            return True  # nobody is left to take it, as where all peers leave at once
+        return self.worker.may_leave and self.ring_files.blocks.has_handed_over(now)
+
     def leave(self, now: float) -> Sequence[Effect]:
         """See `Engine.leave`."""
-        self._jobs(self.worker.drain(now))
         for key in [leading.key for leading in self._leading.values()]:
             self._registers(self.registers.resign(key, now))
         return self._performed(now)

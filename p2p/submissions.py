@@ -2,7 +2,7 @@
 
 Theory
 ------
-A submission takes three steps.
+A submission takes three steps, and two questions of its client.
 
 1. *Vetting.*  Every peer that is here gets the spec, loads the code in a child process and looks for the
    inputs.  A peer that cannot (a missing module, another Python, an input that is not there) is named and the
@@ -10,13 +10,16 @@ A submission takes three steps.
    gone.  Vetting is no detour: afterwards every peer has the spec, and its code loaded in a warm child.
    But a peer that hears less than a majority of those it believes to be here is rather gone itself (it slept,
    or is cut off), and so is what it knows: it begins nothing.
-2. *The group.*  C0 is the first 2R-1 owners of the job's key among those who have the spec.
-3. *Birth.*  The first record goes to C0's acceptors; when a majority has it the job exists, whatever becomes
-   of this peer, and the client is told.
+2. *The group.*  C0 is the first 2R-1 owners of the job's key among those who have the spec.  It is told to
+   the client, and with that the first question is answered: nothing has begun yet.
+3. *Birth.*  The client submits again and names C0.  The first record goes to C0's acceptors; when a majority
+   has it the job exists, whatever becomes of this peer, and the client is told.
 
 Everything here may be repeated: a client that has heard nothing submits the same spec with the same nonce to
-another peer, which finds the same id.  Two births of one job are the same birth only if they name the same
-group; so a peer that keeps a job of that id already says so when it is asked.
+another peer, which finds the same id.  Two births of one job are births of one register only if they name the
+same group (`membership.register`, what is not promised).  Peers cannot see to that: one that slept, or was
+cut off, has another view of who is here than the one that was asked in its stead.  So the client does: it is
+one process, takes the first group that it is told, and names that one to everybody from then on.
 
 This module is pure; `p2p.job_service` performs what it returns.
 """
@@ -34,7 +37,7 @@ from membership.view import Member, NodeId, View
 from p2p.job_questions import Submitted, Vetted
 from p2p.transport import Connection
 
-__all__ = ["DISK_META", "Begun", "Born", "Submission", "Submissions", "acceptors", "first_group"]
+__all__ = ["DISK_META", "Answered", "Begun", "Submission", "Submissions", "acceptors", "first_group"]
 
 VET_LIMIT_S = 10.0
 BIRTH_LIMIT_S = 10.0
@@ -65,7 +68,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """All have answered, or enough time has passed: found the job with this group."""
+    """The client has fixed this group: found the job with it."""
 
     job: str
     digest: str
@@ -73,8 +76,8 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Born:
-    """Tell the clients; the submission is over."""
+class Answered:
+    """Tell the clients; their question is answered."""
 
     clients: tuple[tuple[Connection, int], ...]
     answer: Submitted
@@ -105,6 +108,27 @@ class Submissions:
             return Submitted(number=client[1], job=job, reason="busy", text=text)
         self._open[job] = Submission(job, digest, plan, [client], set(peers), len(peers), now + VET_LIMIT_S)
         return None
+
+    def begin_birth(
+        self,
+        job: str,
+        digest: str,
+        plan: JobPlan,
+        client: tuple[Connection, int],
+        group: tuple[AcceptorId, ...],
+        now: float,
+    ) -> Submitted | Begun:
+        """Take a submission whose client has fixed the group; what to do, or why it is not taken."""
+        if len(self._open) >= MAX_SUBMISSIONS and job not in self._open:
+            text = "this peer has too many submissions in hand: try again, or another peer"
+            return Submitted(number=client[1], job=job, reason="busy", text=text)
+        # Who asked for the group without naming one hears of the birth instead.
+        before = self._open.pop(job, None)
+        clients = [*before.clients, client] if before is not None else [client]
+        self._open[job] = Submission(
+            job, digest, plan, clients, set(), 0, now + BIRTH_LIMIT_S, is_being_born=True
+        )
+        return Begun(job, digest, group)
 
     def join(self, job: str, client: tuple[Connection, int]) -> None:
         """Another client, or the same again, waits for the same job."""
@@ -139,9 +163,9 @@ class Submissions:
             submission.waiting.discard(node)
             submission.willing = [one for one in submission.willing if one != node]
 
-    def due(self, view: View, now: float) -> list[Begun | Born]:
-        """Return what can go on."""
-        out: list[Begun | Born] = []
+    def due(self, view: View, now: float) -> list[Answered]:
+        """Return what can be answered: all have been heard, or enough time has passed."""
+        out: list[Answered] = []
         for submission in list(self._open.values()):
             if submission.is_being_born:
                 if now >= submission.until:
@@ -168,10 +192,10 @@ class Submissions:
                     self._answer(submission, reason=refusal.reason, text=refusal.text, paths=refusal.paths)
                 )
                 continue
-            out.append(self._begin_birth(submission, view, now))
+            out.append(self._with_group(submission, view))
         return out
 
-    def founded(self, job: str, members: Sequence[AcceptorId]) -> list[Born]:
+    def founded(self, job: str, members: Sequence[AcceptorId]) -> list[Answered]:
         """A majority holds the job's first record."""
         submission = self._open.get(job)
         if submission is None:
@@ -182,7 +206,7 @@ class Submissions:
         """When `due` is to be asked at the latest."""
         return min((submission.until for submission in self._open.values()), default=inf)
 
-    def _begin_birth(self, submission: Submission, view: View, now: float) -> Begun | Born:
+    def _with_group(self, submission: Submission, view: View) -> Answered:
         plan = submission.plan
         willing = set(submission.willing)
         if plan.strict_replicas and len(willing) < plan.replicas:
@@ -197,30 +221,30 @@ class Submissions:
         if not members:
             text = "no peer can keep the job's record"
             return self._answer(submission, reason="quorum", text=text)
-        submission.is_being_born = True
-        submission.until = now + BIRTH_LIMIT_S
-        return Begun(submission.job, submission.digest, members)
+        return self._answer(submission, reason="group", group=members)
 
     def _answer(
         self,
         submission: Submission,
         *,
         members: tuple[NodeId, ...] = (),
+        group: tuple[AcceptorId, ...] = (),
         reason: str = "",
         text: str = "",
         paths: tuple[str, ...] = (),
-    ) -> Born:
+    ) -> Answered:
         del self._open[submission.job]
         answer = Submitted(
             number=0,
             job=submission.job,
             members=members,
+            group=group,
             warnings=tuple(submission.warnings),
             reason=reason,
             text=text,
             paths=paths,
         )
-        return Born(tuple(submission.clients), answer)
+        return Answered(tuple(submission.clients), answer)
 
 
 def acceptor_of(member: Member) -> AcceptorId | None:
