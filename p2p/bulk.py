@@ -21,6 +21,9 @@ to try again is the caller's.  `Stored` is said again when a late chunk of a fin
 *Memory is bounded.*  The sender reads a chunk when it may send it; what is on its way to one peer is at most
 `WINDOW_BYTES`, and to all peers together at most `ALL_WINDOWS_BYTES`.  The receiver holds one chunk.
 
+*The loop goes on.*  Before a transfer begins its bytes are read once, for the digest in the header; what
+stays with this peer is copied.  Both go in steps, so much in each turn of the loop, several in turn.
+
 *Fairness.*  Transfers to one peer go out in turn, a chunk each, so a large one does not keep a small one
 waiting.  Repairs share one throttle and go last.
 
@@ -30,7 +33,7 @@ Time comes in as `now`; this module reads and writes files through the store, an
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
@@ -39,7 +42,7 @@ import msgpack
 
 from mapreduce.failpoints import failpoint
 from membership.view import NodeId
-from p2p.store import Covers, DamagedSegment, Incoming, Source, Store, StoreFull, describe, read_sources
+from p2p.store import Covers, DamagedSegment, Incoming, Source, Store, StoreFull, describing, read_sources
 
 __all__ = ["Bulk", "BulkEvent", "Received", "SendFailed", "Sent", "Stored"]
 
@@ -53,6 +56,9 @@ ABANDON_AFTER_S: Final = 60.0
 MAX_INCOMING: Final = 4096
 MAX_REMEMBERED: Final = 8192
 REPAIR_BYTES_PER_S: Final = 64 << 20
+# Read and digested, or copied, in one turn of the loop: a few milliseconds.
+STEP_BYTES: Final = 4 << 20
+STEP_PAUSE_S: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +119,17 @@ class _Transfer:
     moved_at: float = 0.0
 
 
+@dataclass(slots=True, kw_only=True)
+class _Preparing:
+    """What cannot begin yet; `steps` ends with the header and the size, or with None: it was copied here."""
+
+    to: NodeId
+    tag: object
+    sources: Sequence[Source]
+    is_repair: bool
+    steps: Generator[int, None, tuple[bytes, int] | None]
+
+
 @dataclass(slots=True)
 class _Lane:
     """The transfers to one peer, in turn."""
@@ -144,6 +161,9 @@ class Bulk:
         self._store = store
         self._send_chunk = send_chunk
         self._number = 0
+        self._preparing: deque[_Preparing] = deque()
+        self._step_at = -inf
+        self._step_left = 0
         self._transfers: dict[int, _Transfer] = {}
         self._lanes: dict[NodeId, _Lane] = {}
         self._out_bytes = 0
@@ -168,7 +188,7 @@ class Bulk:
         covers: Covers | None = None,
         is_repair: bool = False,
     ) -> list[BulkEvent]:
-        """Begin to bring outputs to a peer; to this one they are copied at once.
+        """Begin to bring outputs to a peer; to this one they are copied.
 
         Args:
             covers: what the sources are all of; without it they are whole outputs.
@@ -176,44 +196,76 @@ class Bulk:
             is_repair: throttled, after everything else.
 
         Returns:
-            How it ended, where that is known at once.
+            How it ended, and whatever else has, where that is known at once.
         """
-        size = sum(source.entry.length for source in sources)
         if not sources and covers is None:
             return [Sent(tag=tag, size_bytes=0)]
-        try:
-            if to == self._me:
-                self._store.take(job, stage, sources, covers)
-                return [Sent(tag=tag, size_bytes=0)]
-            header, size = describe(job, stage, sources, covers)
-        except (OSError, DamagedSegment) as error:
-            return [SendFailed(tag=tag, reason=f"it cannot be read here: {error}")]
+        steps: Generator[int, None, tuple[bytes, int] | None]
+        if to == self._me:
+            steps = self._store.taking(job, stage, sources, covers)
+        else:
+            steps = describing(job, stage, sources, covers)
+        self._preparing.append(_Preparing(to=to, tag=tag, sources=sources, is_repair=is_repair, steps=steps))
+        return self.pump(now)
+
+    def _prepare(self, now: float) -> list[BulkEvent]:
+        """Read a little of what is to be sent, and begin what has been read."""
+        if now != self._step_at:
+            self._step_at, self._step_left = now, STEP_BYTES
+        events: list[BulkEvent] = []
+        while self._preparing and self._step_left > 0:
+            one = self._preparing.popleft()
+            try:
+                self._step_left -= next(one.steps)
+                self._preparing.append(one)
+            except StopIteration as end:
+                if end.value is None:
+                    events.append(Sent(tag=one.tag, size_bytes=0))
+                else:
+                    header, size = end.value
+                    self._begin(one, header, size, now)
+            except (OSError, DamagedSegment) as error:
+                events.append(SendFailed(tag=one.tag, reason=f"it cannot be read here: {error}"))
+        return events
+
+    def _begin(self, one: _Preparing, header: bytes, size: int, now: float) -> None:
         failpoint("push.begin")
         self._number += 1
         self._transfers[self._number] = _Transfer(
             number=self._number,
-            to=to,
-            tag=tag,
+            to=one.to,
+            tag=one.tag,
             header=header,
             size=size,
-            sources=sources,
-            is_repair=is_repair,
+            sources=one.sources,
+            is_repair=one.is_repair,
             chunks=iter(()),
             heard_at=now,
             moved_at=now,
         )
         self._rewind(self._transfers[self._number], 0)
-        self._lanes.setdefault(to, _Lane()).turns.append(self._number)
-        return self.pump(now)
+        self._lanes.setdefault(one.to, _Lane()).turns.append(self._number)
+
+    def _unprepare(self, unwanted: Callable[[_Preparing], bool]) -> list[_Preparing]:
+        """Give up what has not begun."""
+        dropped = [one for one in self._preparing if unwanted(one)]
+        self._preparing = deque(one for one in self._preparing if not unwanted(one))
+        for one in dropped:
+            one.steps.close()
+        return dropped
 
     def cancel(self, tag: object) -> None:
         """Forget a transfer; no event will speak of it."""
+        self._unprepare(lambda one: one.tag == tag)
         for transfer in [one for one in self._transfers.values() if one.tag == tag]:
             self._end(transfer)
 
     def peer_is_gone(self, node: NodeId) -> list[BulkEvent]:
         """Give up all transfers to a peer that is dead or has left, and forget what came from it."""
-        events: list[BulkEvent] = []
+        events: list[BulkEvent] = [
+            SendFailed(tag=one.tag, reason="the peer is gone")
+            for one in self._unprepare(lambda one: one.to == node)
+        ]
         for transfer in [one for one in self._transfers.values() if one.to == node]:
             self._end(transfer)
             events.append(SendFailed(tag=transfer.tag, reason="the peer is gone"))
@@ -224,7 +276,7 @@ class Bulk:
     def pump(self, now: float) -> list[BulkEvent]:
         """Send what windows and links allow."""
         self._grow_repair_budget(now)
-        events: list[BulkEvent] = []
+        events = self._prepare(now)
         for node in list(self._lanes):
             lane = self._lanes.get(node)
             idle = 0
@@ -323,6 +375,8 @@ class Bulk:
 
     def next_deadline(self, now: float) -> float:
         """When to be ticked again."""
+        if self._preparing:
+            return now + STEP_PAUSE_S
         if not self._transfers:
             return now + ABANDON_AFTER_S if self._heard_at else inf
         waiting = any(one.held is not None or not one.all_sent for one in self._transfers.values())
@@ -331,7 +385,7 @@ class Bulk:
     @property
     def is_busy(self) -> bool:
         """True while anything is on its way out."""
-        return bool(self._transfers)
+        return bool(self._transfers or self._preparing)
 
     def _rewind(self, transfer: _Transfer, offset: int) -> None:
         """Begin again at a byte of the body."""
@@ -416,6 +470,7 @@ class Bulk:
 
     def close(self) -> None:
         """Remove what has come half."""
+        self._unprepare(lambda _: True)
         for key in list(self._incoming):
             self._abandon(key)
 

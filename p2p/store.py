@@ -33,7 +33,7 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -145,13 +145,16 @@ class Covers:
     attempts: tuple[int, ...]
 
 
-def describe(
+def describing(
     job: str, stage: int, sources: Sequence[Source], covers: Covers | None = None
-) -> tuple[bytes, int]:
+) -> Generator[int, None, tuple[bytes, int]]:
     """Make the header of a segment that holds these sources one behind the other.
 
     Args:
         covers: what they are all of; without it the sources are whole outputs.
+
+    Yields:
+        How many bytes were read, now and then.
 
     Returns:
         The header's bytes and the length of the body.
@@ -169,6 +172,7 @@ def describe(
         size += entry.length
     for chunk in read_sources(sources, COPY_BYTES):
         digest.update(chunk)
+        yield len(chunk)
     if covers is None:
         outputs = dict.fromkeys((source.entry.task, source.entry.attempt) for source in sources)
         covers = Covers(
@@ -431,17 +435,28 @@ class Store:
         return Incoming(self, header, os.path.join(directory, name))
 
     def take(self, job: str, stage: int, sources: Sequence[Source], covers: Covers | None = None) -> None:
-        """Copy outputs of this peer's own into the store.
+        """Copy outputs of this peer's own into the store, all at once; raises as `taking`."""
+        for _ in self.taking(job, stage, sources, covers):
+            pass
+
+    def taking(
+        self, job: str, stage: int, sources: Sequence[Source], covers: Covers | None = None
+    ) -> Generator[int, None, None]:
+        """Copy outputs of this peer's own into the store; closed before its end, it leaves nothing.
+
+        Yields:
+            How many bytes were read, now and then.
 
         Raises:
             OSError: a source cannot be read, or the disk is full.
             DamagedSegment: a source changed while it was read.
         """
-        header, _ = describe(job, stage, sources, covers)
+        header, _ = yield from describing(job, stage, sources, covers)
         incoming = self.receive(header, own=True)
         try:
             for chunk in read_sources(sources, COPY_BYTES):
                 incoming.write(chunk)
+                yield len(chunk)
             incoming.finish()
         finally:
             incoming.abort()

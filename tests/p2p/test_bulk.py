@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from membership.view import NodeId
-from p2p.bulk import ABANDON_AFTER_S, GIVE_UP_AFTER_S, WINDOW_BYTES, Bulk, SendFailed, Sent
+from p2p.bulk import (
+    ABANDON_AFTER_S,
+    GIVE_UP_AFTER_S,
+    STEP_BYTES,
+    STEP_PAUSE_S,
+    WINDOW_BYTES,
+    Bulk,
+    SendFailed,
+    Sent,
+)
 from p2p.store import WHOLE, Covers, Entry, Source, Store
 
 JOB = "ab" * 16
@@ -63,6 +72,12 @@ class Pair:
                         self.events += self.ends[back].receive(message, to, self.now)
         for end in self.ends.values():
             self.events += end.tick(self.now)
+
+    def begin(self, node: NodeId = A) -> None:
+        """Let an end read what it is to send, until it sends."""
+        while not self.chunks:
+            self.now += 0.001
+            self.events += self.ends[node].tick(self.now)
 
     def run(self, most: int = 5_000) -> None:
         for _ in range(most):
@@ -129,6 +144,7 @@ def test_a_lossy_link_delays_transfers_and_changes_nothing(
 def test_no_more_than_the_window_is_on_its_way(tmp_path: Path, linked: Callable[..., Pair]) -> None:
     pair = linked()
     pair.ends[A].send(JOB, 0, [source(tmp_path, "l", bytes(3 * WINDOW_BYTES), 1)], B, 1, pair.now)
+    pair.begin()
     assert WINDOW_BYTES <= sum(len(parts[2]) for _, parts in pair.chunks) < 2 * WINDOW_BYTES
 
 
@@ -147,6 +163,7 @@ def test_a_receiver_that_was_restarted_gets_the_body_anew(
     pair = linked()
     data = random.Random(2).randbytes(12_000_000)
     pair.ends[A].send(JOB, 0, [source(tmp_path, "l", data, 1)], B, 1, pair.now)
+    pair.begin()
     for _ in range(2):
         to, parts = pair.chunks.popleft()
         for back, message in pair.ends[to].take_chunk([memoryview(part) for part in parts], pair.now):
@@ -156,6 +173,44 @@ def test_a_receiver_that_was_restarted_gets_the_body_anew(
     located = pair.stores[B].find(JOB, 0, 1)
     assert located is not None
     assert pair.stores[B].read(located) == data
+
+
+@pytest.mark.parametrize("to", [A, B])
+def test_a_large_output_is_read_a_step_a_turn_and_a_small_one_beside_it(
+    tmp_path: Path, linked: Callable[..., Pair], to: NodeId
+) -> None:
+    pair = linked()
+    end = pair.ends[A]
+    sources = [source(tmp_path, "l", bytes(5 * STEP_BYTES), 1)]
+    assert end.send(JOB, 0, sources, to, "large", pair.now) == []
+    turns = 0
+    pair.events += end.send(JOB, 0, [source(tmp_path, "s", b"small", 2)], to, "small", pair.now)
+    while end._preparing:
+        assert end.next_deadline(pair.now) <= pair.now + STEP_PAUSE_S
+        pair.now += STEP_PAUSE_S
+        pair.events += end.tick(pair.now)
+        turns += 1
+    assert turns >= (8 if to == A else 4)
+    pair.run()
+    assert [event.tag for event in pair.events if isinstance(event, Sent)] == ["small", "large"]
+
+
+def test_what_is_given_up_while_it_is_read_leaves_nothing(
+    tmp_path: Path, linked: Callable[..., Pair]
+) -> None:
+    pair = linked()
+    large = [source(tmp_path, "l", bytes(5 * STEP_BYTES), 1)]
+    pair.ends[A].send(JOB, 0, large, A, "mine", pair.now)
+    pair.ends[A].send(JOB, 0, large, B, "yours", pair.now)
+    for _ in range(12):
+        pair.now += STEP_PAUSE_S
+        pair.ends[A]._prepare(pair.now)
+    pair.ends[A].cancel("mine")
+    pair.ends[A].send(JOB, 0, large, B, "later", pair.now)
+    gone = pair.ends[A].peer_is_gone(B)
+    assert {event.tag for event in gone} == {"yours", "later"}
+    assert not pair.ends[A].is_busy
+    assert not list((tmp_path / "a").glob("*/*"))
 
 
 def test_a_silent_receiver_is_given_up(tmp_path: Path, linked: Callable[..., Pair]) -> None:
@@ -182,6 +237,7 @@ def test_what_a_sender_gave_up_does_not_lie_about_for_ever(
 ) -> None:
     pair = linked()
     pair.ends[A].send(JOB, 0, [source(tmp_path, "l", bytes(20_000_000), 1)], B, 1, pair.now)
+    pair.begin()
     _, parts = pair.chunks.popleft()
     pair.ends[B].take_chunk([memoryview(part) for part in parts], pair.now)
     pair.chunks.clear()
