@@ -52,6 +52,7 @@ LOOK_PAUSE_S = 0.2
 COMPARE_EVERY_S = 5.0
 MAX_COPYING = 4
 FAILED_PAUSE_S = 2.0
+QUIET_S = 0.5
 MAX_UPLOADS = 64
 UPLOAD_IDLE_S = 60.0
 SCRUB_PERIOD_S = 3600.0
@@ -104,6 +105,7 @@ class BlockKeeper:
         self._was_named: set[str] = set()
         self._used_at: dict[str, float] = {}
         self._has_work_left = False
+        self._quiet_since = inf
         self._scrub_at = now + SCRUB_TURN_S
         self._scrub: Iterator[bool] | None = None
         self._scrub_waits: list[str] = []
@@ -227,6 +229,7 @@ class BlockKeeper:
     def names_changed(self) -> None:
         """The catalogue has news."""
         self._is_stale = True
+        self._was_named.update(file for file in self.mine if self._catalogue.of_file(file) is not None)
 
     def use(self, file: str, now: float) -> None:
         """A task of this peer reads the file: its blocks stay here for a while."""
@@ -363,12 +366,19 @@ class BlockKeeper:
                 self._desk.store.drop_job(file)
         self._used_at = {file: at for file, at in self._used_at.items() if now - at < IN_USE_S}
 
-    @property
-    def has_handed_over(self) -> bool:
-        """Whether nothing is left to be copied, when this peer is about to leave."""
-        nobody = not len(holders_ring(self._desk.swim.view))
-        done = self._work is None and not self._is_stale and not self._has_work_left and not self._copying
-        return not self.mine or nobody or done
+    def has_handed_over(self, now: float) -> bool:
+        """Whether nothing is left to be copied, when this peer is about to leave.
+
+        What is said of ourselves takes a moment to spread, and others may leave at the same time: so a peer
+        with blocks looks again for a while before it believes that all is done.
+        """
+        if not self.mine:
+            return True
+        if self._is_stale or self._work is not None or self._has_work_left or self._copying:
+            self._quiet_since = inf
+            return False
+        self._quiet_since = min(self._quiet_since, now)
+        return now - self._quiet_since >= QUIET_S
 
     # -- scrubbing -------------------------------------------------------------------------------------
 

@@ -178,7 +178,9 @@ def members(format: str, **where_to: Any) -> None:
                 row["ring_digest"] = answer.ring_digest.hex()
         print_json(rows)
         return
-    print_table(rows, ("id", "address", "status", "incarnation", "pid", "slots", "zone"))
+    for row in rows:
+        row["marks"] = ",".join(name for name in ("full", "draining") if row[name])
+    print_table(rows, ("id", "address", "status", "incarnation", "pid", "slots", "zone", "marks"))
     if answer.refused:
         told = ", ".join(f"{kind} {count}" for kind, count in sorted(answer.refused.items()))
         click.echo(f"refused by {answer.me}: {told}", err=True)
@@ -339,6 +341,8 @@ def _client(
 
 
 def _row(member: Member) -> dict[str, Any]:
+    from mapreduce.placement import DRAINING, FULL
+
     return {
         "id": member.id,
         "address": member.address,
@@ -346,6 +350,8 @@ def _row(member: Member) -> dict[str, Any]:
         "incarnation": member.incarnation,
         "pid": member.pid,
         "slots": member.slots,
+        "full": any(name == FULL for name, _ in member.meta),
+        "draining": any(name == DRAINING for name, _ in member.meta),
         "zone": member.zone,
         "weight": member.weight,
         "session": member.session,

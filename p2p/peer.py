@@ -9,8 +9,9 @@ No user code runs here, nothing blocks but the wait, and the log is not written 
 When the loop is late all the same (a starved machine, SIGSTOP), it tells membership before anything else
 is looked at: the answers that seem overdue may lie unread in the inbox.
 
-The end is graceful: `leave` says goodbye and the loop runs on until the news has spread, but no longer than
-membership's own limit.  A process that was refused its identity stops with `IdentityTaken`.
+The end is graceful: `leave` has the engine hand on what it holds, for `DRAIN_LIMIT_S` at the most, then says
+goodbye, and the loop runs on until the news has spread, but no longer than membership's own limit.  A process
+that was refused its identity stops with `IdentityTaken`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ FRAMES_PER_TURN = 256
 BULK_PER_TURN = 8  # of up to a megabyte each: about as long as a turn should take
 MAINTENANCE_PERIOD_S = 0.5
 LONGEST_WAIT_S = 0.5  # as maintenance is due
+DRAIN_LIMIT_S = 20.0
 MAX_REMEMBERED_FAILURES = 256
 
 
@@ -103,7 +105,8 @@ class Peer:
         self._ring_digest = b""
         self._digest_version = -1
         self._failures: OrderedDict[str, str] = OrderedDict()
-        self._leave_until = inf
+        self._drain_until = inf
+        self._has_said_goodbye = False
 
     # ---- the life of a peer --------------------------------------------------------------------------------
 
@@ -163,12 +166,19 @@ class Peer:
             self._transport.wait(self.wait_s(clock()))
 
     def leave(self, now: float) -> None:
-        """Say goodbye; `has_left` turns true when that has spread or taken too long."""
-        if self._leave_until is not inf:
+        """Hand on what lies here, then say goodbye; to be called until `has_left`, which turns true when that
+        has spread or taken too long.
+        """
+        engine = self._engine
+        if engine is not None and self._drain_until is inf:
+            self._perform(engine.drain(now), now)
+        self._drain_until = min(self._drain_until, now + DRAIN_LIMIT_S)
+        is_drained = engine is None or self.swim.stopped or engine.is_drained(now)
+        if self._has_said_goodbye or not (is_drained or now >= self._drain_until):
             return
-        self._leave_until = now
-        if self._engine is not None:
-            self._perform(self._engine.leave(now), now)
+        self._has_said_goodbye = True
+        if engine is not None:
+            self._perform(engine.leave(now), now)
         if not self.swim.stopped:
             self._perform(self.swim.leave(now), now)
         self._due_at = now
@@ -176,11 +186,12 @@ class Peer:
     @property
     def has_left(self) -> bool:
         """Whether the goodbye is done."""
-        return self._leave_until is not inf and self.swim.stopped
+        return self._has_said_goodbye and self.swim.stopped
 
     def counters(self) -> Mapping[str, int]:
-        """What the loop and the transport have counted."""
-        return {**self._counters, **self._transport.counters()}
+        """What the loop, the transport and the engine have counted."""
+        engine = self._engine.counters() if self._engine is not None else {}
+        return {**self._counters, **self._transport.counters(), **engine}
 
     # ---- what arrives --------------------------------------------------------------------------------------
 

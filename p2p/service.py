@@ -9,7 +9,7 @@ in `p2p.protocol`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,6 +86,15 @@ class Engine(Service, Protocol):
 
     def pump(self, arrivals: Sequence[BulkArrival], now: float, /) -> Sequence[Effect]:
         """Take what has arrived on the bulk inbox and what children have said; called in every turn."""
+
+    def counters(self) -> Mapping[str, int]:
+        """What it has counted."""
+
+    def drain(self, now: float, /) -> Sequence[Effect]:
+        """The peer is going to leave: begin nothing new, hand on what lies here."""
+
+    def is_drained(self, now: float, /) -> bool:
+        """Whether nothing would be missed if the peer left now."""
 
     def leave(self, now: float, /) -> Sequence[Effect]:
         """The peer is about to say goodbye."""

@@ -1,0 +1,329 @@
+"""The ring's files on whole peers in memory, on a clock of its own: names, copies, scrubbing, leaving."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from mapreduce.placement import DRAINING, FULL
+from p2p import file_questions as f
+from p2p.block_keeper import SCRUB_PERIOD_S
+from p2p.blocks import attempt_of
+from p2p.catalogue import REMOVAL_KEPT_S, Entry
+from p2p.file_client import block_segment
+from p2p.replication import SURPLUS_S
+from p2p.store import FILE_STAGE, Store
+from tests.p2p.memory_swarm import Asker, MemorySwarm, Node
+
+BLOCK = 10_000
+
+
+@pytest.fixture
+def swarm(tmp_path: Path) -> Iterator[MemorySwarm]:
+    made = MemorySwarm(tmp_path)
+    yield made
+    made.close()
+
+
+def content(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def put(
+    swarm: MemorySwarm,
+    name: str,
+    data: bytes,
+    *,
+    file: str = "a" * 40,
+    replicas: int = 2,
+    replaces: bool = False,
+) -> f.FileNamed:
+    """What a client does, block by block, over the first peer."""
+    asker, node = Asker(swarm), next(iter(swarm.nodes.values()))
+    begun = asker.ask(node, f.BeginPut(number=1, name=name, replaces=replaces))
+    if begun.reason:
+        return f.FileNamed(number=1, reason=begun.reason, text=begun.text)
+    blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
+    question = f.AskPlaces(number=2, file=file, blocks=len(blocks), replicas=replicas, first=0)
+    rows = asker.ask(node, question).rows
+    by_address = {one.peer.swim.me.address: one for one in swarm.nodes.values()}
+    for number, block in enumerate(blocks):
+        before = blocks[number - 1][-1:] if number else b""
+        after = blocks[number + 1][:100] if number + 1 < len(blocks) else b""
+        header, body = block_segment(file, number, block, before, after)
+        chunk = f.PutBlock(
+            number=3 + number,
+            upload=f"{number:040x}",
+            header=header,
+            offset=0,
+            data=body,
+            blocks=len(blocks),
+            copies=replicas,
+        )
+        first = by_address[rows[number].addresses[0]]
+        answer = asker.ask(first, chunk)
+        while not answer.copies:
+            assert not answer.reason
+            empty = replace(chunk, header=b"", offset=len(body), data=b"")
+            answer = asker.ask(first, empty)
+    named: f.FileNamed = asker.ask(
+        node, f.NameFile(number=99, entry=entry_of(name, data, file, replicas), replaces=replaces)
+    )
+    return named
+
+
+def entry_of(name: str, data: bytes, file: str, replicas: int) -> Entry:
+    digests = [xxhash.xxh3_128_digest(data[at : at + BLOCK]) for at in range(0, len(data), BLOCK)]
+    return Entry(
+        name=name,
+        version=0,
+        file=file,
+        size_bytes=len(data),
+        block_bytes=BLOCK,
+        digests=b"".join(digests),
+        replicas=replicas,
+        made_at_s=1.0,
+    )
+
+
+def holders(swarm: MemorySwarm, block: int, file: str = "a" * 40) -> set[str]:
+    return {
+        name
+        for name, node in swarm.nodes.items()
+        if node.engine.store.holds(file, FILE_STAGE, attempt_of(block))
+    }
+
+
+def copies(swarm: MemorySwarm, blocks: int, file: str = "a" * 40) -> list[int]:
+    return [len(holders(swarm, block, file)) for block in range(blocks)]
+
+
+def read(node: Node, name: str, block: int) -> bytes:
+    entry = node.engine.ring_files.catalogue.get(name)
+    assert entry is not None
+    located = node.engine.store.find(entry.file, FILE_STAGE, attempt_of(block))
+    assert located is not None
+    return node.engine.store.read(located)
+
+
+def test_a_file_lies_on_as_many_peers_as_were_asked_for_and_all_know_its_name(swarm: MemorySwarm) -> None:
+    nodes = swarm.start("a", "b", "c", "d")
+    data = content(35_000)
+    assert put(swarm, "books/one", data).reason == ""
+    assert copies(swarm, 4) == [2, 2, 2, 2]
+    assert swarm.run(5, lambda: all(one.engine.ring_files.catalogue.get("books/one") for one in nodes))
+    for block in range(4):
+        for name in holders(swarm, block):
+            assert read(swarm.nodes[name], "books/one", block) == data[block * BLOCK : (block + 1) * BLOCK]
+
+
+def test_a_name_that_exists_is_refused_unless_it_is_to_be_replaced(swarm: MemorySwarm) -> None:
+    nodes = swarm.start("a", "b", "c")
+    assert put(swarm, "x", content(100)).reason == ""
+    refused = put(swarm, "x", content(200), file="b" * 40)
+    assert refused.reason == "exists"
+    assert "--force" in refused.text
+    assert put(swarm, "x", content(200), file="b" * 40, replaces=True).reason == ""
+    swarm.run(1)
+    assert {one.engine.ring_files.catalogue.get("x").file for one in nodes} == {"b" * 40}  # type: ignore[union-attr]
+
+
+def test_of_two_puts_of_one_name_at_the_same_time_one_is_refused(swarm: MemorySwarm) -> None:
+    nodes = swarm.start("a", "b", "c", "d")
+    askers = [Asker(swarm), Asker(swarm)]
+    for number, (asker, node) in enumerate(zip(askers, nodes[1:], strict=False)):
+        entry = entry_of("x", b"", str(number) * 40, 1)
+        asker.say(node, f.NameFile(number=number, entry=entry, replaces=False))
+    answers: list[f.FileNamed] = []
+    assert swarm.run(
+        20, lambda: answers.extend(one for asker in askers for one in asker.heard()) or len(answers) == 2
+    )
+    assert sorted(answer.reason for answer in answers) == ["", "exists"]
+
+
+def test_without_a_majority_no_name_is_given(swarm: MemorySwarm) -> None:
+    swarm.start("a", "b", "c")
+    for name in ("b", "c"):
+        swarm.nodes[name].end.close()  # they are silent, and nobody has noticed yet
+        swarm.crash(name)
+    asker = Asker(swarm)
+    entry = entry_of("x", b"", "1" * 40, 1)
+    answer = asker.ask(swarm.nodes["a"], f.NameFile(number=1, entry=entry, replaces=False))
+    assert answer.reason == "quorum"
+    assert "b, c" in answer.text
+    assert swarm.nodes["a"].engine.ring_files.catalogue.get("x") is None
+
+
+def test_copies_are_made_again_when_a_peer_dies_and_when_one_joins_the_ring_is_as_it_should_be(
+    swarm: MemorySwarm,
+) -> None:
+    first = swarm.start("a", "b", "c")[0]
+    put(swarm, "x", content(55_000))
+    swarm.crash("b", wipe=True)
+    assert swarm.run(30, lambda: copies(swarm, 6) == [2] * 6)
+    swarm.add("d", join=[first.peer.swim.me.address])
+    assert swarm.run(30, lambda: any("d" in holders(swarm, block) for block in range(6)))
+    assert swarm.run(60 + SURPLUS_S, lambda: copies(swarm, 6) == [2] * 6)
+
+
+def test_after_all_peers_have_been_killed_the_files_are_there_again(swarm: MemorySwarm) -> None:
+    swarm.start("a", "b", "c")
+    put(swarm, "x", content(25_000))
+    for name in ("a", "b", "c"):
+        swarm.crash(name)
+    nodes = swarm.start("a", "b", "c")
+    assert all(one.engine.ring_files.catalogue.get("x") for one in nodes)
+    assert copies(swarm, 3) == [2, 2, 2]
+
+
+def test_a_peer_that_was_away_learns_of_new_names_and_of_removals(swarm: MemorySwarm) -> None:
+    first = swarm.start("a", "b", "c")[0]
+    put(swarm, "old", content(100))
+    swarm.crash("c")
+    assert swarm.run(30, swarm.agreed)
+    put(swarm, "new", content(100), file="b" * 40)
+    asker = Asker(swarm)
+    removal = Entry(name="old", version=0, file="c" * 40, is_removal=True, expires_at_s=1e9 + REMOVAL_KEPT_S)
+    assert asker.ask(first, f.NameFile(number=1, entry=removal, replaces=True)).reason == ""
+    third = swarm.add("c", join=[first.peer.swim.me.address])
+    names = third.engine.ring_files.catalogue
+    assert swarm.run(15, lambda: names.get("new") is not None and names.get("old") is None)
+
+
+def test_what_is_removed_is_dropped_everywhere_after_a_while(swarm: MemorySwarm) -> None:
+    first = swarm.start("a", "b", "c")[0]
+    put(swarm, "x", content(100))
+    removal = Entry(name="x", version=0, file="c" * 40, is_removal=True, expires_at_s=1e9 + REMOVAL_KEPT_S)
+    assert Asker(swarm).ask(first, f.NameFile(number=1, entry=removal, replaces=True)).reason == ""
+    assert swarm.run(120, lambda: copies(swarm, 1) == [0])
+    again = Asker(swarm).ask(
+        first, f.NameFile(number=2, entry=replace(removal, file="d" * 40), replaces=True)
+    )
+    assert again.reason == "unknown"
+
+
+def test_a_damaged_copy_is_found_by_scrubbing_and_made_again_from_another(swarm: MemorySwarm) -> None:
+    swarm.start("a", "b", "c")
+    data = content(5_000)
+    put(swarm, "x", data)
+    victim = swarm.nodes[sorted(holders(swarm, 0))[0]]
+    located = victim.engine.store.find("a" * 40, FILE_STAGE, 1)
+    assert located is not None
+    with open(located.path, "r+b") as file:
+        file.seek(located.offset + 2_000)
+        file.write(b"rotten")
+    swarm.now += SCRUB_PERIOD_S  # nobody looks before
+    assert swarm.run(60, lambda: victim.engine.store.damaged == 1)
+    assert swarm.run(60, lambda: copies(swarm, 1) == [2])
+    assert {read(swarm.nodes[name], "x", 0) for name in holders(swarm, 0)} == {data}
+
+
+def test_a_damaged_copy_is_never_sent_on(swarm: MemorySwarm) -> None:
+    swarm.start("a", "b", "c")
+    data = content(5_000)
+    put(swarm, "x", data)
+    holding = sorted(holders(swarm, 0))
+    victim = swarm.nodes[holding[0]]
+    located = victim.engine.store.find("a" * 40, FILE_STAGE, 1)
+    assert located is not None
+    with open(located.path, "r+b") as file:
+        file.seek(located.offset)
+        file.write(b"rotten")
+    outsider = next(name for name in swarm.nodes if name not in holding)
+    swarm.crash(outsider, wipe=True)
+    swarm.crash(holding[1])  # the sound copy is away, and nothing may be made of the other one
+    swarm.add("d", join=[victim.peer.swim.me.address])
+    assert swarm.run(30, lambda: victim.engine.store.damaged == 1)
+    assert copies(swarm, 1) == [0]
+    swarm.add(holding[1], join=[victim.peer.swim.me.address])
+    assert swarm.run(60, lambda: copies(swarm, 1) == [2])
+    assert {read(swarm.nodes[name], "x", 0) for name in holders(swarm, 0)} == {data}
+
+
+def test_a_peer_that_leaves_hands_its_only_copies_on_first(swarm: MemorySwarm) -> None:
+    swarm.start("a", "b", "c")
+    put(swarm, "x", content(45_000), replicas=1)
+    assert copies(swarm, 5) == [1] * 5
+    leaver = next(iter(holders(swarm, 0)))
+    peer = swarm.nodes[leaver].peer
+    others = [one for name, one in swarm.nodes.items() if name != leaver]
+
+    def has_left() -> bool:
+        peer.leave(swarm.now)
+        return peer.has_left
+
+    assert swarm.run(30, has_left)
+    swarm.crash(leaver)
+    assert min(copies(swarm, 5)) >= 1
+    assert all("draining" in dict(one.peer.swim.view.get(peer.swim.me.id).meta) for one in others)  # type: ignore[union-attr]
+
+
+def test_when_all_leave_at_once_nobody_waits_for_another(swarm: MemorySwarm) -> None:
+    nodes = swarm.start("a", "b", "c")
+    put(swarm, "x", content(45_000))
+    began = swarm.now
+
+    def all_have_left() -> bool:
+        for node in nodes:
+            node.peer.leave(swarm.now)
+        return all(node.peer.has_left for node in nodes)
+
+    assert swarm.run(30, all_have_left)
+    assert swarm.now - began < 6
+
+
+def test_a_full_peer_says_so_takes_nothing_and_is_passed_over(
+    swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = swarm.start("a", "b", "c")
+    full = nodes[1]
+    usual = Store.is_full
+    monkeypatch.setattr(
+        Store,
+        "is_full",
+        lambda store, more_bytes=0: store is full.engine.store or usual(store, more_bytes),
+    )
+
+    def all_know() -> bool:
+        views = [one.peer.swim.view.get(full.id) for one in nodes]
+        return all(view is not None and FULL in dict(view.meta) for view in views)
+
+    assert swarm.run(10, all_know)
+    put(swarm, "x", content(75_000))
+    assert copies(swarm, 8) == [2] * 8
+    assert all("b" not in holders(swarm, block) for block in range(8))
+    monkeypatch.setattr(Store, "is_full", usual)
+    assert swarm.run(60, lambda: any("b" in holders(swarm, block) for block in range(8)))
+    assert DRAINING not in dict(full.peer.swim.me.meta)
+
+
+def test_a_temporary_file_is_forgotten_by_all_when_its_time_is_over(swarm: MemorySwarm) -> None:
+    nodes = swarm.start("a", "b", "c")
+    entry = replace(entry_of("x", b"", "1" * 40, 1), expires_at_s=1e9 + swarm.now + 20)
+    assert Asker(swarm).ask(nodes[0], f.NameFile(number=1, entry=entry, replaces=False)).reason == ""
+    assert all(one.engine.ring_files.catalogue.get("x") for one in nodes)
+    assert swarm.run(40, lambda: not any(one.engine.ring_files.catalogue.get("x") for one in nodes))
+
+
+def test_a_block_that_is_said_again_is_not_written_twice(swarm: MemorySwarm) -> None:
+    node = swarm.start("a")[0]
+    header, body = block_segment("a" * 40, 0, b"data", b"", b"")
+    asker = Asker(swarm)
+    for upload in ("1" * 40, "2" * 40):
+        chunk = f.PutBlock(number=1, upload=upload, header=header, offset=0, data=body, blocks=1, copies=2)
+        answer = asker.ask(node, chunk)
+        assert (answer.received, answer.copies, answer.reason) == (4, 1, "")
+    assert len(node.engine.store.segments()) == 1
+
+
+def test_only_blocks_of_files_are_taken_from_clients(swarm: MemorySwarm) -> None:
+    node = swarm.start("a")[0]
+    header, body = block_segment("a" * 32, 0, b"data", b"", b"")  # the id of a job
+    chunk = f.PutBlock(number=1, upload="1" * 40, header=header, offset=0, data=body, blocks=1, copies=1)
+    assert "no block" in Asker(swarm).ask(node, chunk).reason
+    assert node.engine.store.segments() == []
