@@ -37,6 +37,8 @@ PARTITIONS = (8, 32, 128, 512)
 TASKS = (10, 100, 1_000, 10_000)
 PEERS = (1, 2, 4, 8, 16, 32)
 SIMULATED = (10, 32, 100, 316, 1_000)
+# Of fewer peers none can be spared to be killed.
+SIMULATED_MIN = 8
 # The simulated membership of the job world looks at every pair of peers, so larger swarms take minutes.
 SIMULATED_JOBS_MAX = 100
 TASK_PEERS = 4
@@ -237,12 +239,20 @@ def add_parser(commands: Any, common: list[argparse.ArgumentParser]) -> None:
     parser.add_argument("--partitions", type=positives, default=list(PARTITIONS))
     parser.add_argument("--tasks", type=positives, default=list(TASKS))
     parser.add_argument("--peers", type=positives, default=list(PEERS))
-    parser.add_argument("--nodes", type=positives, default=list(SIMULATED), help="simulated, 8 or more")
+    parser.add_argument("--nodes", type=simulated_sizes, default=list(SIMULATED), help="simulated peers")
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     parser.add_argument("--markdown", action="store_true", help="print the tables for a README")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw pictures there (needs matplotlib)")
+
+
+def simulated_sizes(text: str) -> list[int]:
+    """Return sizes of simulated swarms, divided by commas."""
+    counts = positives(text)
+    if min(counts) < SIMULATED_MIN:
+        raise argparse.ArgumentTypeError(f"{min(counts)}: a swarm to be measured has {SIMULATED_MIN} or more")
+    return counts
 
 
 def run_grow(options: argparse.Namespace, say: Say) -> str:
