@@ -229,6 +229,20 @@ def test_an_attempt_that_fails_half_way_leaves_the_outputs_of_others_whole(tmp_p
             assert list(read_blocks(file, run.offset, run.length)) == [(["a", "b"], None, [1, 1])]
 
 
+def test_a_process_with_the_id_of_a_dead_one_does_not_write_over_its_outputs(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("a\n")
+    child = Child(Job(lambda line: [(line, 1)], listed), tmp_path)
+    with closing(SharedRuns(str(tmp_path), "main")) as shared:
+        done = child.attempt(map_order(path), shared).run()
+    with closing(SharedRuns(str(tmp_path), "main")) as later:  # this very process is the one that has its id
+        child.attempt(map_order(path, 1), later).run()
+    ((_, run),) = done.ranges
+    with open(run.path, "rb") as file:
+        assert list(read_blocks(file, run.offset, run.length)) == [(["a"], None, [1])]
+    assert later.path != run.path
+
+
 def test_a_parts_splits_cover_it_and_meet_at_blocks(tmp_path: Path) -> None:
     path = tmp_path / "in.txt"
     path.write_text("".join(f"{number:08}\n" for number in range(60_000)))
