@@ -27,8 +27,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mapreduce.changes import Proposal
 from mapreduce.messages import HeldGroup, Message, Piece
-from mapreduce.record import EventRecord, JobStatus, Proposal, StageKind
+from mapreduce.record import EventRecord, JobStatus, StageKind
 from mapreduce.spec import InputSplit, PackedColumn
 from membership.view import NodeId
 
@@ -71,7 +72,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Propose:
-    """Apply a proposal to the job's record: `mapreduce.record.apply`.
+    """Apply a proposal to the job's record: `mapreduce.changes.apply`.
 
     A leader has one proposal under way at a time. The register retries it for as long as it takes; when
     another proposer has outbid it, the shell drops the leader without an answer.

@@ -24,12 +24,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mapreduce.changes import Change, Lost, LostTask, Place
 from mapreduce.config import JobsConfig
 from mapreduce.copies import Copies, Kept
 from mapreduce.holdings import WHOLE, Coverage, Holdings, bits_of, tasks_in
 from mapreduce.messages import CopyOrder, HeldGroup
 from mapreduce.placement import Row, Rows, holders_ring, mend_rows, output_places
-from mapreduce.record import Change, JobRecord, Lost, LostTask, Place
+from mapreduce.record import JobRecord
 from mapreduce.stages import StageGraph
 from membership.ring import Ring
 from membership.view import NodeId, View

@@ -49,6 +49,19 @@ from enum import Enum
 from math import inf
 from typing import assert_never
 
+from mapreduce.changes import (
+    AddEvents,
+    Cancel,
+    Change,
+    Commit,
+    CommitTasks,
+    Fail,
+    Finish,
+    Lost,
+    Proposal,
+    Redo,
+    changed,
+)
 from mapreduce.claims import homes
 from mapreduce.config import JobsConfig
 from mapreduce.effects import Announce, Happened, JobEnded, LeaderEffect, Propose, Send, Stalled, StepDown
@@ -76,24 +89,7 @@ from mapreduce.messages import (
 )
 from mapreduce.openings import changes_after, warnings_of
 from mapreduce.placement import can_work
-from mapreduce.record import (
-    AddEvents,
-    Cancel,
-    Change,
-    Commit,
-    CommitTasks,
-    EventRecord,
-    Fail,
-    Failure,
-    Finish,
-    JobRecord,
-    JobStatus,
-    Lost,
-    Proposal,
-    Redo,
-    StageKind,
-    changed,
-)
+from mapreduce.record import EventRecord, Failure, JobRecord, JobStatus, StageKind
 from mapreduce.seats import Seat, Seats
 from mapreduce.spec import InputSplit, JobPlan
 from mapreduce.stage_run import Numbers, StageRun

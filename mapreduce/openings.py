@@ -1,7 +1,7 @@
 """What follows from a record: the next stage, the end, what can be dropped.
 
 Pure consequences, computed on the record as it will be once the winners that are ready are chosen, so that
-they travel in the same proposal.  `mapreduce.record.changed` refuses any of them that does not hold there.
+they travel in the same proposal.  `mapreduce.changes.changed` refuses any of them that does not hold there.
 """
 
 from __future__ import annotations
@@ -9,20 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mapreduce.changes import Change, DropStages, Fail, Finish, OpenStage, changed
 from mapreduce.columns import pack_column, unpack_column
 from mapreduce.placement import Rows, draw_rows, holders_ring
-from mapreduce.record import (
-    MAX_COUNTERS,
-    Change,
-    DropStages,
-    Fail,
-    Failure,
-    Finish,
-    JobRecord,
-    OpenStage,
-    StageKind,
-    changed,
-)
+from mapreduce.record import MAX_COUNTERS, Failure, JobRecord, StageKind
 from mapreduce.shuffle import borders_of
 from mapreduce.spec import MAX_TASKS, JobPlan, PackedColumn
 from mapreduce.stages import Stage, StageGraph

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
+from mapreduce.changes import Commit
 from mapreduce.config import JobsConfig
 from mapreduce.doings import Doings
 from mapreduce.failures import INPUT_GONE, final_failure, is_innocent, may_retry
@@ -42,7 +43,7 @@ from mapreduce.messages import (
     Working,
 )
 from mapreduce.pool import GrantedAttempt, TaskPool, TaskState
-from mapreduce.record import Commit, Failure, StageKind, StageRecord
+from mapreduce.record import Failure, StageKind, StageRecord
 from mapreduce.seats import Seat, Seats
 from mapreduce.spec import JobPlan, PackedColumn
 from mapreduce.stages import Stage, TaskInput

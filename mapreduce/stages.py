@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mapreduce.changes import Change, Redo
 from mapreduce.messages import Piece
 from mapreduce.plan import SAMPLE_SPLITS, default_partitions
-from mapreduce.record import Change, JobRecord, Redo, StageKind
+from mapreduce.record import JobRecord, StageKind
 from mapreduce.spec import InputSplit, JobPlan
 
 __all__ = ["Stage", "StageGraph", "TaskInput", "task_name"]

@@ -15,10 +15,11 @@ from typing import Any, get_args
 
 from mapreduce import effects as e
 from mapreduce import messages as m
+from mapreduce.changes import apply
 from mapreduce.config import JobsConfig
 from mapreduce.failures import INPUT_GONE
 from mapreduce.leader import Leader, dissolve_of
-from mapreduce.record import Failure, JobRecord, JobStatus, StageKind, apply, born
+from mapreduce.record import Failure, JobRecord, JobStatus, StageKind, born
 from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from mapreduce.worker import Worker
 from membership.view import Member, NodeId, Status, View

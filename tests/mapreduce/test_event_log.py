@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from mapreduce.changes import ROUTINE_KINDS
 from mapreduce.doings import MAX_OPEN, Doings
 from mapreduce.outcome import EventRecord
-from mapreduce.record import ROUTINE_KINDS, JobRecord
+from mapreduce.record import JobRecord
 from membership.view import NodeId
 from tests.mapreduce.fake_swarm import FakeSwarm, node, plan
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapreduce.record import (
-    MAX_EVENTS,
+from mapreduce.changes import (
     MAX_ROUTINE_EVENTS,
     AddEvents,
     Cancel,
@@ -17,23 +16,18 @@ from mapreduce.record import (
     Commit,
     CommitTasks,
     DropStages,
-    EventRecord,
     Fail,
-    Failure,
     Finish,
-    JobRecord,
-    JobStatus,
     Lost,
     LostTask,
     OpenStage,
     Place,
     Proposal,
     Redo,
-    StageKind,
     apply,
-    born,
     changed,
 )
+from mapreduce.record import MAX_EVENTS, EventRecord, Failure, JobRecord, JobStatus, StageKind, born
 from membership.view import NodeId
 from p2p.errors import MalformedFrame
 from p2p.job_protocol import pack_record, unpack_record

@@ -25,11 +25,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
+from mapreduce.changes import Lost, Proposal, apply
 from mapreduce.config import JobsConfig
 from mapreduce.effects import RunTask
 from mapreduce.leader import Leader
 from mapreduce.placement import DRAINING, FULL
-from mapreduce.record import JobRecord, JobStatus, Lost, Proposal, StageKind, apply, born
+from mapreduce.record import JobRecord, JobStatus, StageKind, born
 from mapreduce.spec import job_id_of
 from mapreduce.stages import StageGraph
 from mapreduce.worker import Worker

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
-from mapreduce.record import JobRecord, Proposal, apply
+from mapreduce.changes import Proposal, apply
+from mapreduce.record import JobRecord
 from membership.view import Member, NodeId, Status, View
 from tools.simulation.network import Network
 from tools.simulation.node import Node
@@ -156,7 +157,7 @@ class HonestRegister:
         caprice_until: before this world time.
         on_chosen: called with (before, after, proposal) of each chosen proposal.
         leaves: whether a node is about to go for good.
-        apply: `mapreduce.record.apply`, or what a test plants in its place.
+        apply: `mapreduce.changes.apply`, or what a test plants in its place.
     """
 
     world: World

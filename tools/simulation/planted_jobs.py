@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mapreduce.changes import CommitTasks, OpenStage, Proposal, apply, changed
 from mapreduce.effects import RunTask, WorkerEffect
 from mapreduce.held import Held
 from mapreduce.keeper import Keeper
 from mapreduce.leader import Leader
 from mapreduce.messages import CopyOrder, Finished
 from mapreduce.pool import TaskState
-from mapreduce.record import CommitTasks, JobRecord, OpenStage, Proposal, StageRecord, apply, changed
+from mapreduce.record import JobRecord, StageRecord
 from mapreduce.stage_run import Letters, StageRun
 from mapreduce.stages import Stage, StageGraph
 from mapreduce.worker import Worker
