@@ -20,6 +20,7 @@ __all__ = ["Course", "chart", "key", "spread"]
 LEFT_PX, ROW_PX, LANE_PX, AXIS_PX = 74, 30, 12, 26
 PX_A_SECOND, LEAST_PX, MOST_PX = 14.0, 1_100, 24_000
 SPREAD_BINS, SPREAD_TICKS = 80, 10
+MOST_STRIPS = 3  # of a peer's row: jobs at the same time lie below each other
 STEPS_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 3_600)
 MOST_STEPS = 60
 MARKS = {
@@ -105,10 +106,13 @@ def chart(course: Course) -> str:
         y = top + ROW_PX * peer
         _draw_peer(canvas, [one for one in course.journal.incidents if one.peer == peer], y, last_s)
         canvas.text(12, y + 19, f"peer {peer}", "class='name'")
+    lane_of = {job.id: lane for job, lane in zip(course.jobs, lanes, strict=True)}
+    strips = min(MOST_STRIPS, max(lanes, default=0) + 1)
+    strip_px = (ROW_PX - 16) / strips
     for span in course.spans:
-        y = top + ROW_PX * span.peer + 7
+        at = top + ROW_PX * span.peer + 7 + lane_of.get(span.job, 0) % strips * strip_px
         title = f"{span.name} of job {span.job[:12]}, {span.began_s:.1f}–{span.ended_s:.1f} s"
-        canvas.bar(span.began_s, span.ended_s, y, ROW_PX - 16, colours.get(span.job, "var(--soft)"), title)
+        canvas.bar(span.began_s, span.ended_s, at, strip_px, colours.get(span.job, "var(--soft)"), title)
     for incident in course.journal.incidents:
         if incident.kind in MARKS and incident.peer >= 0:
             shape, what = MARKS[incident.kind]

@@ -39,7 +39,6 @@ from tools.chaos.workloads import Expected, Workload, parts_of
 
 __all__ = ["Bounds", "JobRun", "Phase", "Style", "copies_of"]
 
-APART_S = (0.2, 4.0)
 ASKED_PEERS = 3
 
 
@@ -69,12 +68,14 @@ class Bounds:
         settle_s: until replicas are back and leftovers gone, after the result was there.
         maps_again: how often committed map tasks may run again; 0 unless more than R-1 may be down.
         ttl_s: time to live of results.
+        apart_s: from … to so long a detached job is left alone.
     """
 
     job_s: float = 240.0
     settle_s: float = 40.0
     maps_again: int = 0
     ttl_s: float = 60.0
+    apart_s: tuple[float, float] = (0.2, 4.0)
 
 
 @dataclass(slots=True, eq=False)
@@ -133,7 +134,7 @@ class JobRun:
         ]  # fmt: skip
         if self.style is Style.DETACHED:
             words.append("--detach")
-            self._apart_s = self.rng.uniform(*APART_S)
+            self._apart_s = self.rng.uniform(*self.bounds.apart_s)
         else:
             words += self._wanted()
         self._start(words)

@@ -1,0 +1,187 @@
+"""The chaos script's own reasoning: what it may break, what it counts, what it shows; and one small storm."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from tools.chaos import faults
+from tools.chaos.chart import Course
+from tools.chaos.cluster import ChaosPeer, Cluster, PeerState
+from tools.chaos.faults import FaultKind, FaultUnavailable, Place
+from tools.chaos.invariants import ROWS, Invariants, difference
+from tools.chaos.job_run import Bounds
+from tools.chaos.journal import Journal
+from tools.chaos.recovery import JobBar, elections_of, percentile, recoveries_of
+from tools.chaos.report import page
+from tools.chaos.storm import Settings, Storm
+from tools.chaos.watching import Span
+from tools.chaos.workloads import Expected
+
+
+def idle_cluster(tmp_path: Path, *, peers: int, replicas: int) -> Cluster:
+    """A cluster in the books only: no process is started."""
+    cluster = Cluster(tmp_path / "cluster", Journal(), replicas=replicas)
+    for number in range(peers):
+        peer = ChaosPeer(number=number, place=Place(), data=tmp_path, log=tmp_path / "log")
+        peer.state = PeerState.UP
+        cluster.peers.append(peer)
+    return cluster
+
+
+# ---- how much may be broken ----------------------------------------------------------------------------
+
+
+def test_no_more_peers_are_spared_than_copies_less_one(tmp_path: Path) -> None:
+    with idle_cluster(tmp_path, peers=5, replicas=3) as cluster:
+        choice = random.Random(1).choice
+        first, second = cluster.spare(2, choice)
+        assert cluster.spare(3, choice) == []
+        first.state = PeerState.DOWN
+        assert len(cluster.spare(1, choice)) == 1
+        assert cluster.spare(2, choice) == []
+        second.state = PeerState.STOPPED
+        assert cluster.spare(1, choice) == []
+
+
+def test_a_peer_that_carries_a_burden_counts_as_down_and_is_not_hurt_again(tmp_path: Path) -> None:
+    with idle_cluster(tmp_path, peers=3, replicas=2) as cluster:
+        choice = random.Random(1).choice
+        [peer] = cluster.spare(1, choice)
+        cluster.burden(peer)
+        assert cluster.spare(1, choice) == []
+        cluster.unburden(peer)
+        assert len(cluster.spare(1, choice)) == 1
+        cluster.burden(peer)
+        cluster.unburden(peer, heals_in_s=60.0)
+        assert cluster.weighing() == {peer.number}
+
+
+def test_two_kinds_of_faults_that_need_different_worlds_do_not_go_together() -> None:
+    def world(directory: Path, count: int) -> faults.Surroundings:
+        raise AssertionError("it is not made here")
+
+    def other(directory: Path, count: int) -> faults.Surroundings:
+        raise AssertionError("it is not made here")
+
+    def kind(name: str, surroundings: object) -> FaultKind:
+        return FaultKind(name=name, description="", make=lambda: None, surroundings=surroundings)  # type: ignore[arg-type, return-value]
+
+    assert faults.surroundings_of([kind("a", None), kind("b", world)]) is world
+    with pytest.raises(FaultUnavailable, match=r"a, b.*different worlds"):
+        faults.surroundings_of([kind("a", world), kind("b", other)])
+
+
+def test_what_a_machine_lacks_for_a_fault_is_said() -> None:
+    lacking = FaultKind(name="netns", description="", make=lambda: None, missing=lambda: "no root")  # type: ignore[arg-type, return-value]
+    with pytest.raises(FaultUnavailable, match="fault netns: no root"):
+        faults.surroundings_of([lacking])
+
+
+# ---- what is counted -----------------------------------------------------------------------------------
+
+
+def right(parts: dict[str, bytes]) -> Expected:
+    return Expected(parts=parts, counters={}, map_tasks=1, reduce_tasks=1, output_records=1, wall_s=0.0)
+
+
+def test_a_difference_names_the_part_and_the_byte() -> None:
+    expected = right({"_SUCCESS": b"", "part-00000": b"abcdef"})
+    assert difference({"_SUCCESS": b"", "part-00000": b"abcdef"}, expected) == ""
+    assert "part-00000" in difference({"_SUCCESS": b"", "part-00000": b"abXdef"}, expected)
+    assert "byte 2" in difference({"_SUCCESS": b"", "part-00000": b"abXdef"}, expected)
+    assert "byte 4" in difference({"_SUCCESS": b"", "part-00000": b"abcd"}, expected)
+    assert "missing: ['_SUCCESS']" in difference({"part-00000": b"abcdef"}, expected)
+
+
+def test_a_broken_row_breaks_the_table_and_one_never_looked_at_says_so() -> None:
+    table = Invariants()
+    assert table.check("bytes", "")
+    assert table.holds
+    assert not table.check("bytes", "part-00000 differs")
+    assert not table.holds
+    lines = "\n".join(table.lines())
+    assert re.search(r"BROKEN 1x +2 +bytes", lines)
+    assert lines.count("not checked") == len(ROWS) - 1
+
+
+def leader_event(at_s: float, node: str) -> dict[str, object]:
+    return {"time": at_s, "kind": "leader", "node": node, "text": ""}
+
+
+def committed_event(at_s: float) -> dict[str, object]:
+    return {"time": at_s, "kind": "committed", "node": "b", "text": "3 map tasks"}
+
+
+def a_takeover() -> tuple[Journal, JobBar]:
+    """Peer 0 leads, is killed after 3 s; peer 1 leads after 5 s and commits after 6 s."""
+    journal = Journal(began_at=0.0, began_wall_s=1_000.0)
+    for peer, node in enumerate("ab"):
+        journal.begin("life", peer, node).began_s = 0.0
+    kill = journal.instant("kill", 0)
+    kill.began_s = kill.ended_s = 3.0
+    events = [
+        leader_event(1_001.0, "a"),
+        committed_event(1_002.0),
+        leader_event(1_005.0, "b"),
+        committed_event(1_006.0),
+        committed_event(1_007.0),
+    ]
+    job = JobBar(number=1, id="j", name="words", began_s=0.5, ended_s=8.0, problem="", events=events)
+    return journal, job
+
+
+def test_recovery_lasts_from_the_injury_of_a_leader_to_its_successors_first_commit() -> None:
+    journal, job = a_takeover()
+    assert [(election.peer, election.before) for election in elections_of(job, journal)] == [(0, -1), (1, 0)]
+    assert recoveries_of(job, journal) == [pytest.approx(3.0)]
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    assert percentile([1.0], 99) == 1.0
+    assert percentile([float(n) for n in range(1, 101)], 50) == 50.0
+    assert percentile([float(n) for n in range(1, 101)], 99) == 99.0
+    assert percentile([1.0, 2.0], 99) == 2.0
+
+
+# ---- what is shown -------------------------------------------------------------------------------------
+
+
+def test_the_page_escapes_everything_and_loads_nothing() -> None:
+    journal, job = a_takeover()
+    nasty = "<script>alert('x')</script>"
+    bad = JobBar(number=2, id=nasty, name=nasty, began_s=1.0, ended_s=2.0, problem=nasty, events=job.events)
+    spans = [Span(0, nasty, nasty, 1.0, 2.0)]
+    journal.instant("kill", 1, nasty)
+    course = Course(title=nasty, peers=2, journal=journal, spans=spans, jobs=[job, bad])
+    html = page(nasty, nasty, False, [(nasty, nasty)], [course], [1.0, 2.0], nasty, "")
+    assert "<script" not in html
+    assert not re.search(r"(src|href)=", html)
+    assert html.count("&lt;script&gt;") >= 8
+
+
+# ---- all together --------------------------------------------------------------------------------------
+
+
+def test_a_small_storm_holds_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Three real peers, jobs two at a time, a leader or another peer killed every other second."""
+    faults.load_all()
+    settings = Settings(
+        peers=3,
+        jobs=3,
+        minutes=1.0,
+        kinds=(faults.KINDS["kill"],),
+        every_s={"kill": 1.5},
+        lasts_s={"kill": (0.5, 1.5)},
+        workloads=("wordcount", "map-only"),
+        size_bytes=60_000,
+        bounds=Bounds(ttl_s=5.0, settle_s=20.0, job_s=60.0, apart_s=(0.1, 0.5)),
+    )
+    storm = Storm(settings, tmp_path / "storm", say=lambda _: None)
+    assert storm.run(), "\n".join(storm.invariants.lines())
+    assert len(storm.runs) == 3
+    assert storm.started["kill"] > 0
+    assert all(storm.invariants.checked.values())
