@@ -37,7 +37,7 @@ class Doings:
         """Count something, unless there is nothing to count.
 
         Args:
-            kind: one of `mapreduce.record.ROUTINE_KINDS`.
+            kind: one of `mapreduce.changes.ROUTINE_KINDS`.
             node: who did it, or to whom it was done.
             count: how many tasks.
             now: in seconds.

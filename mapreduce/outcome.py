@@ -85,7 +85,7 @@ class EventRecord:
     Attributes:
         at_s: wall clock of the peer that saw it.
         kind: one word: "leader", "stage", "lost", "replanned", "again", "failed", "healed", …; or, of what is
-            counted by the second (`mapreduce.doings`), one of `mapreduce.record.ROUTINE_KINDS`.
+            counted by the second (`mapreduce.doings`), one of `mapreduce.changes.ROUTINE_KINDS`.
         node: the peer it is about, "" for none.
         text: one line.
     """

@@ -52,6 +52,7 @@ from mapreduce.orders import (
 from mapreduce.pieces import BlockDamaged, BlockNotHere, pieces_path
 from mapreduce.plan import Split
 from mapreduce.record import Failure, StageKind
+from mapreduce.runs import DamagedRun, read_blocks
 from mapreduce.shuffle import RunRange
 from mapreduce.spec import PackedColumn
 from membership.view import NodeId
@@ -559,15 +560,26 @@ class TaskRunner:
             self._verify_blocks(run.task)
             self._events.append(InputLacks(run.task, -1))
             return
-        missing = self._damaged(run.task) if error.kind == "EnvironmentFailed" else ()
+        missing: tuple[int, ...] = ()
+        is_innocent = False
+        if error.kind == "EnvironmentFailed":
+            missing = self._damaged(run.task)
+            # Another task may have found the same damage a moment ago, and the segment is gone since.
+            is_innocent = bool(missing) or not self._reads_what_is_here(run.order)
         failure = Failure(
-            kind=INPUT_GONE if missing else error.kind,
+            kind=INPUT_GONE if is_innocent else error.kind,
             message=error.message,
             details=error.traceback,
             position=error.position,
             node=self._me,
         )
         self._events.append(TaskFailed(run.job, run.task.attempt, failure, missing))
+
+    def _reads_what_is_here(self, order: AnyOrder) -> bool:
+        """Whether everything that an attempt was to read is still in the store."""
+        if not isinstance(order, ReduceOrder):
+            return True
+        return all(self._store.holds_path(path) for path in {found.path for found in order.runs})
 
     def _verify_blocks(self, effect: RunTask) -> None:
         """Check the blocks that a task has read; what is damaged goes."""
@@ -590,6 +602,11 @@ class TaskRunner:
             if attempt and (located := self._store.find(job, effect.read_stage, attempt, effect.task))
         }
         bad = {path for path in {one.path for one in found.values()} if not self._store.verify(path)}
+        for located in found.values():
+            # A copy that was made of damaged bytes is whole as a segment; the run in it has its own digest.
+            if located.path not in bad and not _is_sound(located):
+                self._store.remove_segment(located.path)
+                bad.add(located.path)
         return tuple(task for task, located in found.items() if located.path in bad)
 
     def _died(self, event: ChildDied) -> None:
@@ -626,6 +643,17 @@ class TaskRunner:
     def _fail(self, effect: RunTask, kind: str, message: str, *, missing: tuple[int, ...] = ()) -> None:
         failure = Failure(kind=kind, message=message, node=self._me)
         self._events.append(TaskFailed(effect.setup.job, effect.attempt, failure, missing))
+
+
+def _is_sound(located: Located) -> bool:
+    """Read a run to its end."""
+    try:
+        with open(located.path, "rb") as file:
+            for _ in read_blocks(file, located.offset, located.length):
+                pass
+    except (DamagedRun, OSError):
+        return False
+    return True
 
 
 def _run_range(located: Located) -> RunRange:

@@ -285,6 +285,27 @@ def test_only_one_module_knows_of_zeromq() -> None:
     assert knowing <= {"p2p.zmq_transport"}
 
 
+def test_pickles_are_opened_in_child_processes_only() -> None:
+    opening = {
+        name
+        for name, source in SOURCES.items()
+        if {"pickle.loads", "pickle.load", "pickle.Unpickler"}.intersection(dotted(ast.parse(source)))
+    }
+    assert opening == {"mapreduce.child", "mapreduce.order_stream", "mapreduce.loading"}
+    assert not reached("p2p.peer").intersection({"mapreduce.child", "mapreduce.order_stream"})
+    # What unpacks a job's code is part of the embedded engine, too; a peer calls nothing of it.
+    callers = {name for name in MODULES for found in imports(name) if found.module == "mapreduce.loading"}
+    asked_of_it = {
+        alias.name
+        for name in callers
+        if name.startswith("p2p.")
+        for node in ast.walk(ast.parse(SOURCES[name]))
+        if isinstance(node, ast.ImportFrom) and node.module == "mapreduce.loading"
+        for alias in node.names
+    }
+    assert "unpack" not in asked_of_it
+
+
 @pytest.mark.parametrize("module", peers_modules())
 def test_a_peer_starts_without_what_it_does_not_need(module: str) -> None:
     assert not reached(module).intersection(NOT_FOR_A_PEER)
