@@ -193,7 +193,7 @@ class JobAnswers:
                 self._desk.answer(connection, refusal)
                 return
             packed = bytes(upload.data)
-        self._desk.submit(packed, submit.nonce, submit.group, (connection, submit.number), now)
+        self._desk.vetting.submit(packed, submit.nonce, submit.group, (connection, submit.number), now)
 
     def _follow(self, follow: q.Follow, client: NodeId, connection: Connection, now: float) -> None:
         if self._desk.is_gone(follow.job):

@@ -15,8 +15,10 @@ machine                       what it is for
 `mapreduce.worker`            one: claims and runs tasks of all jobs
 `p2p.task_runner`             children
 `p2p.store`, `p2p.bulk`       outputs on disk, and on their way from disk to disk
-`p2p.fetches`                 what is wanted from other peers: specs, parts
-`p2p.submissions`             jobs on their way in
+`p2p.job_leading`             the leaders here, and the register on their behalf
+`p2p.job_vetting`             jobs on their way in: submitted, looked at, born
+`p2p.job_arrivals`            what is wanted from other peers: specs, parts
+`p2p.job_lives`               how long what is known of a job is kept
 `p2p.ring_files`              the ring's own files: names, blocks, their copies
 `p2p.ring_inputs`             tasks that read such files: their blocks are brought here first
 `p2p.job_locks`               jobs' named locks, each job's in a register "locks/ID"
@@ -25,8 +27,7 @@ machine                       what it is for
 
 *The life of a job here.*  Its spec arrives when it is vetted; its register when this peer is a member of its
 group; a beat when somebody leads it.  It ends with `DropJob`, after which the result and the terminal record
-stay for their time to live.  What is never heard of again goes too: a job that was vetted and not born after
-`UNBORN_S`, what an earlier life left on disk and nobody claims after `ORPHAN_S`.
+stay for their time to live.  What is never heard of again goes too, see `p2p.job_lives`.
 
 *A disk that fails.*  A vote that cannot be made durable ends this life of the acceptor
 (`membership.register_effects`): the peer says so and stops.  Everything else that fails on disk fails an
@@ -38,32 +39,27 @@ attempt, a push or a fetch, which go elsewhere.
 from __future__ import annotations
 
 import random
-import sys
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from math import inf
 from typing import Any, assert_never, get_args
 
 from mapreduce import effects as e
 from mapreduce import messages as m
-from mapreduce.changes import Proposal, apply
 from mapreduce.config import JobsConfig
-from mapreduce.errors import JobError
 from mapreduce.failpoints import failpoint
 from mapreduce.leader import Leader
 from mapreduce.locking import HasLocks, WantLocks
 from mapreduce.messages import HeldGroup
 from mapreduce.placement import can_hold
-from mapreduce.record import Failure, JobRecord, born
-from mapreduce.spec import JobPlan, job_id_of
-from mapreduce.streams import is_url
+from mapreduce.record import Failure, JobRecord
+from mapreduce.spec import JobPlan
 from mapreduce.worker import Worker
 from membership import register_effects as reg
 from membership.effects import Event, MemberDied, MemberLeft
 from membership.errors import DamagedVote, TooManyProposals, UnknownRegister
-from membership.register import AcceptorId, Fence, Group, Record, next_group
+from membership.register import AcceptorId, Group, Record
 from membership.register_config import RegisterConfig
 from membership.register_messages import Accept, Birth, RegisterMessage
 from membership.registers import Registers
@@ -72,35 +68,29 @@ from membership.view import NodeId
 from p2p import bulk as b
 from p2p import job_questions as q
 from p2p import task_runner as t
-from p2p.blocks import RING, is_file_id
 from p2p.errors import DataDirectoryUnusable, MalformedFrame
-from p2p.fetches import FetchEnded, Fetches
 from p2p.job_answers import JobAnswers
+from p2p.job_arrivals import JobArrivals
 from p2p.job_files import JobFiles
+from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
+from p2p.job_leading import JobLeading
+from p2p.job_lives import JobLives
 from p2p.job_locks import LOCK_KEY, JobLocks
 from p2p.job_protocol import pack_record, unpack_record
+from p2p.job_vetting import JobVetting
 from p2p.name_files import NameFiles
 from p2p.ring_files import RingFiles
 from p2p.ring_inputs import RingInputs
 from p2p.service import Effect, Origin, Reply, Say
-from p2p.spec_packing import spec_digest, unpack_spec
+from p2p.spec_packing import unpack_spec
 from p2p.store import SPEC_STAGE, Covers, Source, Store
-from p2p.submissions import Begun, Submissions, acceptors
 from p2p.transport import BulkArrival, Connection
 from p2p.votes import VoteStore
 
 __all__ = ["JOB_KEY", "JobService", "OwnLimits"]
 
-JOB_KEY = "job/"
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-SPEC_ATTEMPT = 1
 HOUSEKEEPING_S = 1.0
 WARM_AFTER_S = 0.3
-UNBORN_S = 60.0
-ORPHAN_S = 3600.0
-HEAL_PAUSE_S = 2.0
-MAX_PEERS_TOLD = 32
-MAX_GONE = 4_096
 # Of one turn; the rest is done in the next, after others have had theirs.
 MAX_EFFECTS_PER_TURN = 100_000
 
@@ -148,17 +138,6 @@ class OwnLimits:
 
     slots: int
     memory_bytes: int
-
-
-@dataclass(slots=True)
-class _Leading:
-    """A job that this peer leads; `leader` is None until its plan is here, `token` names the leadership."""
-
-    key: str
-    token: str
-    record: JobRecord
-    leader: Leader | None = None
-    proposal: int = -1  # its number at the register
 
 
 @dataclass(slots=True)
@@ -217,31 +196,27 @@ class JobService:
         self._votes = votes
         self._config = jobs
         self._log = log
-        self._wall_offset_s = wall - now
+        self.wall_offset_s = wall - now
         self.runner = t.TaskRunner(
             me=me.id, slots=limits.slots, memory_bytes=limits.memory_bytes, files=files, store=store
         )
         self.bulk = b.Bulk(me=me.id, session=me.session, store=store, send_chunk=send_chunk)
         self.registers = self._open_registers(registers, now)
         self.worker = Worker(me=me.id, session=me.session, slots=limits.slots, view=swim.view, config=jobs)
-        self.fetches = Fetches()
-        self.submissions = Submissions()
+        self.leading = JobLeading(self, jobs)
+        self.vetting = JobVetting(self)
+        self.arrivals = JobArrivals(self)
+        self.lives = JobLives(self)
         self.answers = JobAnswers(self)
         self.ring_files = RingFiles(
-            self, names, random.Random(me.session), now=now, wall_offset_s=self._wall_offset_s
+            self, names, random.Random(me.session), now=now, wall_offset_s=self.wall_offset_s
         )
         self.ring_inputs = RingInputs(self)
         self.locks = JobLocks(self, session=me.session, config=jobs)
         self.heard: dict[str, Heard] = {}
         self.stalled: dict[str, str] = {}
-        self._leading: dict[str, _Leading] = {}
         self._plans: dict[str, JobPlan] = {}
         self._packed: dict[str, tuple[bytes, JobRecord]] = {}
-        self._expiry: dict[str, float] = {}
-        # Jobs whose time to live is over: what others still say of their registers begins nothing anew.
-        self._gone: OrderedDict[str, None] = OrderedDict()
-        self._healed_at: dict[str, float] = {}
-        self._vets: dict[str, list[tuple[NodeId, int]]] = {}
         self._queue: deque[Callable[[float], None]] = deque()
         self._out: list[Effect] = []
         self._perform_early: Callable[[Sequence[Effect], float], None] = self._perform_later
@@ -256,17 +231,7 @@ class JobService:
 
     def start(self, now: float) -> Sequence[Effect]:
         """See `Service.start`."""
-        for job in self.store.jobs:
-            if not is_file_id(job):
-                self._expiry[job] = now + ORPHAN_S
-        for key in list(self.registers.acceptor):
-            vote = self.registers.acceptor.get(key)
-            if vote is not None and vote.record.terminal and key.startswith(JOB_KEY):
-                record = self.record_in(vote.record)
-                left_s = record.ended_at_s + self._ttl_s(record.job) - (now + self._wall_offset_s)
-                self._expiry[record.job] = now + max(0.0, left_s)
-            elif key.startswith(LOCK_KEY):
-                self._expiry.setdefault(key.removeprefix(LOCK_KEY), now + ORPHAN_S)
+        self.lives.start(now)
         self._look_around(now)
         return self._performed(now)
 
@@ -287,8 +252,8 @@ class JobService:
         if isinstance(event, MemberDied | MemberLeft):
             node = event.member.id
             self._bulk_events(self.bulk.peer_is_gone(node), now)
-            self.fetches.peer_is_gone(node, now)
-            self.submissions.peer_is_gone(node)
+            self.arrivals.peer_is_gone(node, now)
+            self.vetting.peer_is_gone(node)
             self.answers.peer_is_gone(node, now)
             self.ring_files.peer_is_gone(node, now)
             self.locks.peer_is_gone(node, now)
@@ -303,12 +268,10 @@ class JobService:
         self._registers(self.registers.tick(now))
         if self.worker.next_deadline() <= now:
             self._jobs(self.worker.tick(now))
-        for leading in list(self._leading.values()):
-            if leading.leader is not None and leading.leader.next_deadline() <= now:
-                self._jobs(leading.leader.tick(now))
+        self.leading.tick(now)
         self._bulk_events(self.bulk.tick(now), now)
-        self._go_on_fetching(now)
-        self._go_on_submitting(now)
+        self.arrivals.tick(now)
+        self.vetting.tick(now)
         self.answers.tick(now)
         self.ring_files.tick(now)
         self.ring_inputs.tick(now)
@@ -322,21 +285,20 @@ class JobService:
 
     def next_deadline(self) -> float:
         """See `Service.next_deadline`."""
-        leaders = (one.leader.next_deadline() for one in self._leading.values() if one.leader is not None)
         return min(
             self._next_housekeeping,
             self._warm_at if self.warmth_is_wanted else inf,
             self.registers.next_deadline(),
             self.worker.next_deadline(),
             self.bulk.next_deadline(self._ticked_at),
-            self.fetches.next_deadline(),
-            self.submissions.next_deadline(),
+            self.leading.next_deadline(),
+            self.arrivals.next_deadline(),
+            self.vetting.next_deadline(),
             self.answers.next_deadline(),
             self.ring_files.next_deadline(self._ticked_at),
             self.ring_inputs.next_deadline(),
             self.locks.next_deadline(),
             self._ticked_at + self.runner.until_deadline(HOUSEKEEPING_S),
-            *leaders,
         )
 
     def set_early(self, perform: Callable[[Sequence[Effect], float], None]) -> None:
@@ -349,7 +311,7 @@ class JobService:
             for node, answer in self.bulk.take_chunk(arrival.parts, now):
                 self.say(node, answer)
                 if isinstance(answer, b.Stored) and not answer.reason:
-                    self._something_arrived(now)
+                    self.arrivals.something_arrived(now)
         for event in self.runner.pump():
             self._runner_event(event, now)
         return self._performed(now)
@@ -377,8 +339,7 @@ class JobService:
 
     def leave(self, now: float) -> Sequence[Effect]:
         """See `Engine.leave`."""
-        for key in [leading.key for leading in self._leading.values()]:
-            self._registers(self.registers.resign(key, now))
+        self.leading.resign(now)
         return self._performed(now)
 
     def close(self) -> None:
@@ -437,20 +398,19 @@ class JobService:
         self, job: str, stage: int, attempt: int, holders: Sequence[NodeId], tag: object, now: float
     ) -> None:
         """Begin to fetch an output; the end of it is told by the tag."""
-        self.fetches.want(job, stage, attempt, holders, tag, now)
-        self._go_on_fetching(now)
+        self.arrivals.want(job, stage, attempt, holders, tag, now)
 
     def task_failed(self, job: str, attempt: int, failure: Failure, now: float) -> None:
         """An attempt has failed before it was begun."""
         self._jobs(self.worker.on_task_failed(job, attempt, failure, now))
 
     def perform(self, effects: Iterable[e.Effect]) -> None:
-        """Perform what a leader wants, after all that waits."""
+        """Perform what a leader or the worker wants, after all that waits."""
         self._jobs(effects)
 
     def is_gone(self, job: str) -> bool:
         """Whether a job was here, and its time to live is over."""
-        return job in self._gone
+        return self.lives.is_gone(job)
 
     def fresh_number(self) -> int:
         """Return a number that was not used before."""
@@ -472,14 +432,29 @@ class JobService:
             self._plans[job] = plan
         return plan
 
+    def take_plan(self, job: str, plan: JobPlan) -> None:
+        """A job's spec is here, and this is its plan."""
+        self._plans[job] = plan
+
+    def forget(self, job: str) -> None:
+        """A job's time to live is over."""
+        self._plans.pop(job, None)
+        self.heard.pop(job, None)
+        self.stalled.pop(job, None)
+
     def leader(self, job: str) -> Leader | None:
         """Return the leader of a job, if this peer leads it."""
-        leading = self._leading.get(job)
-        return None if leading is None else leading.leader
+        return self.leading.get(job)
 
     def record_in(self, record: Record) -> JobRecord:
         """Return what a register's record holds."""
         return self._unpacked(record.payload)
+
+    def packed(self, record: JobRecord) -> bytes:
+        """Return a record as a register holds it; it will soon be asked about."""
+        payload = pack_record(record)
+        self._packed["last"] = (payload, record)
+        return payload
 
     def _unpacked(self, payload: bytes) -> JobRecord:
         """What a payload says; the last one is remembered, since each is asked about several times."""
@@ -510,69 +485,6 @@ class JobService:
         """Perform what a register wants, after all that waits."""
         self._registers(effects)
 
-    def submit(
-        self,
-        packed: bytes,
-        nonce: str,
-        chosen: tuple[AcceptorId, ...],
-        client: tuple[Connection, int],
-        now: float,
-    ) -> None:
-        """Take a job from a client; it is answered with the job's group, or why it is refused.
-
-        With `chosen`, the group that its client has fixed, it is answered when the job is born.
-        """
-
-        def refuse(job: str, reason: str, text: str) -> None:
-            self._tell_client(client, q.Submitted(number=0, job=job, reason=reason, text=text))
-
-        try:
-            spec = unpack_spec(packed)
-        except (MalformedFrame, ValueError) as error:
-            refuse("", "spec", f"the submission is malformed: {error}")
-            return
-        if len({acceptor.node for acceptor in chosen}) != len(chosen):
-            refuse("", "spec", "the submission is malformed: its group names a peer twice")
-            return
-        digest = spec_digest(packed)
-        job = job_id_of(digest, nonce)
-        under_way = self.submissions.get(job)
-        if under_way is not None and (under_way.is_being_born or not chosen):
-            self.submissions.join(job, client)
-            self._tell_client(client, q.Submitted(number=0, job=job, reason="pending"))
-            return
-        if self.is_gone(job):
-            refuse(job, "gone", f"job {job[:12]} has ended and its time to live is over: submit it anew")
-            return
-        group = self.registers.group(JOB_KEY + job)
-        if group is not None or job in self.heard:
-            members = [one.node for one in group.members] if group else self.heard[job].members
-            self._tell_client(client, q.Submitted(number=0, job=job, members=tuple(members)))
-            return
-        try:
-            self._take_spec(job, packed, spec.plan, now)
-        except OSError as error:
-            refuse(job, "disk", f"this peer cannot store the job: {error.strerror or error}")
-            return
-        failpoint("submit.stored")
-        if chosen:
-            step = self.submissions.begin_birth(job, digest, spec.plan, client, chosen, now)
-            if isinstance(step, Begun):
-                self._give_birth(step, now)
-            else:
-                self._tell_client(client, step)
-            return
-        here = [member.id for member in self.swim.view.ring_members]
-        refused = self.submissions.begin(job, digest, spec.plan, client, here, now)
-        if refused is not None:
-            self._tell_client(client, refused)
-            return
-        inline = packed if len(packed) <= q.INLINE_SPEC_BYTES else b""
-        for node in here:
-            vet = q.Vet(number=0, job=job, spec_digest=digest, spec=inline if node != self.me else b"")
-            self.say(node, vet)
-        failpoint("submit.asked")
-
     # ---- the queue -----------------------------------------------------------------------------------------
 
     def _performed(self, now: float) -> Sequence[Effect]:
@@ -600,9 +512,9 @@ class JobService:
             case e.Send(to=to, message=message):
                 self.say(to, message)
             case e.Propose(job=job, proposal=proposal):
-                self._propose(job, proposal, now)
+                self.leading.propose(job, proposal, now)
             case e.StepDown(job=job):
-                self._step_down(job, now)
+                self.leading.step_down(job, now)
             case e.RunTask():
                 self.ring_inputs.run(effect, now)
             case e.CancelTask(job=job, attempt=attempt):
@@ -616,16 +528,16 @@ class JobService:
             case e.CancelPush(job=job, number=number):
                 self.bulk.cancel(("push", job, number))
             case e.Fetch(job=job, attempt=attempt, piece=piece):
-                self._fetch_piece(job, attempt, piece, now)
+                self.arrivals.fetch_piece(job, attempt, piece, now)
             case e.FetchPlan(job=job, sources=sources):
-                self._fetch_plan(job, sources, now)
+                self.arrivals.fetch_plan(job, sources, now)
             case e.ReadInventory(job=job):
                 self._jobs(self.worker.on_inventory(job, self._inventory(job), now))
             case e.Drop(job=job, stages=stages):
                 self.runner.drop(job, stages)
                 self.store.drop(job, stages)
             case e.DropJob():
-                self._drop_job(effect, now)
+                self.lives.drop(effect, now)
             case e.Announce(event=event):
                 self._announce(event, now)
             case _:
@@ -682,7 +594,7 @@ class JobService:
             known = self.heard.get(job)
             members = message.members if isinstance(message, m.Offer) else known.members if known else ()
             self.heard[job] = Heard(sender, members, message.spec_digest)
-            self._expiry.pop(job, None)
+            self.lives.goes_on(job)
         self._jobs(self.worker.receive(message, sender, now))
 
     def _hear_worker(self, message: m.ToLeader, sender: NodeId, now: float) -> None:
@@ -697,14 +609,13 @@ class JobService:
             case b.Received() | b.Stored():
                 self._bulk_events(self.bulk.receive(message, sender, now), now)
             case q.FetchSegment():
-                self._serve_fetch(message, sender, now)
+                self.arrivals.serve(message, sender, now)
             case q.NotHeld():
-                self.fetches.on_not_held(message, sender, now)
+                self.arrivals.on_not_held(message, sender, now)
             case q.Vet():
-                self._vet(message, sender, now)
+                self.vetting.vet(message, sender, now)
             case q.Vetted():
-                self.submissions.on_vetted(message, sender)
-                self._go_on_submitting(now)
+                self.vetting.on_vetted(message, sender, now)
 
     def _look_around(self, now: float) -> None:
         """Membership has news."""
@@ -714,9 +625,7 @@ class JobService:
         suspected = [member.id for member in view if member.id not in here]
         self._registers(self.registers.observe(suspected, self.swim.health, now))
         self._jobs(self.worker.on_view(view, now))
-        for leading in self._leading.values():
-            if leading.leader is not None:
-                self._jobs(leading.leader.on_view(view, now))
+        self.leading.on_view(view, now)
 
     # ---- leading -------------------------------------------------------------------------------------------
 
@@ -726,208 +635,31 @@ class JobService:
             return
         match event:
             case reg.Founded(group=group):
-                self._founded(group)
+                self.vetting.founded(group)
             case reg.Committed():
                 self._committed(event, now)
-            case reg.Refused(key=key, proposal=number, payload_bytes=size):
-                leading = self._leading.get(key.removeprefix(JOB_KEY))
-                if leading is not None and leading.leader is not None and leading.proposal == number:
-                    self._jobs(leading.leader.on_refused(f"{size:,} bytes", now))
-            case reg.Leads(key=key, record=record, fence=fence):
-                self._begin_leading(key, record, fence, now)
-            case reg.Outbid(key=key):
-                self._leading.pop(key.removeprefix(JOB_KEY), None)
             case reg.Abandoned(key=key, proposals=numbers):
                 self.answers.on_abandoned(key.removeprefix(JOB_KEY), numbers)
-            case reg.GroupChanged(group=group):
-                failpoint("seal.done")
-                leading = self._leading.get(group.key.removeprefix(JOB_KEY))
-                if leading is not None and leading.leader is not None:
-                    self._jobs(leading.leader.on_members(_nodes(group.members), now))
-            case reg.QuorumLost(key=key, missing=missing):
-                self._quorum(key, _nodes(missing), now)
-            case reg.QuorumRegained(key=key):
-                self._quorum(key, (), now)
+            case (
+                reg.Refused()
+                | reg.Leads()
+                | reg.Outbid()
+                | reg.GroupChanged()
+                | reg.QuorumLost()
+                | reg.QuorumRegained()
+            ):
+                self.leading.on_register(event, now)
             case reg.LeaderHeard():
                 pass  # its beats tell the worker
             case _:
                 assert_never(event)
 
-    def _begin_leading(self, key: str, record: Record, fence: Fence, now: float) -> None:
-        failpoint("lead.elected")
-        job = key.removeprefix(JOB_KEY)
-        led = self._leading.get(job)
-        job_record = self.record_in(record)
-        if led is not None and led.leader is not None and led.token == job_record.token:
-            return  # we have led it all along, and now do so in another epoch of its group
-        self._leading[job] = _Leading(key, _token(self.me, fence), job_record)
-        plan = self.plan(job)
-        if plan is not None:
-            self._lead(job, plan, now)
-            return
-        group = self.registers.group(key)
-        others = [node for node in _nodes(group.members if group else ()) if node != self.me]
-        others += [member.id for member in self.swim.view.alive if member.id not in (*others, self.me)]
-        self.fetches.want(job, SPEC_STAGE, SPEC_ATTEMPT, others, ("lead", job), now)
-        self._go_on_fetching(now)
-
-    def _lead(self, job: str, plan: JobPlan, now: float) -> None:
-        leading = self._leading[job]
-        group = self.registers.group(leading.key)
-        assert group is not None, "who leads a register knows its group"
-        leading.leader = Leader(
-            me=self.me,
-            plan=plan,
-            record=leading.record,
-            token=leading.token,
-            members=_nodes(group.members),
-            view=self.swim.view,
-            config=self._config,
-            wall_offset_s=self._wall_offset_s,
-        )
-        self._log(f"leads job {job[:12]} ({plan.name})")
-        failpoint("lead.begin")
-        self._jobs(leading.leader.start(now))
-        self.locks.lead(job, leading.record, now)
-
-    def _propose(self, job: str, proposal: Proposal, now: float) -> None:
-        leading = self._leading.get(job)
-        if leading is None:
-            return
-
-        def change(record: Record) -> bytes:
-            before = self.record_in(record)
-            after = apply(before, proposal)
-            if after is before:
-                return record.payload
-            packed = pack_record(after)
-            self._packed["last"] = (packed, after)
-            return packed
-
-        failpoint("commit.propose")
-        number = self.propose(job, change, now)
-        if number is None:
-            self._leading.pop(job, None)
-        else:
-            leading.proposal = number
-
     def _committed(self, event: reg.Committed, now: float) -> None:
+        if self.leading.on_committed(event, now):
+            return
         job = event.key.removeprefix(JOB_KEY)
-        leading = self._leading.get(job)
-        if leading is not None and leading.leader is not None and leading.proposal == event.proposal:
-            failpoint("commit.chosen")
-            self._jobs(leading.leader.on_committed(self.record_in(event.record), now))
-            self.answers.job_moved(job, now)
-        elif not self.locks.on_read(job, event.proposal, self.record_in(event.record), now):
+        if not self.locks.on_read(job, event.proposal, self.record_in(event.record), now):
             self.answers.on_read(job, event.proposal, self.record_in(event.record))
-
-    def _step_down(self, job: str, now: float) -> None:
-        leading = self._leading.pop(job, None)
-        if leading is not None:
-            self._registers(self.registers.resign(leading.key, now))
-
-    def _quorum(self, key: str, missing: tuple[NodeId, ...], now: float) -> None:
-        leading = self._leading.get(key.removeprefix(JOB_KEY))
-        if leading is not None and leading.leader is not None:
-            self._jobs(leading.leader.on_quorum(missing, now))
-            self.answers.job_moved(leading.record.job, now)
-
-    def _heal(self, now: float) -> None:
-        """Give the jobs that we lead a group of the living again."""
-        view = self.swim.view
-        for job, leading in self._leading.items():
-            leader, group = leading.leader, self.registers.group(leading.key)
-            if leader is None or group is None or leader.has_ended:
-                continue
-            if now - self._healed_at.get(job, -inf) < HEAL_PAUSE_S:
-                continue
-            size = 2 * self._plans[job].replicas - 1
-            members = next_group(group.members, acceptors(job, view), size)
-            if members is not None and set(members) != set(group.members):
-                failpoint("seal.begin")
-                self._healed_at[job] = now
-                self._registers(self.registers.seal(leading.key, members, now))
-
-    # ---- submissions ---------------------------------------------------------------------------------------
-
-    def _take_spec(self, job: str, packed: bytes, plan: JobPlan, now: float) -> None:
-        if not self.store.holds(job, SPEC_STAGE, SPEC_ATTEMPT):
-            self.store.put(job, SPEC_STAGE, 0, SPEC_ATTEMPT, packed)
-        self._plans[job] = plan
-        if job not in self.heard and self.registers.group(JOB_KEY + job) is None:
-            self._expiry[job] = now + UNBORN_S
-
-    def _vet(self, message: q.Vet, sender: NodeId, now: float) -> None:
-        job = message.job
-        group = self.registers.group(JOB_KEY + job)
-        if group is not None:
-            text = " ".join(_nodes(group.members))
-            self.say(sender, q.Vetted(number=message.number, job=job, reason="known", text=text))
-            return
-        self._vets.setdefault(job, []).append((sender, message.number))
-        del self._vets[job][:-16]
-        if message.spec:
-            try:
-                if spec_digest(message.spec) != message.spec_digest:
-                    raise MalformedFrame("its digest does not fit")
-                self._take_spec(job, message.spec, unpack_spec(message.spec).plan, now)
-            except (MalformedFrame, ValueError, OSError) as error:
-                self._vetted(job, "spec", f"the spec cannot be read or stored: {error}")
-                return
-        if self.plan(job) is None:
-            self.fetches.want(job, SPEC_STAGE, SPEC_ATTEMPT, [sender], ("vet", job), now)
-            self._go_on_fetching(now)
-            return
-        self._look_at(job)
-
-    def _look_at(self, job: str) -> None:
-        """Have a child look whether a job can run here."""
-        plan = self.plan(job)
-        if plan is None:
-            self._vetted(job, "spec", "the spec cannot be read")
-            return
-        if plan.python != PYTHON:
-            text = f"the job was packed by Python {plan.python}, and this peer runs {PYTHON}"
-            self._vetted(job, "python", text)
-            return
-        failure = self._open_files(job)
-        if failure is not None:
-            self._vetted(job, "code", failure.message)
-            return
-        opened = self.files.get(job)
-        assert opened is not None
-        failpoint("vet.begin")
-        self.runner.check(opened, job, _local_inputs(plan))
-
-    def _vetted(self, job: str, reason: str = "", text: str = "", paths: tuple[str, ...] = ()) -> None:
-        failpoint("vet.answer")
-        for sender, number in self._vets.pop(job, ()):
-            self.say(sender, q.Vetted(number=number, job=job, reason=reason, text=text, paths=paths))
-
-    def _go_on_submitting(self, now: float) -> None:
-        for step in self.submissions.due(self.swim.view, now):
-            for client in step.clients:
-                self._tell_client(client, step.answer)
-
-    def _give_birth(self, step: Begun, now: float) -> None:
-        failpoint("birth.begin")
-        record = born(step.job, step.digest, now + self._wall_offset_s)
-        first = Record(generation=0, epoch=0, members=step.members, payload=pack_record(record))
-        self._registers(self.registers.found(JOB_KEY + step.job, first, now))
-
-    def _tell_client(self, client: tuple[Connection, int], answer: q.Submitted) -> None:
-        here = (member.address for member in self.swim.view.alive if member.id != self.me)
-        peers = tuple(islice(here, MAX_PEERS_TOLD))
-        self.answer(client[0], replace(answer, number=client[1], peers=peers))
-
-    def _founded(self, group: Group) -> None:
-        failpoint("birth.done")
-        job = group.key.removeprefix(JOB_KEY)
-        self._expiry.pop(job, None)
-        for step in self.submissions.founded(job, group.members):
-            for client in step.clients:
-                self._tell_client(client, step.answer)
-        self.answers.learn(job, _nodes(group.members))
 
     # ---- outputs -------------------------------------------------------------------------------------------
 
@@ -971,136 +703,6 @@ class JobService:
             if stage >= 0
         ]
 
-    def _drop_job(self, effect: e.DropJob, now: float) -> None:
-        job = effect.job
-        failpoint("drop.begin")
-        self.ring_inputs.drop_job(job)
-        self.runner.drop_job(job)
-        self.locks.drop_job(job)
-        self.fetches.drop_job(job)
-        keep = {SPEC_STAGE, effect.keep_stage} if effect.keep_stage >= 0 else {SPEC_STAGE}
-        self.store.drop_job(job, keep)
-        self._expiry[job] = now + effect.keep_s
-        failpoint("drop.done")
-
-    def _forget(self, job: str) -> None:
-        """A job's time to live is over."""
-        self.runner.drop_job(job)
-        self.locks.drop_job(job)
-        self.store.drop_job(job)
-        self._plans.pop(job, None)
-        self.heard.pop(job, None)
-        self._healed_at.pop(job, None)
-        self.stalled.pop(job, None)
-        vote = self.registers.acceptor.get(JOB_KEY + job)
-        # A minority of the group may never have been asked to accept the end, but everybody was told of it.
-        if self.worker.fate_of(job) is not None or (vote is not None and vote.record.terminal):
-            self._leading.pop(job, None)
-            self._gone[job] = None
-            if len(self._gone) > MAX_GONE:
-                self._gone.popitem(last=False)
-            self._registers(self.registers.forget(JOB_KEY + job))
-        self.answers.forget(job)
-
-    # ---- fetching ------------------------------------------------------------------------------------------
-
-    def _fetch_plan(self, job: str, sources: tuple[NodeId, ...], now: float) -> None:
-        if self.plan(job) is not None:
-            self._plan_is_here(job, now)
-            return
-        others = [node for node in sources if node != self.me]
-        self.fetches.want(job, SPEC_STAGE, SPEC_ATTEMPT, others, ("plan", job), now)
-        self._go_on_fetching(now)
-
-    def _plan_is_here(self, job: str, now: float) -> None:
-        failure = self._open_files(job)
-        plan = self.plan(job)
-        if failure is None and plan is not None:
-            self._jobs(self.worker.on_plan(job, plan, now))
-        else:
-            self._log(f"job {job[:12]} cannot be opened: {failure.message if failure else 'no spec'}")
-            self._jobs(self.worker.on_plan_failed(job, now))
-
-    def _open_files(self, job: str) -> Failure | None:
-        """Unpack a job's cargo; None, or why that fails."""
-        if self.files.get(job) is not None:
-            return None
-        located = self.store.find(job, SPEC_STAGE, SPEC_ATTEMPT)
-        if located is None:
-            return Failure(kind="EnvironmentFailed", message="the spec is not here", node=self.me)
-        try:
-            self.files.open(job, unpack_spec(self.store.read(located)))
-        except JobError as error:
-            return Failure(kind=type(error).__name__, message=str(error), node=self.me)
-        except (OSError, MalformedFrame, ValueError) as error:
-            return Failure(kind="EnvironmentFailed", message=str(error), node=self.me)
-        return None
-
-    def _fetch_piece(self, job: str, attempt: int, piece: m.Piece, now: float) -> None:
-        if self.store.find(job, piece.stage, piece.attempt) is not None:
-            self._jobs(self.worker.on_fetched(job, attempt, now))
-            return
-        holders = [node for node in piece.holders if node != self.me]
-        self.fetches.want(job, piece.stage, piece.attempt, holders, ("piece", job, attempt), now)
-        self._go_on_fetching(now)
-
-    def _go_on_fetching(self, now: float) -> None:
-        if self.fetches.next_deadline() > now:
-            return
-        asked, ended = self.fetches.tick(now)
-        for node, question in asked:
-            self.say(node, question)
-        self._fetches_ended(ended, now)
-
-    def _something_arrived(self, now: float) -> None:
-        for job, stage, attempt in self.fetches.wanted():
-            if self.store.holds(job, stage, attempt):
-                self._fetches_ended(self.fetches.arrived(job, stage, attempt), now)
-
-    def _fetches_ended(self, ended: Iterable[FetchEnded], now: float) -> None:
-        for one in ended:
-            match one.tag:
-                case ("plan", str(job)) if not one.reason:
-                    self._plan_is_here(job, now)
-                case ("plan", str(job)):
-                    self._jobs(self.worker.on_plan_failed(job, now))
-                case ("piece", str(job), int(attempt)) if not one.reason:
-                    self._jobs(self.worker.on_fetched(job, attempt, now))
-                case ("input", str(job), int(attempt), int(block)):
-                    self.ring_inputs.fetched(job, attempt, block, one.reason, now)
-                case ("piece", str(job), int(attempt)):
-                    self._jobs(self.worker.on_fetch_failed(job, attempt, one.reason, now))
-                case ("vet", str(job)) if not one.reason:
-                    self._look_at(job)
-                case ("vet", str(job)):
-                    self._vetted(job, "spec", f"the job's spec: {one.reason}")
-                case ("lead", str(job)):
-                    self._lead_or_leave(job, now)
-                case _:
-                    raise AssertionError(f"a fetch with the tag {one.tag!r}")
-
-    def _lead_or_leave(self, job: str, now: float) -> None:
-        leading = self._leading.get(job)
-        if leading is None or leading.leader is not None:
-            return
-        plan = self.plan(job)
-        if plan is not None:
-            self._lead(job, plan, now)
-        else:  # somebody else may have the spec
-            self._log(f"cannot lead job {job[:12]}: nobody here has its spec")
-            self._step_down(job, now)
-
-    def _serve_fetch(self, message: q.FetchSegment, sender: NodeId, now: float) -> None:
-        sources = self.store.sources(message.job, message.stage, (message.attempt,), ())
-        if not sources:
-            answer = q.NotHeld(
-                number=message.number, job=message.job, stage=message.stage, attempt=message.attempt
-            )
-            self.say(sender, answer)
-            return
-        tag = ("serve", sender, message.number)
-        self.send_copy(message.job, message.stage, sources, sender, tag, now, is_repair=False)
-
     # ---- children ------------------------------------------------------------------------------------------
 
     def _runner_event(self, event: t.RunnerEvent, now: float) -> None:
@@ -1117,14 +719,8 @@ class JobService:
                 self.ring_inputs.lacks(task, offset, now)
             case t.Status(job=job, text=text):
                 self.worker.on_task_status(job, text[:1024])
-            case t.Checked(job=job, error=None):
-                self._vetted(job)
             case t.Checked(job=job, error=error):
-                assert error is not None
-                if error.kind == "InputNotHere":
-                    self._vetted(job, "inputs", error.message, tuple(error.traceback.split("\n")))
-                else:
-                    self._vetted(job, "code", error.message)
+                self.vetting.checked(job, error)
             case _:
                 assert_never(event)
 
@@ -1146,15 +742,9 @@ class JobService:
                 assert_never(event)
 
     def _keep_house(self, now: float) -> None:
-        self._heal(now)
+        self.leading.heal(now)
         self.locks.heal(now)
-        for job in [job for job, due in self._expiry.items() if due <= now]:
-            del self._expiry[job]
-            self._forget(job)
-
-    def _ttl_s(self, job: str) -> float:
-        plan = self.plan(job)
-        return plan.ttl_s if plan is not None else ORPHAN_S
+        self.lives.tick(now)
 
     def _open_registers(self, config: RegisterConfig, now: float) -> Registers:
         def registers(saved: dict[str, bytes]) -> Registers:
@@ -1179,35 +769,3 @@ class JobService:
 
 def _key_of(event: reg.RegisterEvent) -> str:
     return event.group.key if isinstance(event, reg.Founded | reg.GroupChanged) else event.key
-
-
-def _local_inputs(plan: JobPlan) -> tuple[tuple[str, int], ...]:
-    """The files that a job reads in place, and how long each must be; of URLs, one for each place.
-
-    To ask a server for each of thousands of names would take longer than the vetting may.
-    """
-    sizes: dict[str, int] = {}
-    places: set[str] = set()
-    for step in plan.steps:
-        for split in step.splits:
-            if split.path.startswith(RING):
-                continue
-            if is_url(split.path):
-                place = "/".join(split.path.split("/")[:3])
-                if place not in places:
-                    sizes[split.path] = 0
-                    places.add(place)
-            else:
-                end = split.end if split.end >= 0 else split.size_bytes
-                sizes[split.path] = max(end, sizes.get(split.path, 0))
-    return tuple(sizes.items())
-
-
-def _token(me: NodeId, fence: Fence) -> str:
-    """A name for a leadership that no other one has."""
-    place, ballot = fence.place, fence.ballot
-    return f"{place.generation}.{place.epoch}.{ballot.round}.{me}.{ballot.life}"
-
-
-def _nodes(members: Iterable[AcceptorId]) -> tuple[NodeId, ...]:
-    return tuple(member.node for member in members)

@@ -1,0 +1,102 @@
+"""How long what is known here of jobs is kept.
+
+A job that is over stays for its time to live; one that was vetted and never born, or that an earlier life of
+this peer left on its disk, for a while.  When its time is over nothing is left of a job but its name, so that
+what others still say of it begins nothing anew.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from mapreduce.effects import DropJob
+from mapreduce.failpoints import failpoint
+from p2p.blocks import is_file_id
+from p2p.job_keys import JOB_KEY
+from p2p.job_locks import LOCK_KEY
+from p2p.store import SPEC_STAGE
+
+if TYPE_CHECKING:
+    from p2p.job_service import JobService
+
+__all__ = ["JobLives"]
+
+ORPHAN_S = 3600.0
+MAX_GONE = 4_096
+
+
+class JobLives:
+    """When each job's time is over on one peer; `desk` is the service that this is a part of."""
+
+    def __init__(self, desk: JobService) -> None:
+        self._desk = desk
+        self._expiry: dict[str, float] = {}
+        # Jobs whose time to live is over: what others still say of their registers begins nothing anew.
+        self._gone: OrderedDict[str, None] = OrderedDict()
+
+    def start(self, now: float) -> None:
+        """Look at what an earlier life has left."""
+        desk = self._desk
+        for job in desk.store.jobs:
+            if not is_file_id(job):
+                self._expiry[job] = now + ORPHAN_S
+        for key in list(desk.registers.acceptor):
+            vote = desk.registers.acceptor.get(key)
+            if vote is not None and vote.record.terminal and key.startswith(JOB_KEY):
+                record = desk.record_in(vote.record)
+                left_s = record.ended_at_s + self._ttl_s(record.job) - (now + desk.wall_offset_s)
+                self._expiry[record.job] = now + max(0.0, left_s)
+            elif key.startswith(LOCK_KEY):
+                self._expiry.setdefault(key.removeprefix(LOCK_KEY), now + ORPHAN_S)
+
+    def expires(self, job: str, at: float) -> None:
+        """Forget a job then, unless more is heard of it."""
+        self._expiry[job] = at
+
+    def goes_on(self, job: str) -> None:
+        """Somebody leads the job, or it was just born."""
+        self._expiry.pop(job, None)
+
+    def is_gone(self, job: str) -> bool:
+        """Whether a job was here, and its time to live is over."""
+        return job in self._gone
+
+    def tick(self, now: float) -> None:
+        """Forget what is due."""
+        for job in [job for job, due in self._expiry.items() if due <= now]:
+            del self._expiry[job]
+            self._forget(job)
+
+    def drop(self, effect: DropJob, now: float) -> None:
+        """A job is over; its result and its record stay for their time to live."""
+        job = effect.job
+        failpoint("drop.begin")
+        self._desk.ring_inputs.drop_job(job)
+        self._desk.runner.drop_job(job)
+        self._desk.locks.drop_job(job)
+        self._desk.arrivals.drop_job(job)
+        keep = {SPEC_STAGE, effect.keep_stage} if effect.keep_stage >= 0 else {SPEC_STAGE}
+        self._desk.store.drop_job(job, keep)
+        self._expiry[job] = now + effect.keep_s
+        failpoint("drop.done")
+
+    def _forget(self, job: str) -> None:
+        """A job's time to live is over."""
+        self._desk.runner.drop_job(job)
+        self._desk.locks.drop_job(job)
+        self._desk.store.drop_job(job)
+        self._desk.forget(job)
+        vote = self._desk.registers.acceptor.get(JOB_KEY + job)
+        # A minority of the group may never have been asked to accept the end, but everybody was told of it.
+        if self._desk.worker.fate_of(job) is not None or (vote is not None and vote.record.terminal):
+            self._desk.leading.forget(job)
+            self._gone[job] = None
+            if len(self._gone) > MAX_GONE:
+                self._gone.popitem(last=False)
+            self._desk.perform_register(self._desk.registers.forget(JOB_KEY + job))
+        self._desk.answers.forget(job)
+
+    def _ttl_s(self, job: str) -> float:
+        plan = self._desk.plan(job)
+        return plan.ttl_s if plan is not None else ORPHAN_S
