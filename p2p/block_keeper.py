@@ -25,6 +25,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from mapreduce.placement import DRAINING, holders_ring
+from membership.ring import Ring
 from membership.view import NodeId
 from p2p import file_questions as f
 from p2p.blocks import attempt_of, block_of, is_file_id, places
@@ -54,6 +55,7 @@ MAX_COPYING = 4
 FAILED_PAUSE_S = 2.0
 QUIET_S = 0.5
 MAX_UPLOADS = 64
+MAX_PLACES = 64
 UPLOAD_IDLE_S = 60.0
 SCRUB_PERIOD_S = 3600.0
 SCRUB_TURN_S = 0.25
@@ -93,6 +95,9 @@ class BlockKeeper:
         self.copies_made = 0
         self._not_before = -inf
         self._uploads: OrderedDict[str, _Upload] = OrderedDict()
+        self._ring = Ring()
+        self._ring_version = -1
+        self._places: dict[tuple[str, int, int], list[tuple[NodeId, ...]]] = {}
         self._copying: set[tuple[str, int, NodeId]] = set()
         self._work: Iterator[Copy | Surplus | None] | None = None
         self._is_stale = True
@@ -180,8 +185,7 @@ class BlockKeeper:
     def _stored(self, name: str, upload: _Upload, now: float) -> None:
         """A block is here: bring it to its other places."""
         self._take_stock(now)
-        ring = holders_ring(self._desk.swim.view)
-        row = places(upload.file, upload.blocks, upload.copies, ring)[upload.block]
+        row = self.places(upload.file, upload.blocks, upload.copies)[upload.block]
         others = [node for node in row if node != self._desk.me][: upload.copies - 1]
         upload.is_stored = True
         upload.waiting = set(others)
@@ -202,6 +206,24 @@ class BlockKeeper:
     def _answer(self, connection: Connection, put: f.PutBlock, received: int, reason: str = "") -> None:
         answer = f.BlockPut(number=put.number, upload=put.upload, received=received, reason=reason[:1_000])
         self._desk.answer(connection, answer)
+
+    @property
+    def ring(self) -> Ring:
+        """The ring of those who take copies."""
+        if self._ring_version != self._desk.swim.version:
+            self._ring_version = self._desk.swim.version
+            self._ring = holders_ring(self._desk.swim.view)
+            self._places.clear()
+        return self._ring
+
+    def places(self, file: str, blocks: int, copies: int) -> list[tuple[NodeId, ...]]:
+        """Return who shall hold each block of a file; remembered, as it is asked for block by block."""
+        ring, key = self.ring, (file, blocks, copies)
+        if key not in self._places:
+            if len(self._places) >= MAX_PLACES:
+                self._places.clear()
+            self._places[key] = places(file, blocks, copies, ring)
+        return self._places[key]
 
     # -- who holds what --------------------------------------------------------------------------------
 
@@ -337,7 +359,7 @@ class BlockKeeper:
             dict(self.mine),
             entries,
             self.holdings,
-            holders_ring(view),
+            self.ring,
             staying,
             is_leaving=is_leaving,
         )

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
-from mapreduce.placement import DRAINING, FULL, holders_ring
+from mapreduce.placement import DRAINING, FULL
 from membership.view import NodeId
 from p2p import file_questions as f
 from p2p.block_keeper import BlockKeeper
-from p2p.blocks import places
-from p2p.catalogue import REMOVAL_KEPT_S, Catalogue, Entry, why_no_name
+from p2p.catalogue import Catalogue, Entry, why_no_name
 from p2p.name_files import NameFiles
 from p2p.naming import Named, Namings, Step, Told
 
@@ -107,8 +107,7 @@ class RingFiles:
             case f.BeginPut():
                 self._desk.answer(connection, self._begun(question))
             case f.AskPlaces(file=file, first=first):
-                ring = holders_ring(self._desk.swim.view)
-                rows = places(file, question.blocks, question.replicas, ring)
+                rows = self.blocks.places(file, question.blocks, question.replicas)
                 rows = rows[first : first + f.PLACES_AT_A_TIME]
                 found = tuple([self._addresses(row) for row in rows])
                 self._desk.answer(connection, f.PlacesAre(number=number, first=first, rows=found))
@@ -182,7 +181,7 @@ class RingFiles:
         if self.catalogue.get(name) is not None and not question.replaces:
             text = f"{name} exists already: choose another name, or replace it with --force"
             return f.PutBegun(number=number, reason="exists", text=text)
-        if not len(holders_ring(self._desk.swim.view)):
+        if not len(self.blocks.ring):
             text = "no peer has room: every disk is nearly full"
             return f.PutBegun(number=number, reason="full", text=text)
         return f.PutBegun(number=number)
@@ -200,6 +199,10 @@ class RingFiles:
             text = f"no file {entry.name} is on the ring" + (f"; did you mean {near}?" if near else "")
             self._desk.answer(connection, f.FileNamed(number=question.number, reason="unknown", text=text))
             return
+        # Times are ours to set: the client's clock may be anything.
+        wall_s = now + self._wall_offset_s
+        lasts_s = entry.expires_at_s - entry.made_at_s
+        entry = replace(entry, made_at_s=wall_s, expires_at_s=wall_s + lasts_s if entry.expires_at_s else 0.0)
         peers = [member.id for member in self._desk.swim.view.ring_members]
         client = (connection, question.number)
         self._perform(self._namings.begin(entry, question.replaces, client, peers, now))
@@ -314,15 +317,3 @@ class RingFiles:
             self._marks_at,
             self.blocks.next_deadline(now),
         )
-
-
-def removal_of(name: str, put: str, wall_s: float) -> Entry:
-    """Return the entry that takes a name away."""
-    return Entry(
-        name=name,
-        version=0,
-        file=put,
-        is_removal=True,
-        made_at_s=wall_s,
-        expires_at_s=wall_s + REMOVAL_KEPT_S,
-    )
