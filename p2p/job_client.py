@@ -47,6 +47,8 @@ SUBMIT_LIMIT_S = 60.0
 CANCEL_WAIT_S = 10.0
 RETRY_S = 0.1
 ASKED_AHEAD = 8
+ASKED_IN_DOUBT = 3
+FETCH_ROUNDS = 3
 MAX_PEERS = 64
 
 
@@ -105,14 +107,25 @@ class JobClient(Client):
         deadline = time.monotonic() + SUBMIT_LIMIT_S
         warnings: list[str] = []
         uploaded_to = ""
+        without_quorum: list[str] = []
         while True:
             address = self._addresses[0]
             if len(packed) > q.INLINE_SPEC_BYTES and uploaded_to != address:
-                question, uploaded_to = self._uploaded(packed, question), address
+                question = self._uploaded(packed, question)
+                uploaded_to = address = self._addresses[0]  # who took it, if the first did not
             answer = self._until_submitted(question, deadline)
             if answer is None:
                 self._move(address, on_move)
                 continue
+            if answer.reason == "upload" and time.monotonic() < deadline:
+                uploaded_to = ""  # others' uploads have displaced ours
+                continue
+            if answer.reason == "quorum" and address not in without_quorum:
+                # It may be cut off, alone or with a few.
+                without_quorum.append(address)
+                if len(without_quorum) < len(self._addresses):
+                    self._go_round()
+                    continue
             warnings += [line for line in answer.warnings if line not in warnings]
             if answer.reason != "group" or question.group:
                 break
@@ -141,7 +154,7 @@ class JobClient(Client):
                 if getattr(message, "number", None) != question.number:
                     continue
                 heard_at = time.monotonic()
-                if isinstance(message, q.Submitted) and message.reason not in ("pending", "upload"):
+                if isinstance(message, q.Submitted) and message.reason != "pending":
                     return message
             if address in self._failed:
                 break
@@ -172,7 +185,12 @@ class JobClient(Client):
         """
         if not all(character in "0123456789abcdef" for character in prefix) or len(prefix) > 32:
             raise JobUnknown(f"{prefix!r} is no job's id: 'ringreduce jobs' lists them")
-        found = [row.job for row in self.jobs(prefix).jobs]
+        found: list[str] = []
+        for _ in range(self._asked_in_doubt()):
+            found = [row.job for row in self.jobs(prefix).jobs]
+            if found:
+                break
+            self._go_round()
         try:
             return unique_prefix(prefix, found)
         except ValueError as error:
@@ -184,10 +202,12 @@ class JobClient(Client):
         Raises:
             JobUnknown: nobody knows it.
         """
-        answer = self.ask(q.Follow(number=0, job=job), q.JobIs)
-        if answer.view is None:
-            raise JobUnknown(f"no job {job!r} is known")
-        return answer.view
+        for _ in range(self._asked_in_doubt()):
+            answer = self.ask(q.Follow(number=0, job=job), q.JobIs)
+            if answer.view is not None:
+                return answer.view
+            self._go_round()
+        raise JobUnknown(f"no job {job!r} is known")
 
     def follow(self, job: str) -> Iterator[q.JobView | Moved | None]:
         """Yield how a job is whenever that changes, until it has ended; `None` where nothing has for a while.
@@ -200,6 +220,7 @@ class JobClient(Client):
         self._failed = {}
         heard_at, said_at = time.monotonic(), 0.0
         knows_others = len(self._addresses) > 1
+        doubts_left = self._asked_in_doubt()
         while True:
             address = self._addresses[0]
             now = time.monotonic()
@@ -219,11 +240,18 @@ class JobClient(Client):
                 elif isinstance(message, q.JobIs):
                     self._failed = {}
                     if message.view is None:
-                        raise JobUnknown(f"no job {job!r} is known")
+                        doubts_left -= 1
+                        if doubts_left <= 0:
+                            raise JobUnknown(f"no job {job!r} is known")
+                        self._go_round()
+                        said_at = 0.0
+                        break
                     yield message.view
                     seen = True
                     if message.view.state.is_final:
                         return
+            if address != self._addresses[0]:
+                continue
             if time.monotonic() - heard_at >= SILENCE_S or address in self._failed:
                 yield self._moved(address)
                 heard_at, said_at = time.monotonic(), 0.0
@@ -302,22 +330,36 @@ class JobClient(Client):
             restart: drops all that was written; another holder is tried from the start.
 
         Raises:
-            ResultGone: no holder gives it.
+            ResultGone: no holder has it.
+            NoPeerReached: a holder that may have it does not answer.
         """
         if not row.attempt or not row.size_bytes:
             return
         # The one we talk to already needs no new connection.
         holders = sorted(row.holders, key=lambda address: address != self._addresses[0])
-        for address in holders:
-            if self._read_from(address, job, row, write):
-                return
-            restart()
+        silent = list(holders)
+        for _ in range(FETCH_ROUNDS):
+            for address in list(silent):
+                had = self._read_from(address, job, row, write)
+                if had:
+                    return
+                restart()
+                if had is not None:
+                    silent.remove(address)
+        if silent:
+            raise NoPeerReached(
+                f"part {row.part} of job {job[:12]}: {', '.join(silent)} does not answer; "
+                f"'ringreduce result {job[:12]}' fetches it again"
+            )
         raise ResultGone(
             f"part {row.part} of job {job[:12]}: none of its {len(holders)} holders gives it; "
             "submit the job again"
         )
 
-    def _read_from(self, address: str, job: str, row: q.PartRow, write: Callable[[bytes], Any]) -> bool:
+    def _read_from(
+        self, address: str, job: str, row: q.PartRow, write: Callable[[bytes], Any]
+    ) -> bool | None:
+        """Fetch a part from one holder; False if it does not have it whole, None if it falls silent."""
         digest = xxhash.xxh3_128()
         self._failed.pop(address, None)
         asked, done = 0, 0
@@ -346,10 +388,18 @@ class JobClient(Client):
                 write(data)
                 done += len(data)
             if address in self._failed or time.monotonic() - heard_at > SILENCE_S:
-                return False
+                return None
         return digest.digest() == row.digest
 
     # ---- peers ---------------------------------------------------------------------------------------------
+
+    def _asked_in_doubt(self) -> int:
+        """How many peers must not know a job before nobody does: one that has just started knows nothing."""
+        return max(1, min(len(self._addresses), ASKED_IN_DOUBT))
+
+    def _go_round(self) -> None:
+        """Talk to the next peer."""
+        self._addresses.append(self._addresses.pop(0))
 
     def _learn(self, address: str) -> None:
         if address not in self._addresses and len(self._addresses) < MAX_PEERS:
