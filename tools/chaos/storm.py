@@ -341,7 +341,7 @@ class Storm:
         A peer that was started after the end of a job may not have heard of it; what it finds in its store
         and nobody claims it keeps for an hour, and so that is not looked at.
         """
-        ended = {run.id: run.began_s + run.wall_s for run in self.runs if run.wall_s}
+        ended = {run.id: run.over_s for run in self.runs if run.wall_s}
         found: list[str] = []
         for peer in self.cluster.serving():
             since_s = peer.life.began_s if peer.life is not None else 0.0
