@@ -38,8 +38,10 @@ from mapreduce.stages import StageGraph
 from membership.register import Record, majority
 from membership.view import NodeId
 from p2p import job_questions as q
+from p2p.job_gatherings import JobGatherings
 from p2p.job_views import parts_of, row_of, view_of
 from p2p.transport import Connection
+from p2p.uploads import Uploads
 
 if TYPE_CHECKING:
     from p2p.job_service import JobService
@@ -55,14 +57,8 @@ MAX_LEASE_S = 30.0
 LEAST_LEASE_S = 1.5  # whoever asks once gets what others say, too
 MAX_WATCHES = 1_024
 MAX_FOLLOWERS = 64
-MAX_GATHERINGS = 256
-MAX_UPLOADS = 16
-MAX_UPLOAD_BYTES = 128 << 20
-UPLOAD_IDLE_S = 60.0
 MAX_FINAL = 1_024
 MAX_ROWS = 1_000
-# An answer stays below the limit of a frame.
-MAX_EVENTS_SHOWN = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,34 +93,14 @@ class _Watch:
     rounds: int = 0
 
 
-@dataclass(slots=True)
-class _Gathering:
-    """Questions to several peers that make one answer to a client."""
-
-    connection: Connection
-    number: int
-    waiting: set[NodeId]
-    until: float
-    rows: dict[str, q.JobRow] = field(default_factory=dict)
-    parts: q.PartsRead | None = None
-    is_parts: bool = False
-
-
-@dataclass(slots=True)
-class _Upload:
-    data: bytearray
-    size_bytes: int
-    heard_at: float
-
-
 class JobAnswers:
     """Answers for one peer; `desk` is the service that it is a part of."""
 
     def __init__(self, desk: JobService) -> None:
         self._desk = desk
         self._watches: OrderedDict[str, _Watch] = OrderedDict()
-        self._gatherings: OrderedDict[int, _Gathering] = OrderedDict()
-        self._uploads: OrderedDict[str, _Upload] = OrderedDict()
+        self._gatherings = JobGatherings(desk, self._keepers)
+        self._uploads = Uploads()
         self._members: OrderedDict[str, tuple[NodeId, ...]] = OrderedDict()
         # Records that are known to be chosen and final, and who waits for a read that makes sure of one.
         self._final: OrderedDict[str, JobRecord] = OrderedDict()
@@ -144,15 +120,15 @@ class JobAnswers:
         number = question.number
         match question:
             case q.Upload():
-                self._take_upload(question, connection, now)
+                self._desk.answer(connection, self._uploads.take(question, now))
             case q.Submit():
                 self._submit(question, connection, now)
             case q.AskJobs():
-                self._ask_jobs(question, connection, now)
+                self._gatherings.ask_jobs(question, connection, now)
             case q.Follow():
                 self._follow(question, client, connection, now)
             case q.AskParts():
-                self._ask_parts(question, connection, now)
+                self._gatherings.ask_parts(question, connection, now)
             case q.ReadPart():
                 self._desk.answer(connection, self._read_part(question))
             case q.CancelJob():
@@ -167,32 +143,16 @@ class JobAnswers:
         if len(self._members) > MAX_WATCHES:
             self._members.popitem(last=False)
 
-    def _take_upload(self, chunk: q.Upload, connection: Connection, now: float) -> None:
-        upload = self._uploads.get(chunk.upload)
-        if upload is None and chunk.offset == 0 and chunk.size_bytes <= MAX_UPLOAD_BYTES:
-            if len(self._uploads) >= MAX_UPLOADS:
-                self._uploads.popitem(last=False)
-            upload = self._uploads[chunk.upload] = _Upload(bytearray(), chunk.size_bytes, now)
-        received = 0
-        if upload is not None:
-            upload.heard_at = now
-            fits = len(upload.data) + len(chunk.data) <= upload.size_bytes
-            if chunk.offset == len(upload.data) and fits:
-                upload.data += chunk.data
-            received = len(upload.data)
-        answer = q.Uploaded(number=chunk.number, upload=chunk.upload, received=received)
-        self._desk.answer(connection, answer)
-
     def _submit(self, submit: q.Submit, connection: Connection, now: float) -> None:
         packed = submit.spec
         if submit.upload:
-            upload = self._uploads.get(submit.upload)
-            if upload is None or len(upload.data) != upload.size_bytes:
+            whole = self._uploads.whole(submit.upload)
+            if whole is None:
                 text = "the upload is not here: submit it again"
                 refusal = q.Submitted(number=submit.number, job="", reason="upload", text=text)
                 self._desk.answer(connection, refusal)
                 return
-            packed = bytes(upload.data)
+            packed = whole
         self._desk.vetting.submit(packed, submit.nonce, submit.group, (connection, submit.number), now)
 
     def _follow(self, follow: q.Follow, client: NodeId, connection: Connection, now: float) -> None:
@@ -231,62 +191,6 @@ class JobAnswers:
 
     # ---- lists, parts --------------------------------------------------------------------------------------
 
-    def _ask_jobs(self, ask: q.AskJobs, connection: Connection, now: float) -> None:
-        number = self._gather(_Gathering(connection, ask.number, set(), now + ASK_LIMIT_S))
-        gathering = self._gatherings[number]
-        gathering.waiting = self._here()
-        for node in sorted(gathering.waiting):
-            self._desk.say(node, q.FindJobs(number=number, prefix=ask.prefix))
-
-    def _ask_parts(self, ask: q.AskParts, connection: Connection, now: float) -> None:
-        failpoint("result.list")
-        number = self._gather(_Gathering(connection, ask.number, set(), now + ASK_LIMIT_S, is_parts=True))
-        gathering = self._gatherings[number]
-        # The first who knows ends it; asking one alone, who may just have died, would cost its silence.
-        gathering.waiting = set(self._keepers(ask.job)) or self._here()
-        for node in sorted(gathering.waiting):
-            self._desk.say(node, q.ReadParts(number=number, job=ask.job, first=ask.first))
-
-    def _gather(self, gathering: _Gathering) -> int:
-        number = self._desk.fresh_number()
-        self._gatherings[number] = gathering
-        if len(self._gatherings) > MAX_GATHERINGS:
-            self._gatherings.popitem(last=False)
-        return number
-
-    def _gathered(self, message: q.JobsFound | q.PartsRead, sender: NodeId) -> None:
-        gathering = self._gatherings.get(message.number)
-        if gathering is None:
-            return
-        gathering.waiting.discard(sender)
-        if isinstance(message, q.PartsRead):
-            if message.total >= 0:
-                gathering.parts = message
-                gathering.waiting.clear()
-        else:
-            for row in message.jobs:
-                known = gathering.rows.get(row.job)
-                if known is None or _better(row, known):
-                    gathering.rows[row.job] = row
-        if not gathering.waiting:
-            self._end_gathering(message.number)
-
-    def _end_gathering(self, number: int) -> None:
-        gathering = self._gatherings.pop(number)
-        answer: Any
-        if gathering.is_parts:
-            parts = gathering.parts
-            answer = q.PartsAre(
-                number=gathering.number,
-                total=-1 if parts is None else parts.total,
-                rows=() if parts is None else parts.rows,
-            )
-        else:
-            rows = sorted(gathering.rows.values(), key=lambda row: (-row.born_at_s, row.job))[:MAX_ROWS]
-            silent = tuple(sorted(gathering.waiting))
-            answer = q.JobsAre(number=gathering.number, jobs=tuple(rows), silent=silent)
-        self._desk.answer(gathering.connection, answer)
-
     def _read_part(self, read: q.ReadPart) -> q.PartChunk:
         failpoint("result.read")
         located = self._desk.store.find(read.job, read.stage, read.attempt)
@@ -312,7 +216,7 @@ class JobAnswers:
                 rows = tuple(self._rows(message.prefix))
                 self._desk.say(sender, q.JobsFound(number=message.number, jobs=rows))
             case q.JobsFound() | q.PartsRead():
-                self._gathered(message, sender)
+                self._gatherings.on_peer(message, sender)
             case q.ReadJob():
                 self._when_known(message.job, sender, message, now)
             case q.ReadParts():
@@ -326,11 +230,7 @@ class JobAnswers:
 
     def peer_is_gone(self, node: NodeId, now: float) -> None:
         """Do not wait for its answers, and do not take it for a leader."""
-        for number, gathering in list(self._gatherings.items()):
-            if node in gathering.waiting:
-                gathering.waiting.discard(node)
-                if not gathering.waiting:
-                    self._end_gathering(number)
+        self._gatherings.peer_is_gone(node)
         for watch in self._watches.values():
             if watch.leader == node:
                 watch.leader = NOBODY
@@ -507,12 +407,9 @@ class JobAnswers:
         self._watches.move_to_end(job)
         return watch
 
-    def _here(self) -> set[NodeId]:
-        return {member.id for member in self._desk.swim.view.ring_members}
-
     def _whom(self, watch: _Watch) -> list[NodeId]:
         """Whom to ask about a job: the one who leads it, or those who keep it, or everybody."""
-        here = self._here()
+        here = self._desk.here()
         heard = self._desk.heard.get(watch.job)
         if watch.rounds % 4 < 2:
             for leader in (watch.leader, heard.leader if heard is not None else NOBODY):
@@ -524,7 +421,7 @@ class JobAnswers:
 
     def _keepers(self, job: str) -> list[NodeId]:
         """Who should know a job, as far as this peer can tell: its group, and who led it last."""
-        here = self._here()
+        here = self._desk.here()
         heard = self._desk.heard.get(job)
         group = self._desk.registers.group(JOB_KEY + job)
         watch = self._watches.get(job)
@@ -569,12 +466,8 @@ class JobAnswers:
         """Do what is due."""
         for watch in list(self._watches.values()):
             self._go_on(watch, now)
-        for number, gathering in list(self._gatherings.items()):
-            if gathering.until <= now:
-                self._end_gathering(number)
-        for name, upload in list(self._uploads.items()):
-            if now - upload.heard_at > UPLOAD_IDLE_S:
-                del self._uploads[name]
+        self._gatherings.tick(now)
+        self._uploads.tick(now)
 
     def _go_on(self, watch: _Watch, now: float) -> None:
         if watch.tell_at <= now:
@@ -612,7 +505,7 @@ class JobAnswers:
 
     def next_deadline(self) -> float:
         """When to be ticked again."""
-        due = [gathering.until for gathering in self._gatherings.values()]
+        due = [self._gatherings.next_deadline()]
         for watch in self._watches.values():
             due += [watch.ask_at, watch.tell_at, watch.unknown_at]
             due += [client.until for client in (*watch.followers.values(), *watch.cancels.values())]
@@ -622,14 +515,3 @@ class JobAnswers:
 def _unchanged(record: Record) -> bytes:
     """A change that only reads."""
     return record.payload
-
-
-def _better(row: q.JobRow, known: q.JobRow) -> bool:
-    """Which of two lines about one job to believe: the truth, else the one that has got further."""
-    if row.is_fresh != known.is_fresh:
-        return row.is_fresh
-    return (row.state.is_final, row.ended_at_s, row.done) > (
-        known.state.is_final,
-        known.ended_at_s,
-        known.done,
-    )

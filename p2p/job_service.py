@@ -408,6 +408,10 @@ class JobService:
         """Perform what a leader or the worker wants, after all that waits."""
         self._jobs(effects)
 
+    def here(self) -> set[NodeId]:
+        """Return who is on the ring, as membership sees it."""
+        return {member.id for member in self.swim.view.ring_members}
+
     def is_gone(self, job: str) -> bool:
         """Whether a job was here, and its time to live is over."""
         return self.lives.is_gone(job)
