@@ -45,7 +45,7 @@ class BlockNotHere(JobError):
 
 
 class BlockDamaged(EnvironmentFailed):
-    """A body is not what was written."""
+    """A body is not what was written; `str(error)` is the path of the file that holds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ class Pieces(io.RawIOBase):
         file.seek(piece.offset + within)
         data = file.read(min(len(target), piece.length - within))
         if not data:
-            raise BlockDamaged(f"{piece.path}: it is shorter than it was")
+            raise BlockDamaged(piece.path)
         target[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -183,7 +183,7 @@ def _check(file: BinaryIO, piece: Piece) -> None:
         digest.update(data)
         left -= len(data)
     if left or digest.digest() != piece.digest:
-        raise BlockDamaged(f"{piece.path}: it is damaged")
+        raise BlockDamaged(piece.path)
     if len(_checked) >= MAX_CHECKED:
         _checked.clear()
     _checked[key] = None

@@ -60,6 +60,8 @@ WRITE_WITHIN_S = 4.0
 REMOVAL_KEPT_S = 7 * 24 * 3600.0
 MAX_NAME_CHARS = 512
 MAX_CLAIMS = 4_096
+# To compare one name takes some ten microseconds, and a peer answers in its loop.
+MAX_NEAR = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +207,7 @@ class Catalogue:
         import difflib
 
         names = [known for known in self._names() if not self._entries[known].is_removal]
-        return next(iter(difflib.get_close_matches(name, names[:10_000], n=1)), "")
+        return next(iter(difflib.get_close_matches(name, names[:MAX_NEAR], n=1)), "")
 
     # -- comparing -------------------------------------------------------------------------------------
 

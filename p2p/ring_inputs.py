@@ -55,6 +55,7 @@ class RingInputs:
         self._desk = desk
         self._waiting: dict[tuple[str, int], _Waiting] = {}
         self._beginnings: dict[tuple[str, int], int] = {}  # of attempts that had to begin again
+        self._more: dict[tuple[str, int], set[int]] = {}  # blocks that they turned out to need
 
     def run(self, task: RunTask, now: float) -> None:
         """Run a task as soon as the blocks of its split are here; one that reads none at once."""
@@ -77,10 +78,10 @@ class RingInputs:
             failure = Failure(kind="EnvironmentFailed", message=text, node=self._desk.me)
             self._desk.task_failed(*key, failure, now)
             return
-        blocks = set(path.blocks(task.split.start, task.split.end))
+        more = self._more.setdefault(key, set())
         if offset >= 0:
-            blocks.add(offset // path.block_bytes)
-        self._wait_for(task, path, sorted(blocks), now)
+            more.add(offset // path.block_bytes)
+        self._wait_for(task, path, {*path.blocks(task.split.start, task.split.end), *more}, now)
 
     def cancel(self, job: str, attempt: int) -> None:
         """The attempt is not wanted any more."""
@@ -92,6 +93,7 @@ class RingInputs:
             del self._waiting[key]
         for key in [key for key in self._beginnings if key[0] == job]:
             del self._beginnings[key]
+            self._more.pop(key, None)
 
     def fetched(self, job: str, attempt: int, block: int, reason: str, now: float) -> None:
         """A block is here (`reason` ""), or nobody has given it."""
@@ -102,7 +104,7 @@ class RingInputs:
             waiting.lacking.discard(block)
             if not waiting.lacking:
                 del self._waiting[job, attempt]
-                self._desk.runner.run(waiting.task)
+                self._begin(waiting.task)
             return
         waiting.tries[block] = waiting.tries.get(block, 0) + 1
         if waiting.tries[block] < TRIES:
@@ -135,11 +137,14 @@ class RingInputs:
             block for block in blocks if not self._desk.store.holds(path.file, FILE_STAGE, attempt_of(block))
         }
         if not lacking:
-            self._desk.runner.run(task)
+            self._begin(task)
             return
         waiting = self._waiting[task.setup.job, task.attempt] = _Waiting(task, path, lacking)
         for block in sorted(lacking):
             self._fetch(waiting, block, now)
+
+    def _begin(self, task: RunTask) -> None:
+        self._desk.runner.run(task, self._more.get((task.setup.job, task.attempt), ()))
 
     def _fetch(self, waiting: _Waiting, block: int, now: float) -> None:
         path, task = waiting.path, waiting.task
@@ -161,8 +166,10 @@ class RingInputs:
         return [node for node in dict.fromkeys(everybody) if node != me]
 
 
-def pieces_here(store: Store, path: RingPath, start: int, end: int) -> list[Piece]:
-    """Return what lies here of the blocks of a split and around them, and of the first block.
+def pieces_here(
+    store: Store, path: RingPath, start: int, end: int, more_blocks: Iterable[int] = ()
+) -> list[Piece]:
+    """Return what lies here of a split's blocks, of those beside them, of the first, and of `more_blocks`.
 
     Raises:
         OSError: a segment cannot be read.
@@ -170,11 +177,8 @@ def pieces_here(store: Store, path: RingPath, start: int, end: int) -> list[Piec
     count = block_count(path.size_bytes, path.block_bytes)
     wanted = path.blocks(start, end)
     found: list[Piece] = []
-    last = wanted.stop  # a long record may go on through several blocks
-    while last < count and store.holds(path.file, FILE_STAGE, attempt_of(last)):
-        last += 1
-    around = {0, *range(max(0, wanted.start - 1), min(last + 1, count))}
-    for block in sorted(around):
+    around = {0, *range(max(0, wanted.start - 1), min(wanted.stop + 1, count)), *more_blocks}
+    for block in sorted(block for block in around if block < count):
         attempt = attempt_of(block)
         at = block * path.block_bytes
         for partition in (WHOLE, BEFORE, AFTER):

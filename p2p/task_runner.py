@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -217,8 +217,12 @@ class TaskRunner:
         child = self._executor.idle_child(opened.code) or self._executor.start()
         self._submit(child, run)
 
-    def run(self, effect: RunTask) -> None:
-        """Run an attempt as soon as a child has room."""
+    def run(self, effect: RunTask, more_blocks: Collection[int] = ()) -> None:
+        """Run an attempt as soon as a child has room.
+
+        Args:
+            more_blocks: of a file of the ring, besides those in which the split lies and their neighbours.
+        """
         setup = effect.setup
         opened = self._files.get(setup.job)
         if opened is None:
@@ -226,7 +230,7 @@ class TaskRunner:
             return
         try:
             load = self._load(setup, opened)
-            order = self._order(effect, load)
+            order = self._order(effect, load, more_blocks)
         except EnvironmentFailed as error:
             self._fail(effect, "EnvironmentFailed", str(error))
             return
@@ -372,7 +376,7 @@ class TaskRunner:
         self._loads[setup.job, setup.stage] = (setup, load)
         return load
 
-    def _order(self, effect: RunTask, load: Load) -> Order | None:
+    def _order(self, effect: RunTask, load: Load, more_blocks: Collection[int]) -> Order | None:
         """Make the order; None, and a failure is told, if what it reads is not here."""
         task, attempt, number = effect.task, effect.attempt, effect.number
         out_path = os.path.join(load.work_dir, f"part-{task:05d}.{attempt}")
@@ -381,7 +385,7 @@ class TaskRunner:
             if runs is None:
                 return None
             return ReduceOrder(task=task, attempt=attempt, number=number, runs=runs, out_path=out_path)
-        split = self._split(effect)
+        split = self._split(effect, more_blocks)
         if split is None:
             return None
         if effect.setup.kind is StageKind.SAMPLE:
@@ -390,12 +394,12 @@ class TaskRunner:
             )
         return MapOrder(task=task, attempt=attempt, number=number, split=split, out_path=out_path)
 
-    def _split(self, effect: RunTask) -> Split | None:
+    def _split(self, effect: RunTask, more_blocks: Collection[int]) -> Split | None:
         if effect.split is not None:
             given = effect.split
             path, ring_path = given.path, RingPath.parse(given.path)
             if ring_path is not None:
-                pieces = pieces_here(self._store, ring_path, given.start, given.end)
+                pieces = pieces_here(self._store, ring_path, given.start, given.end, more_blocks)
                 path = pieces_path(pieces, ring_path.size_bytes, ring_path.name)
             return Split(
                 path=path,
@@ -557,7 +561,8 @@ class TaskRunner:
             self._events.append(InputLacks(run.task, int(error.message)))
             return
         if error.kind == BlockDamaged.__name__:
-            self._verify_blocks(run.task)
+            if self._store.holds_path(error.message):
+                self._store.verify(error.message)  # it goes, and is fetched again
             self._events.append(InputLacks(run.task, -1))
             return
         missing: tuple[int, ...] = ()
@@ -580,15 +585,6 @@ class TaskRunner:
         if not isinstance(order, ReduceOrder):
             return True
         return all(self._store.holds_path(path) for path in {found.path for found in order.runs})
-
-    def _verify_blocks(self, effect: RunTask) -> None:
-        """Check the blocks that a task has read; what is damaged goes."""
-        assert effect.split is not None
-        path = RingPath.parse(effect.split.path)
-        assert path is not None, "only tasks that read files of the ring read blocks"
-        pieces = pieces_here(self._store, path, effect.split.start, effect.split.end)
-        for segment in sorted({piece.path for piece in pieces}):
-            self._store.verify(segment)
 
     def _damaged(self, effect: RunTask) -> tuple[int, ...]:
         """Check every byte that a failed attempt read; gives the map tasks whose outputs are damaged."""

@@ -57,8 +57,10 @@ def test_what_is_damaged_is_never_read(tmp_path: Path) -> None:
     with open(made.path, "r+b") as file:
         file.seek(900)
         file.write(b"rotten")
-    with open_source(pieces_path([made], 1_000, "x")) as source, pytest.raises(BlockDamaged):
-        source.read(10)
+    with open_source(pieces_path([made], 1_000, "x")) as source:
+        with pytest.raises(BlockDamaged) as caught:
+            source.read(10)
+        assert str(caught.value) == made.path
 
 
 def test_a_file_of_no_bytes_needs_no_piece() -> None:

@@ -16,6 +16,7 @@ from membership.register_config import LOCAL_REGISTER
 from membership.swim import Swim
 from membership.view import Member, NodeId
 from p2p.errors import MalformedFrame, OversizedFrame
+from p2p.file_questions import FILE_KINDS
 from p2p.job_files import JobFiles
 from p2p.job_protocol import JOB_KINDS
 from p2p.job_questions import QUESTION_KINDS
@@ -31,7 +32,7 @@ from p2p.wire import Envelope
 from tests.p2p.nonsense import messages
 
 WIRE = wire_format()
-MESSAGES = messages((*REGISTER_KINDS, *JOB_KINDS, *QUESTION_KINDS))
+MESSAGES = messages((*REGISTER_KINDS, *JOB_KINDS, *QUESTION_KINDS, *FILE_KINDS))
 
 
 class Somewhere(Connection):

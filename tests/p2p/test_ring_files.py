@@ -304,7 +304,7 @@ def test_a_full_peer_says_so_takes_nothing_and_is_passed_over(
 
 def test_a_temporary_file_is_forgotten_by_all_when_its_time_is_over(swarm: MemorySwarm) -> None:
     nodes = swarm.start("a", "b", "c")
-    entry = replace(entry_of("x", b"", "1" * 40, 1), expires_at_s=1e9 + swarm.now + 20)
+    entry = replace(entry_of("x", b"", "1" * 40, 1), made_at_s=5.0, expires_at_s=25.0)  # the client's clock
     assert Asker(swarm).ask(nodes[0], f.NameFile(number=1, entry=entry, replaces=False)).reason == ""
     assert all(one.engine.ring_files.catalogue.get("x") for one in nodes)
     assert swarm.run(40, lambda: not any(one.engine.ring_files.catalogue.get("x") for one in nodes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from mapreduce.record import Failure, StageKind
 from mapreduce.spec import InputSplit
 from mapreduce.streams import open_source
 from membership.view import Member, NodeId, View
-from p2p.blocks import RingPath, attempt_of
+from p2p.blocks import RingPath
 from p2p.file_client import block_segment
 from p2p.ring_inputs import MAX_BEGINNINGS, PAUSE_S, TRIES, RingInputs, pieces_here
 from p2p.store import FILE_STAGE, Store
@@ -37,12 +38,17 @@ class Desk:
         self.known: dict[int, list[NodeId]] = {}
         members = [Member(NodeId(name), f"{name}:1") for name in ("me", "one", "two")]
         self.swim = SimpleNamespace(view=View.of(members))
-        self.runner = SimpleNamespace(run=lambda task: self.begun.append(task.attempt))
+        self.more: list[list[int]] = []
+        self.runner = SimpleNamespace(run=self.run)
         self.ring_files = SimpleNamespace(
             blocks=SimpleNamespace(
                 use=lambda _file, _now: None, holders=lambda _file, block: self.known.get(block, [])
             )
         )
+
+    def run(self, task: RunTask, more_blocks: Collection[int] = ()) -> None:
+        self.begun.append(task.attempt)
+        self.more.append(sorted(more_blocks))
 
     def fetch(
         self, job: str, stage: int, attempt: int, holders: list[NodeId], _tag: object, _now: float
@@ -148,7 +154,7 @@ def test_a_reader_that_lacks_another_block_is_begun_again_but_not_for_ever(
     assert [block for block, _ in desk.fetched] == [2]
     desk.bring(2)
     inputs.fetched(JOB, 7, 2, "", 1.0)
-    assert desk.begun == [7]
+    assert (desk.begun, desk.more) == ([7], [[2]])
     for _ in range(MAX_BEGINNINGS):
         inputs.lacks(task(0, 256), 700, 0.0)
     assert len(desk.begun) == MAX_BEGINNINGS
@@ -168,4 +174,15 @@ def test_blocks_and_what_they_bring_along_read_as_the_file(desk: Desk) -> None:
     with open_source(path) as file:
         file.seek(511)
         assert file.read() == DATA[511:]
-    assert desk.store.holds(FILE, FILE_STAGE, attempt_of(3))
+
+
+def test_blocks_far_from_the_split_are_read_when_they_turned_out_to_be_needed(desk: Desk) -> None:
+    desk.bring(0, 1, 3)
+    for more, last in (((), 516), ((3,), 1_024)):
+        path = pieces_path(pieces_here(desk.store, PATH, 0, 256, more), len(DATA), "x")
+        with open_source(path) as file:
+            file.seek(512)
+            assert file.read(4) == DATA[512:516]  # what block 1 brings along
+            if last > 516:
+                file.seek(768)
+                assert file.read() == DATA[768:]

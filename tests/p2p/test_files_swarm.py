@@ -1,0 +1,211 @@
+"""Files of the ring on real peers: the commands, jobs that read them, inputs that are brought.  One swarm."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import random
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mapreduce import Csv, Job, Pairs
+from mapreduce.errors import InputError
+from p2p import LocalSwarm
+from p2p.config import KeySource
+from p2p.file_client import FileClient, FileUnknown
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+LIMIT_S = 60.0
+BLOCK = 20_000
+
+
+@pytest.fixture(scope="module")
+def swarm() -> Iterator[LocalSwarm]:
+    with LocalSwarm(peers=3, slots=1) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def keys(swarm: LocalSwarm) -> dict[str, str]:
+    return {"RINGREDUCE_KEYS": str(Path(swarm._directory) / "keys")}
+
+
+@pytest.fixture(scope="module")
+def client(swarm: LocalSwarm, keys: dict[str, str]) -> Iterator[FileClient]:
+    with FileClient(KeySource(directory=Path(keys["RINGREDUCE_KEYS"])).load().keys, swarm.peers) as made:
+        yield made
+
+
+def words(line: str) -> Iterator[tuple[str, int]]:
+    for word in line.split():
+        yield word[:20], 1
+
+
+def total(word: str, counts: Iterator[int]) -> Iterator[tuple[str, int]]:
+    yield word, sum(counts)
+
+
+COUNT = Job(mapper=words, combiner=total, reducer=total)
+
+
+def text(lines: int, *, long_line: int = 0) -> bytes:
+    rng = random.Random(lines)
+    made = [" ".join(f"w{rng.randrange(500)}" for _ in range(rng.randrange(12))) for _ in range(lines)]
+    if long_line:
+        made.insert(lines // 2, " ".join(["long"] * (long_line // 5)))
+    return "\n".join(made).encode()
+
+
+def check_same(
+    swarm: LocalSwarm, client: FileClient, directory: Path, name: str, data: bytes, job: Job, *splits: int
+) -> None:
+    path = directory / name
+    path.write_bytes(data)
+    client.put(io.BytesIO(data), name, block_bytes=BLOCK, replaces=True)
+    for split_bytes in splits:
+        with (
+            job.run([str(path)], split_bytes=split_bytes, partitions=2) as alone,
+            swarm.submit(job, f"ring:{name}", split_bytes=split_bytes, partitions=2) as handle,
+        ):
+            result = handle.result(LIMIT_S)
+            assert list(result) == list(alone)
+            assert result.counters == dict(alone.counters)
+
+
+def test_a_job_gives_the_same_wherever_its_records_and_splits_cross_the_blocks(
+    swarm: LocalSwarm, client: FileClient, tmp_path: Path
+) -> None:
+    check_same(swarm, client, tmp_path, "words.txt", text(4_000), COUNT, 7_001, 50_000)
+
+
+def test_a_record_longer_than_what_a_block_brings_along_is_read_whole(
+    swarm: LocalSwarm, client: FileClient, tmp_path: Path
+) -> None:
+    check_same(swarm, client, tmp_path, "long.txt", text(2_000, long_line=250_000), COUNT, BLOCK)
+
+
+def test_tables_have_their_header_and_compressed_files_are_unpacked(
+    swarm: LocalSwarm, client: FileClient, tmp_path: Path
+) -> None:
+    table = "city,people\n" + "".join(f"town{number % 17},{number}\n" for number in range(6_000))
+
+    def people(row: dict[str, str]) -> Iterator[tuple[str, int]]:
+        yield row["city"], int(row["people"])
+
+    job = Job(mapper=people, reducer=total, reader=Csv(multiline=False))
+    check_same(swarm, client, tmp_path, "towns.csv", table.encode(), job, BLOCK)
+    check_same(swarm, client, tmp_path, "words.txt.gz", gzip.compress(text(4_000)), COUNT, BLOCK)
+
+
+def test_pairs_whose_form_shows_in_their_first_bytes_are_read_from_the_ring(
+    swarm: LocalSwarm, client: FileClient, tmp_path: Path
+) -> None:
+    lines = "".join(f'["k{number % 50}", {number}]\n' for number in range(5_000))
+    job = Job(mapper=lambda key, value: [(key, value)], reducer=total, reader=Pairs())
+    check_same(swarm, client, tmp_path, "pairs", lines.encode(), job, BLOCK)
+
+
+def test_directories_and_patterns_of_the_ring_are_inputs_too(swarm: LocalSwarm, tmp_path: Path) -> None:
+    books = tmp_path / "books"
+    (books / "old").mkdir(parents=True)
+    for name in ("a.txt", "b.txt", "old/c.txt", "notes.md"):
+        (books / name).write_bytes(text(50 + len(name)))
+    swarm.put(books, "books")
+    assert [row.name for row in swarm.ls("books/")] == [
+        "books/a.txt",
+        "books/b.txt",
+        "books/notes.md",
+        "books/old/c.txt",
+    ]
+    for given, local in (
+        ("books/", ""),
+        ("books", ""),
+        ("books/*.txt", "/*.txt"),
+        ("books/**/*.txt", "/**/*.txt"),
+    ):
+        with COUNT.run(str(books) + local) as alone, swarm.submit(COUNT, f"ring:{given}") as handle:
+            assert list(handle.result(LIMIT_S)) == list(alone)
+    with pytest.raises(InputError, match="no file of the ring matches"):
+        swarm.submit(COUNT, "ring:books/*.nix")
+    with pytest.raises(InputError, match=r"did you mean books/a\.txt"):
+        swarm.submit(COUNT, "ring:books/aa.txt")
+
+
+def test_an_input_that_only_the_client_sees_is_brought_and_taken_back(
+    swarm: LocalSwarm, tmp_path: Path
+) -> None:
+    import fsspec
+
+    with fsspec.open("memory://only-here/words.txt", "wb") as file:
+        file.write(text(300))
+    said: list[str] = []
+    with swarm.submit(COUNT, "memory://only-here/words.txt", on_message=said.append) as handle:
+        found = dict(handle.result(LIMIT_S))
+    (tmp_path / "words.txt").write_bytes(text(300))
+    with COUNT.run(str(tmp_path / "words.txt")) as alone:
+        assert found == dict(alone)
+    assert any("memory://only-here/words.txt" in line and "on the ring" in line for line in said)
+    assert swarm.ls(".inputs/") == []
+
+
+def test_files_are_put_fetched_listed_and_removed_from_python(swarm: LocalSwarm, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    swarm.put(tmp_path / "x", "some/x")
+    assert swarm.get("some/x") == b"content"
+    assert swarm.get("some/x", tmp_path / "y") is None
+    assert (tmp_path / "y").read_bytes() == b"content"
+    assert [(row.name, row.size_bytes, row.copies) for row in swarm.ls("some/")] == [("some/x", 7, 2)]
+    swarm.rm("some/x")
+    assert swarm.ls("some/") == []
+    with pytest.raises(FileUnknown):
+        swarm.get("some/x")
+
+
+def test_the_commands_say_in_one_line_what_is_wrong(
+    ringreduce: Run, swarm: LocalSwarm, keys: dict[str, str], tmp_path: Path
+) -> None:
+    there = ["--peer", swarm.peers[0]]
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"one\n")
+    done = ringreduce("put", str(path), "cli/x", *there, **keys)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "cli/x: 4 bytes" in done.stderr
+    assert ringreduce("get", "cli/x", *there, **keys).stdout == "one\n"
+    listed = json.loads(ringreduce("ls", "cli/", "--format", "json", *there, **keys).stdout)
+    assert [(row["name"], row["size_bytes"], row["copies"]) for row in listed] == [("cli/x", 4, 2)]
+    for arguments, code, words_said in (
+        (("put", str(path), "cli/x"), 2, "cli/x exists already"),
+        (("put", str(tmp_path / "nix"), "cli/y"), 2, "no such file"),
+        (("put", str(path), "cli/../y"), 2, "no name for a file"),
+        (("get", "cli/z"), 2, "no file cli/z is on the ring; did you mean cli/x?"),
+        (("rm", "nothing"), 2, "no file nothing is on the ring"),
+        (("run", "wordcount", "ring:cli/x"), 2, "submit the job to a peer"),
+    ):
+        wrong = ringreduce(*arguments, *(there if arguments[0] != "run" else ()), **keys)
+        assert (wrong.returncode, wrong.stdout) == (code, "")
+        assert words_said in wrong.stderr
+        assert wrong.stderr.count("\n") == 1
+    assert ringreduce("rm", "cli/x", *there, **keys).returncode == 0
+    nobody = ringreduce("ls", "--peer", "127.0.0.1:1", "--timeout", "0.5", **keys)
+    assert (nobody.returncode, nobody.stderr.count("\n")) == (3, 1)
+
+
+def test_a_file_outlives_the_loss_of_a_holder_and_a_job_reads_it_meanwhile(
+    swarm: LocalSwarm, client: FileClient, tmp_path: Path
+) -> None:
+    data = text(6_000)
+    (tmp_path / "lasting").write_bytes(data)
+    entry, copies = client.put(io.BytesIO(data), "lasting", block_bytes=BLOCK)
+    assert copies == 2
+    with COUNT.run(str(tmp_path / "lasting")) as alone:
+        wanted = dict(alone)
+    swarm.kill(swarm.local.peers[0].id)
+    chunks: list[bytes] = []
+    client.get(entry, chunks.append)
+    assert b"".join(chunks) == data
+    with swarm.submit(COUNT, "ring:lasting", split_bytes=BLOCK) as handle:
+        assert dict(handle.result(LIMIT_S)) == wanted
