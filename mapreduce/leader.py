@@ -18,10 +18,8 @@ ENDED        `linger_s` is over                           the shell drops the le
 
 While GATHERING nothing is granted and nothing is given up: what seems undone may be in somebody's hands.
 
-*Proposals* are one at a time.  What finishes while one is under way waits for the next; a proposal is made
-when the last task of the stage is finished, or `commit_window_s` after the first that waits.  It carries all
-that follows from it as well: the next stage is opened by the same write of the register that completes the
-last one.
+*Proposals* are one at a time (`mapreduce.proposals`).  Each carries all that follows from it as well: the
+next stage is opened by the same write of the register that completes the last one.
 
 *Stages* begin for workers only when the record says so.  A reduce task is granted when the winners of all map
 tasks are chosen, to a peer that holds them all.
@@ -50,19 +48,11 @@ from math import inf
 from typing import assert_never
 
 from mapreduce.changes import (
-    AddEvents,
-    Cancel,
     Change,
-    Commit,
     CommitTasks,
-    Fail,
-    Finish,
     Lost,
-    Proposal,
     Redo,
-    changed,
 )
-from mapreduce.claims import homes
 from mapreduce.config import JobsConfig
 from mapreduce.effects import Announce, Happened, JobEnded, LeaderEffect, Propose, Send, Stalled, StepDown
 from mapreduce.keeper import Keeper
@@ -81,26 +71,24 @@ from mapreduce.messages import (
     Inventory,
     Missing,
     Offer,
-    Piece,
     Returned,
     ToLeader,
     ToWorker,
     Working,
 )
-from mapreduce.openings import changes_after, warnings_of
+from mapreduce.offers import local_homes, offer_of, ring_homes, workers_of
+from mapreduce.openings import warnings_of
 from mapreduce.placement import can_work
-from mapreduce.record import EventRecord, Failure, JobRecord, JobStatus, StageKind
+from mapreduce.proposals import Proposals
+from mapreduce.record import EventRecord, Failure, JobRecord, JobStatus
 from mapreduce.seats import Seat, Seats
-from mapreduce.spec import InputSplit, JobPlan
+from mapreduce.spec import JobPlan
 from mapreduce.stage_run import Numbers, StageRun
 from mapreduce.stages import Stage, StageGraph, TaskInput, task_name
 from mapreduce.stalls import StallWatch
-from membership.ring import Ring
 from membership.view import NodeId, Status, View
 
 __all__ = ["Leader", "LeaderPhase", "dissolve_of"]
-
-MAX_WAITING_EVENTS = 256
 
 
 class LeaderPhase(Enum):
@@ -162,12 +150,15 @@ class Leader:
         self._inputs: Sequence[TaskInput] = ()
         self._offer: Offer | None = None
         self._fed = -1
-        self._proposal: Proposal | None = None
-        self._proposals = 0
-        self._propose_at = inf
-        self._finish_by = inf
-        self._last_word: Fail | Cancel | None = None
-        self._events: list[EventRecord] = []
+        self._proposals = Proposals(
+            leader=me,
+            token=token,
+            graph=self._graph,
+            keeper=self._keeper,
+            numbers=self._numbers,
+            config=config,
+            wall_offset_s=wall_offset_s,
+        )
         self._quorum_missing: tuple[NodeId, ...] = ()
         self._gather_until = inf
         self._beat_at = inf
@@ -219,13 +210,13 @@ class Leader:
         for seat in came:
             self._event("came", seat.node, "is here", now)
         if self._run is not None:
-            self._run.workers = self._workers()
+            self._run.workers = workers_of(self._view)
             self._run.places_gone()
             if gone and (local := self._local_homes(self._run.stage)):
                 self._run.pool.rehome(local)
         if moved:
             self._event("replanned", self._me, "places move: " + self._keeper.moves_text(), now)
-            self._propose_soon(now)
+            self._proposals.soon(self._run, now)
             self._make_offer()
         elif self._offer is not None:
             self._send_all((seat.node, self._offer) for seat in came)
@@ -242,7 +233,7 @@ class Leader:
 
     def on_committed(self, record: JobRecord, now: float) -> list[LeaderEffect]:
         """The last proposal was chosen, and this is the record right after it."""
-        proposal, self._proposal = self._proposal, None
+        proposal = self._proposals.ended()
         before, self.record = self.record, record
         if proposal is None or record.token != self._token:
             return []
@@ -254,13 +245,13 @@ class Leader:
         else:
             self._follow(proposal.changes, before, now)
         if self._run is not None and self._run.ready:
-            self._propose_soon(now)
+            self._proposals.soon(self._run, now)
         self._go_on(now)
         return self._done()
 
     def on_refused(self, reason: str, now: float) -> list[LeaderEffect]:
         """The last proposal can never be chosen, since the record would be too large."""
-        self._proposal = None
+        self._proposals.ended()
         message = f"the job's record does not fit its register: {reason}; use fewer, larger splits"
         self._fail(Failure(kind="JobDefinitionError", message=message), now)
         self._go_on(now)
@@ -278,8 +269,7 @@ class Leader:
 
     def cancel(self, by: str, now: float) -> list[LeaderEffect]:
         """End the job as cancelled; nothing happens where it has ended."""
-        if self.phase is not LeaderPhase.ENDED and self._last_word is None:
-            self._last_word = Cancel(by=by, at_s=now + self._wall_offset_s)
+        if self.phase is not LeaderPhase.ENDED and self._proposals.cancel(by, now):
             self._go_on(now)
         return self._done()
 
@@ -306,8 +296,8 @@ class Leader:
         if self.phase is LeaderPhase.TAKING_OVER:
             return self._stalls.due_at
         due = [self._beat_at, self._stalls.due_at, self._gather_until, self._keeper.look_at]
-        if self._proposal is None:
-            due.append(self._propose_at)
+        if self._proposals.under_way is None:
+            due.append(self._proposals.due_at)
             if self._knows_all:
                 due.append(self._losses.due_at)
         if self._run is not None and self._may_grant:
@@ -372,7 +362,7 @@ class Leader:
                 self._numbers.doings.note("pushed", seat.node, len(message.items), now, size_bytes=size_bytes)
                 if message.stage == run.stage.index:
                     self._send_all(run.finished(seat.node, message, now))
-                    self._propose_soon(now)
+                    self._proposals.soon(self._run, now)
                 else:
                     self._send(seat.node, run.settled(seat.node, [i.attempt for i in message.items])[1])
             case Failed():
@@ -489,78 +479,35 @@ class Leader:
             stage=stage,
             opened=opened,
             inputs=inputs,
-            homes=self._local_homes(stage) or self._ring_homes(inputs),
+            homes=self._local_homes(stage) or ring_homes(inputs, self._view),
             seats=self._seats,
             keeper=self._keeper,
             numbers=self._numbers,
             config=self._config,
             now=now,
         )
-        self._run.workers = self._workers()
+        self._run.workers = workers_of(self._view)
         step = self._plan.steps[stage.step].name
         self._event("stage", self._me, f"{stage.kind} of step {step!r}: {opened.tasks} tasks", now)
         self._make_offer()
 
-    def _workers(self) -> frozenset[NodeId]:
-        return frozenset(member.id for member in self._view if can_work(member))
-
     def _local_homes(self, stage: Stage) -> list[NodeId]:
-        """The nodes at which the data of tasks lies; empty for a stage that reads the job's inputs."""
-        opened = self.record.stages[stage.index]
-        workers = self._workers()
-        if stage.kind is StageKind.REDUCE:
-            lying = [self._keeper.reducers(stage.index - 1, p) for p in range(opened.tasks)]
-        elif self._plan.steps[stage.step].after:
-            pieces = [piece for piece in self._inputs if isinstance(piece, Piece)]
-            lying = [self._keeper.holders(piece.stage, piece.part) for piece in pieces]
-        elif stage.is_parts:
-            rows = self._keeper.rows(stage.index)
-            lying = [rows.of(task) for task in range(opened.tasks)]
-        else:
-            return []
-        return [next((node for node in nodes if node in workers), NodeId("")) for nodes in lying]
-
-    def _ring_homes(self, inputs: Sequence[TaskInput]) -> list[NodeId]:
-        ring = Ring.of(member for member in self._view if can_work(member))
-        keys = [split.key for split in inputs if isinstance(split, InputSplit)]
-        return homes(keys, ring) or [NodeId("")] * len(keys)
+        workers = workers_of(self._view)
+        return local_homes(self._plan, self.record, stage, self._inputs, self._keeper, workers)
 
     def _make_offer(self) -> None:
         """Tell everybody what the stage is, and where its outputs shall lie."""
-        run = self._run
-        assert run is not None
-        index, opened = run.stage.index, self.record.stages[run.stage.index]
-        rows = self._keeper.rows(index).rows
-        local = self._local_homes(run.stage)
-        nodes = list(dict.fromkeys([*(node for row in rows for node in row), *local]))
-        where = {node: number for number, node in enumerate(nodes)}
-        reads: tuple[int, ...] = ()
-        if run.stage.kind is StageKind.REDUCE:
-            winners = self.record.stages[index - 1].winners
-            reads = tuple([0 if winner is None or winner.is_empty else winner.attempt for winner in winners])
-        self._offer = Offer(
-            job=self._job,
-            ballot=self.record.ballot,
-            spec_digest=self.record.spec_digest,
-            stage=index,
-            version=self._keeper.new_version(index),
-            kind=opened.kind,
-            tasks=opened.tasks,
-            partitions=opened.partitions,
-            borders=opened.borders,
-            nodes=tuple(nodes),
-            places=tuple([tuple([where[node] for node in row]) for row in rows]),
-            homes=tuple([where[node] for node in local]),
-            reads=reads,
-            members=self._members,
-        )
+        assert self._run is not None
+        stage = self._run.stage
+        self._offer = offer_of(self.record, stage, self._keeper, self._local_homes(stage), self._members)
         self._send_all((seat.node, self._offer) for seat in self._seats)
 
     # -- going on --------------------------------------------------------------------------------------------
 
     @property
     def _may_grant(self) -> bool:
-        return self.phase is LeaderPhase.RUNNING and not self._quorum_missing and self._last_word is None
+        decided = self._proposals.last_word is not None
+        return self.phase is LeaderPhase.RUNNING and not self._quorum_missing and not decided
 
     def _go_on(self, now: float) -> None:
         """Do whatever can be done now; called after everything that may have changed something."""
@@ -605,79 +552,19 @@ class Leader:
                 seat.asked_at = now
                 self._send(seat.node, AskInventory(job=self._job, ballot=self.record.ballot))
 
-    def _propose_soon(self, now: float) -> None:
-        """There is something to be written; with the last task of a stage it is written at once."""
-        run = self._run
-        if run is not None and run.is_finished:
-            self._propose_at = now
-            return
-        window_s = self._config.commit_window_s
-        if run is not None:
-            window_s += self._config.commit_window_task_s * run.pool.count
-        self._propose_at = min(self._propose_at, now + window_s)
-
     def _propose(self, now: float) -> None:
-        if self._proposal is not None:
+        proposals = self._proposals
+        if proposals.under_way is not None:
             return
-        if now >= self._propose_at:
-            self._propose_at, due = inf, True
-        else:
-            due = self.phase is LeaderPhase.TAKING_OVER
-        changes = self._changes(now, due=due)
-        if not changes and self.phase is not LeaderPhase.TAKING_OVER:
-            return
-        self._proposals += 1
-        self._proposal = Proposal(
-            leader=self._me, token=self._token, number=self._proposals, changes=tuple(changes)
-        )
-        self._out.append(Propose(job=self._job, proposal=self._proposal))
-
-    def _changes(self, now: float, *, due: bool) -> list[Change]:
-        """What is to be written now, and all that follows from it; nothing while it can wait."""
-        if self._last_word is not None:
-            return [*self._take_events(now, everything=True), self._last_word]
-        losses = self._given_up(now)
-        if not due and not losses:
-            return []
-        changes: list[Change] = []
-        samples = {}
-        if self._run is not None:
-            changes += self._commits(self._run, now)
-            samples = self._run.samples
+        losses = self._given_up(now) if proposals.last_word is None else []
         for loss in losses:
             if isinstance(loss, Lost):
-                text = (
-                    f"{len(loss.tasks)} outputs of stage {loss.stage} have no copy left: they are made again"
-                )
-                self._event("again", self._me, text, now)
-        changes += self._keeper.take_moves()
-        changes += losses
-        following = changes_after(
-            self._graph,
-            changed(self.record, changes),
-            view=self._view,
-            rows=self._keeper.rows,
-            samples=samples,
-            at_s=now + self._wall_offset_s,
-        )
-        if following and isinstance(following[-1], Finish) and self._waits_for_copies(changes, now):
-            del following[-1]
-        events = self._take_events(now, everything=bool(following))
-        if following and isinstance(following[-1], Finish):
-            return [*changes, *following[:-1], *events, following[-1]]  # the end absorbs what comes after
-        return [*changes, *following, *events]
-
-    def _waits_for_copies(self, changes: Iterable[Change], now: float) -> bool:
-        """Whether the job, which is done, should not end yet: its result has fewer copies than it could."""
-        new = [commit for change in changes if isinstance(change, CommitTasks) for commit in change.commits]
-        enough = self._keeper.copies_possible
-        if not self._keeper.is_short(self._graph.result_stage) and all(
-            commit.is_empty or len(commit.places) >= enough for commit in new
-        ):
-            return False
-        self._finish_by = min(self._finish_by, now + self._config.finish_wait_s)
-        self._propose_at = min(now + self._config.retry_s, self._finish_by)
-        return now < self._finish_by
+                text = f"{len(loss.tasks)} outputs of stage {loss.stage} have no copy left"
+                self._event("again", self._me, text + ": they are made again", now)
+        takes_over = self.phase is LeaderPhase.TAKING_OVER
+        proposal = proposals.next(self.record, self._run, self._view, losses, now, takes_over=takes_over)
+        if proposal is not None:
+            self._out.append(Propose(job=self._job, proposal=proposal))
 
     def _given_up(self, now: float) -> list[Change]:
         """What is taken back because nobody holds it; see `mapreduce.losses`."""
@@ -693,37 +580,9 @@ class Leader:
             return []
         return self._keeper.give_up(self._losses.due(now))
 
-    def _commits(self, run: StageRun, now: float) -> list[Change]:
-        """The winners that are ready; those of a sampling stage only all together."""
-        numbers = self._numbers
-        ready: tuple[Commit, ...] = ()
-        if run.stage.kind is not StageKind.SAMPLE or run.is_finished:
-            ready = run.take_ready(self._config.commit_batch)
-        if not ready and not numbers.has_news:
-            return []
-        for commit in ready:
-            numbers.doings.note("committed", commit.worker, 1, now, size_bytes=commit.size_bytes)
-        commits = CommitTasks(
-            stage=run.stage.index,
-            commits=ready,
-            is_result=run.stage.index == self._graph.result_stage,
-            attempts=numbers.unsaved_attempts,
-            failed_attempts=numbers.unsaved_failures,
-            speculated=numbers.unsaved_speculated,
-            peers_lost=numbers.unsaved_peers_lost,
-        )
-        numbers.saved()
-        return [commits]
-
-    def _take_events(self, now: float, *, everything: bool) -> list[Change]:
-        events, self._events = self._events, []
-        events += self._numbers.doings.take(now, self._wall_offset_s, everything=everything)
-        return [AddEvents(events=tuple(events))] if events else []
-
     def _fail(self, failure: Failure, now: float) -> None:
-        if self._last_word is None:
+        if self._proposals.fail(failure, now):
             self._event("failed", failure.node, failure.message[:1024], now)
-            self._last_word = Fail(failure=failure, at_s=now + self._wall_offset_s)
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -752,8 +611,8 @@ class Leader:
     def _event(self, kind: str, node: NodeId, text: str, now: float, *, weighty: bool = True) -> None:
         event = EventRecord(at_s=now + self._wall_offset_s, kind=kind, node=node, text=text)
         self._out.append(Announce(event=Happened(job=self._job, event=event)))
-        if weighty and len(self._events) < MAX_WAITING_EVENTS:
-            self._events.append(event)
+        if weighty:
+            self._proposals.note(event)
 
     def _beat(self, to: NodeId) -> Beat:
         member = self._view.get(to)
