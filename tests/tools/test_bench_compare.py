@@ -111,6 +111,21 @@ def test_what_a_kill_cost_is_told_whether_the_job_survived_or_not(tmp_path: Path
     assert first.note == ("it ended with -9" if fails else "")
 
 
+def test_a_side_that_fails_by_itself_is_no_recovery(tmp_path: Path) -> None:
+    class Failing(Teller):
+        victims = strikes.VICTIMS
+
+        def answer(
+            self, question: Question, inputs: Sequence[Path], out: Path, strike: Strike | None = None
+        ) -> Run:
+            if strike is not None:
+                raise CommandFailed("python x ended with 1:\nno memory")
+            return super().answer(question, inputs, out)
+
+    with pytest.raises(CommandFailed, match="no memory"):
+        asked("wordcount", tmp_path, Failing("a", "x\t1\n"), kill=True)
+
+
 def test_the_last_line_that_a_failed_command_printed_is_its_reason() -> None:
     assert last_words(CommandFailed("python x ended with 1:\nmuch\nno memory\n")) == "no memory"
 

@@ -172,6 +172,7 @@ def struck(
         undisturbed_s: what the job takes otherwise.
 
     Raises:
+        CommandFailed: the side did not end well, though nothing was killed.
         AnswersDiffer: an answer came, but a wrong one.
     """
     strike = Strike(victim=victim, after_s=KILL_AT * undisturbed_s)
@@ -181,6 +182,8 @@ def struck(
         wall_s = run.job_s
         agreement.hold(side.name, out, packed=side.packs_records)
     except CommandFailed as error:
+        if not strike.struck:
+            raise  # it failed by itself
         wall_s = time.monotonic() - strike.began_s
         survived, note = False, last_words(error)
     finally:
