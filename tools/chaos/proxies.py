@@ -41,6 +41,7 @@ OUTSIDE: Final = "127.0.0.2"
 PIECE_BYTES: Final = 64 << 10
 LOOK_S: Final = 0.05  # how soon a blocked direction notices that it is open again
 NOBODY: Final = -1
+END_LIMIT_S: Final = 5.0
 _ABORT: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
@@ -79,6 +80,7 @@ class Proxies(Links):
 
     def __init__(self) -> None:
         self._flows: dict[tuple[int, int], _Flow] = {}
+        self._servers: list[asyncio.Server] = []
         self._connections: set[_Connection] = set()
         self._cluster: Cluster | None = None
         self._loop = asyncio.new_event_loop()
@@ -169,7 +171,7 @@ class Proxies(Links):
         async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._connect(target, port, reader, writer)
 
-        await asyncio.start_server(meet, OUTSIDE, port, limit=PIECE_BYTES)
+        self._servers.append(await asyncio.start_server(meet, OUTSIDE, port, limit=PIECE_BYTES))
 
     async def _connect(
         self, target: int, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -229,12 +231,14 @@ class Proxies(Links):
             connection.is_known = True
 
     async def _end_all(self) -> None:
+        for server in self._servers:
+            server.close()
         for connection in list(self._connections):
-            _abort(connection)
-        for task in asyncio.all_tasks(self._loop) - {asyncio.current_task()}:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            for task in connection.tasks:
+                task.cancel()
+        others = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=END_LIMIT_S)
 
 
 def _abort(connection: _Connection) -> None:
