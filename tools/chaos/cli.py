@@ -20,6 +20,7 @@ from tools.chaos.drills import DRILLS, run_drill
 from tools.chaos.job_run import Bounds
 from tools.chaos.options import count, size
 from tools.chaos.scenario_cli import SCENARIOS, run_scenario
+from tools.chaos.selection import run_selection
 from tools.chaos.storm import Settings, Storm
 from tools.chaos.workloads import WORKLOADS
 
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given and given[0] == "ci":
+            return run_selection(main, given[1:])
         if given and given[0] in SCENARIOS:
             return run_scenario(given[0], given[1:])
         if given and given[0] in DRILLS:

@@ -65,6 +65,7 @@ class Settings:
         workloads: names, see `tools.chaos.workloads`.
         size_bytes: of an input.
         bounds: see there.
+        sees_expiry: wait at the end until results have expired, and look.
     """
 
     seed: int = 1
@@ -81,6 +82,7 @@ class Settings:
     workloads: tuple[str, ...] = ("wordcount", "index", "join", "sort", "pagerank", "map-only", "slow")
     size_bytes: int = 1_000_000
     bounds: Bounds = field(default_factory=Bounds)
+    sees_expiry: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -304,12 +306,13 @@ class Storm:
     def _look_at_the_end(self) -> None:
         left = list(self.cluster.would_not_leave)
         self.invariants.check("alive", f"peers {left} did not leave in time" if left else "")
-        self._say("waiting until results have expired")
-        deadline = time.monotonic() + self.settings.bounds.ttl_s + EXPIRY_GRACE_S
-        while (kept := self._kept()) and time.monotonic() < deadline:
-            time.sleep(0.5)
-            self.cluster.poll()
-        self.invariants.check("expired", "; ".join(kept[:8]))
+        if self.settings.sees_expiry:
+            self._say("waiting until results have expired")
+            deadline = time.monotonic() + self.settings.bounds.ttl_s + EXPIRY_GRACE_S
+            while (kept := self._kept()) and time.monotonic() < deadline:
+                time.sleep(0.5)
+                self.cluster.poll()
+            self.invariants.check("expired", "; ".join(kept[:8]))
         allowed = (
             self._warm_descriptors
             + DESCRIPTORS_A_PEER * (len(self.cluster.peers) - self.settings.peers)
