@@ -354,8 +354,11 @@ _REPLICAS = Bounds(least=1, most=8)
 _STATE = Bounds(bytes_len=16)
 _REASON = Bounds(text_chars=64)
 _TEXT = Bounds(text_chars=4_096)
+# One more must still be a number that can be sent.
+_VERSION = Bounds(most=1 << 62)
 ENTRY_BOUNDS: dict[str, Bounds] = {
     "Entry.name": _NAME,
+    "Entry.version": _VERSION,
     "Entry.file": _ID,
     "Entry.block_bytes": Bounds(least=1, most=1 << 32),
     "Entry.size_bytes": Bounds(most=1 << 48),
@@ -411,7 +414,7 @@ FILE_KINDS: tuple[Kind, ...] = (
     ),
     _row(119, HoldersAre, Role.PEER, _ADDRESSES),
     _row(131, ClaimName, Role.PEER, {"ClaimName.name": _NAME, "ClaimName.put": _ID}),
-    _row(132, NameClaimed, Role.PEER, {"NameClaimed.reason": _REASON}),
+    _row(132, NameClaimed, Role.PEER, {"NameClaimed.version": _VERSION, "NameClaimed.reason": _REASON}),
     _row(133, UnclaimName, Role.PEER, {"UnclaimName.name": _NAME, "UnclaimName.put": _ID}),
     _row(134, KeepName, Role.PEER, {**ENTRY_BOUNDS, "KeepName.number": Bounds(least=-1)}),
     _row(135, NameKept, Role.PEER, {"NameKept.reason": _TEXT}),
@@ -422,6 +425,7 @@ FILE_KINDS: tuple[Kind, ...] = (
         Role.PEER,
         {
             "NameRow.name": _NAME,
+            "NameRow.version": _VERSION,
             "NameRow.file": _ID,
             "NamesHere.rows": Bounds(items=NAMES_AT_A_TIME),
             "NamesHere.after": _NAME,

@@ -13,11 +13,13 @@ from hypothesis import reject
 from hypothesis import strategies as st
 
 from membership.errors import InvalidGroup
+from p2p.catalogue import Entry
 from p2p.wire import Kind
 
 IDS = ("a", "b", "c", "d")
 ADDRESSES = ("memory:1", "memory:2", "memory:3", "nowhere:1", "x")
 JOBS = ("ab" * 16, "cd" * 16)
+FILES = ("ab" * 20, "cd" * 20)
 NUMBERS = st.integers(0, 3) | st.sampled_from([1 << 31, (1 << 63) - 1, (1 << 64) - 1])
 # Where the name of a field says what kind of text it takes.
 TEXTS = {
@@ -25,10 +27,33 @@ TEXTS = {
     "key": tuple(f"job/{job}" for job in JOBS),
     "prefix": ("", "ab"),
     "nonce": ("ab",),
-    "upload": ("", "ab"),
+    "upload": ("", "ab", *FILES),
     "spec_digest": ("", "ab"),
     "reply_to": ADDRESSES,
+    "file": FILES,
+    "put": FILES,
 }
+# Most that fits an entry's annotations is no entry: its digests must fit its size.
+ENTRIES = st.builds(
+    lambda name, version, file, is_removal, blocks, replicas, expires_at_s: Entry(
+        name=name,
+        version=version,
+        file=file,
+        is_removal=is_removal,
+        size_bytes=10 * blocks,
+        block_bytes=10,
+        digests=bytes(16 * blocks),
+        replicas=replicas,
+        expires_at_s=expires_at_s,
+    ),
+    st.sampled_from(IDS),
+    NUMBERS,
+    st.sampled_from(FILES),
+    st.booleans(),
+    st.integers(0, 3),
+    st.integers(1, 8),
+    st.sampled_from([0.0, 1.0, 2e9]),
+)
 
 
 def messages(kinds: Iterable[Kind]) -> st.SearchStrategy[Any]:
@@ -45,6 +70,8 @@ def _values(hint: Any, name: str = "") -> st.SearchStrategy[Any]:
     """Anything that fits an annotation, with names and numbers that mean something here."""
     if isinstance(hint, NewType):
         return st.sampled_from(IDS)
+    if hint is Entry:
+        return ENTRIES
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return st.one_of(*(_values(option, name) for option in inside))

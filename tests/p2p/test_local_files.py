@@ -1,0 +1,93 @@
+"""What this machine's files are called on the ring, and that a fetched file is there whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from mapreduce.errors import InputError, UsageError
+from p2p.file_progress import FileProgress
+from p2p.local_files import named_sources, whole_file
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "books" / "old").mkdir(parents=True)
+    for name in ("a.txt", "books/b.txt", "books/old/c.txt", "books/_SUCCESS"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(*given: str, name: str) -> list[str]:
+    return [target for _, target, _ in named_sources(given, name)]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("given", "name", "wanted"),
+    [
+        (("a.txt",), "x", ["x"]),
+        (("a.txt",), "x/", ["x/a.txt"]),
+        (("a.txt", "books/b.txt"), "x", ["x/a.txt", "x/b.txt"]),
+        (("books",), "x", ["x/b.txt", "x/old/c.txt"]),
+        (("books/",), "x/", ["x/books/b.txt", "x/books/old/c.txt"]),
+        (("books", "a.txt"), "x", ["x/books/b.txt", "x/books/old/c.txt", "x/a.txt"]),
+        (("books/*.txt",), "x", ["x"]),
+        (("-",), "x", ["x"]),
+    ],
+)
+def test_one_file_becomes_the_name_and_more_lie_below_it(
+    given: tuple[str, ...], name: str, wanted: list[str]
+) -> None:
+    assert names(*given, name=name) == wanted
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("given", "name", "error", "said"),
+    [
+        (("nix",), "x", InputError, "no such file"),
+        (("ring:y",), "x", InputError, "on the ring already"),
+        (("a.txt", "a.txt"), "x", UsageError, "would both be x/a.txt"),
+        (("-", "a.txt"), "x", UsageError, "no name of its own"),
+        (("a.txt",), "../x", UsageError, "no name for a file"),
+    ],
+)
+def test_what_cannot_be_put_is_said_in_one_line(
+    given: tuple[str, ...], name: str, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        named_sources(given, name)
+
+
+def test_a_file_that_could_not_be_fetched_leaves_what_was_there(here: Path) -> None:
+    def half() -> None:
+        with whole_file("a.txt") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert (here / "a.txt").read_text() == "a.txt"
+    assert sorted(path.name for path in here.iterdir()) == ["a.txt", "books"]
+    with pytest.raises(UsageError, match="cannot be written"), whole_file("nix/x"):
+        pass
+
+
+def test_progress_is_a_line_a_second_and_nothing_when_quiet() -> None:
+    for quiet, lines in ((False, ["put: 2.0 MiB of 4.0 MiB, 1.0 MiB/s", "done"]), (True, [])):
+        now = [0.0]
+        stream = io.StringIO()
+        with FileProgress(
+            "put", 4 << 20, quiet=quiet, stream=stream, clock=lambda now=now: now[0]
+        ) as progress:
+            progress.add(1 << 20)
+            now[0] = 2.0
+            progress.add(1 << 20)
+            progress.add(1 << 20)
+            progress.message("done")
+        assert stream.getvalue().splitlines() == lines
