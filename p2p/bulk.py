@@ -42,7 +42,7 @@ import msgpack
 
 from mapreduce.failpoints import failpoint
 from membership.view import NodeId
-from p2p.store import Covers, DamagedSegment, Incoming, Source, Store, StoreFull, describing, read_sources
+from p2p.store import Covers, DamagedSegment, Incoming, Source, Store, StoreFull, read_sources
 
 __all__ = ["Bulk", "BulkEvent", "Received", "SendFailed", "Sent", "Stored"]
 
@@ -204,7 +204,7 @@ class Bulk:
         if to == self._me:
             steps = self._store.taking(job, stage, sources, covers)
         else:
-            steps = describing(job, stage, sources, covers)
+            steps = self._store.offering(job, stage, sources, covers)
         self._preparing.append(_Preparing(to=to, tag=tag, sources=sources, is_repair=is_repair, steps=steps))
         return self.pump(now)
 

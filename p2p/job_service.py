@@ -493,6 +493,8 @@ class JobService:
 
     def _performed(self, now: float) -> Sequence[Effect]:
         """Do what waits, and return what the loop has to send."""
+        if self.store.rotted:
+            self._tell_what_rotted(now)
         for _ in range(MAX_EFFECTS_PER_TURN):
             if not self._queue:
                 break
@@ -666,6 +668,17 @@ class JobService:
             self.answers.on_read(job, event.proposal, self.record_in(event.record))
 
     # ---- outputs -------------------------------------------------------------------------------------------
+
+    def _tell_what_rotted(self, now: float) -> None:
+        """Let the leaders know which outputs are not here any more, because their bytes were not right."""
+        gone: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        for job, stage, task, attempt in self.store.rotted:
+            gone.setdefault((job, stage), []).append((task, attempt))
+        self.store.rotted.clear()
+        for (job, stage), outputs in gone.items():
+            tasks, attempts = [task for task, _ in outputs], [attempt for _, attempt in outputs]
+            if stage >= 0:
+                self._jobs(self.worker.on_missing(job, stage, tasks, attempts, now))
 
     def _push(self, push: e.Push, now: float) -> None:
         sources = self.runner.sources(push.job, push.group)

@@ -375,6 +375,8 @@ class Store:
         """Jobs of which something came or went; whoever looks after them takes them out."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self.damaged = 0
+        self.rotted: list[tuple[str, int, int, int]] = []
+        """What was damaged and is not here any more, as (job, stage, task, attempt), until it is told."""
         self._scan()
 
     # -- what lies here --------------------------------------------------------------------------------
@@ -438,6 +440,26 @@ class Store:
         """Copy outputs of this peer's own into the store, all at once; raises as `taking`."""
         for _ in self.taking(job, stage, sources, covers):
             pass
+
+    def offering(
+        self, job: str, stage: int, sources: Sequence[Source], covers: Covers | None = None
+    ) -> Generator[int, None, tuple[bytes, int]]:
+        """Do what `describing` does, and check before it the segments of ours that the sources lie in.
+
+        A copy that was made of damaged bytes would have a digest that fits them.
+
+        Raises:
+            OSError: a source cannot be read.
+            DamagedSegment: one lies in a segment that was damaged, and is not here any more.
+        """
+        for path in dict.fromkeys(source.path for source in sources):
+            if not self.holds_path(path):
+                continue  # what a task wrote; its readers check it
+            for sound in self.verifying(path):
+                if not sound:
+                    raise DamagedSegment(f"{path} is damaged")
+                yield COPY_BYTES
+        return (yield from describing(job, stage, sources, covers))
 
     def taking(
         self, job: str, stage: int, sources: Sequence[Source], covers: Covers | None = None
@@ -587,6 +609,8 @@ class Store:
                     covers = paths.pop(path)
                     gone += self._forget(job, stage, path, covers)
         self.damaged += is_damaged
+        if is_damaged:
+            self.rotted += gone
         self._unlink(path)
         return gone
 

@@ -15,7 +15,7 @@ from mapreduce.record import StageKind
 from mapreduce.runs import RunWriter
 from membership.view import NodeId
 from p2p.job_files import JobFiles
-from p2p.store import Covers, Store, pack_header
+from p2p.store import Covers, DamagedSegment, Store, pack_header
 from p2p.task_runner import TaskRunner
 
 JOB = "ab" * 16
@@ -80,9 +80,11 @@ def test_a_run_that_is_damaged_within_a_whole_segment_is_named_and_removed(
     keep(store, 0, a_run())
     bad = keep(store, 1, a_run()[:-1] + b"!")
     assert store.verify(bad)
+    assert store.rotted == []
     assert runner._damaged(REDUCE) == (1,)
     assert store.find(JOB, 0, 1, 0) is not None
     assert store.find(JOB, 0, 2, 0) is None
+    assert store.rotted == [(JOB, 0, 1, 2)]
 
 
 def test_a_segment_that_is_damaged_is_named_and_removed(runner: TaskRunner, store: Store) -> None:
@@ -97,3 +99,16 @@ def test_what_is_whole_is_not_blamed(runner: TaskRunner, store: Store) -> None:
     for task in (0, 1):
         keep(store, task, a_run())
     assert runner._damaged(REDUCE) == ()
+
+
+def test_a_segment_that_rotted_is_not_copied_and_its_loss_is_kept_to_be_told(store: Store) -> None:
+    path = Path(keep(store, 0, a_run()))
+    sources = store.sources(JOB, 0, (1,), (0,))
+    assert sources is not None
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedSegment):
+        list(store.offering(JOB, 0, sources))
+    assert store.rotted == [(JOB, 0, 0, 1)]
+    assert store.find(JOB, 0, 1, 0) is None
