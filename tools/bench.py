@@ -31,6 +31,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -338,4 +339,6 @@ def rows(options: argparse.Namespace) -> list[Line]:
 
 
 if __name__ == "__main__":
+    # Asked to end, we end what we have started, and take away what we have written.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

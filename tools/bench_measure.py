@@ -91,10 +91,16 @@ def measure(
         killer = threading.Timer(limit_s, process.kill)
         killer.start()
         standing_s = sum(map(tree_cpu_s, beside))
-        with _TreeWatch(process.pid, beside) as watch:
-            if meanwhile is not None:
-                meanwhile(process.pid)
-            _, status, usage = os.wait4(process.pid, 0)
+        try:
+            with _TreeWatch(process.pid, beside) as watch:
+                if meanwhile is not None:
+                    meanwhile(process.pid)
+                _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:  # an interrupt, too, must not leave it behind
+            killer.cancel()
+            process.kill()
+            process.wait()
+            raise
         wall_s = time.perf_counter() - begin_s
         standing_s = max(0.0, sum(map(tree_cpu_s, beside)) - standing_s)
         killer.cancel()

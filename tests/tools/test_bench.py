@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from collections import Counter
@@ -175,6 +176,24 @@ def test_what_a_child_of_the_command_took_is_counted(tmp_path: Path) -> None:
 def test_a_command_that_fails_says_what_it_printed(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match=r"ended with 3:\nno luck"):
         measure([sys.executable, "-c", "print('no luck'); exit(3)"], environment={}, directory=tmp_path)
+
+
+def test_an_interrupted_measurement_leaves_no_process_behind(tmp_path: Path) -> None:
+    begun: list[int] = []
+
+    def interrupt(pid: int) -> None:
+        begun.append(pid)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(
+            [sys.executable, "-c", "import time; time.sleep(60)"],
+            environment={},
+            directory=tmp_path,
+            meanwhile=interrupt,
+        )
+    with pytest.raises(ProcessLookupError):
+        os.kill(begun[0], 0)
 
 
 def usage_of(wall_s: float) -> Usage:
