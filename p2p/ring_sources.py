@@ -307,5 +307,7 @@ def _pattern(name: str) -> re.Pattern[str]:
             continue
         text = fnmatch.translate(part).removeprefix("(?s:").removesuffix(r")\Z").removesuffix(r")\z")
         hidden = "" if part.startswith(".") else r"(?!\.)"
-        parts.append(hidden + text.replace(".*", "[^/]*").replace("(?>", "(?:"))
+        # What stands for any character stands for none that parts a name.
+        text = re.sub(r"\\.|\[.*?\]|\.", lambda one: "[^/]" if one[0] == "." else one[0], text)
+        parts.append(hidden + text.replace("(?>", "(?:"))
     return re.compile("/".join(parts).replace("(?:[^/.][^/]*/)*[^/.][^/]*/", "(?:[^/.][^/]*/)*"))
