@@ -578,7 +578,7 @@ class Leader:
                 seat.asked_at = -inf
             self._ask_inventories(now)
             return []
-        return self._keeper.give_up(self._losses.due(now))
+        return self._keeper.give_up(self._losses.due())
 
     def _fail(self, failure: Failure, now: float) -> None:
         if self._proposals.fail(failure, now):
