@@ -173,7 +173,7 @@ def test_files_are_put_fetched_listed_and_removed_from_python(swarm: LocalSwarm,
     assert swarm.get("some/x") == b"content"
     assert swarm.get("some/x", tmp_path / "y") is None
     assert (tmp_path / "y").read_bytes() == b"content"
-    assert [(row.name, row.size_bytes, row.copies) for row in swarm.ls("some/")] == [("some/x", 7, 2)]
+    assert [(row.name, row.size_bytes, row.replicas) for row in swarm.ls("some/")] == [("some/x", 7, 2)]
     swarm.rm("some/x")
     assert swarm.ls("some/") == []
     with pytest.raises(FileUnknown):
@@ -191,7 +191,7 @@ def test_the_commands_say_in_one_line_what_is_wrong(
     assert "cli/x: 4 bytes" in done.stderr
     assert ringreduce("get", "cli/x", *there, **keys).stdout == "one\n"
     listed = json.loads(ringreduce("ls", "cli/", "--format", "json", *there, **keys).stdout)
-    assert [(row["name"], row["size_bytes"], row["copies"]) for row in listed] == [("cli/x", 4, 2)]
+    assert [(row["name"], row["size_bytes"], row["replicas"]) for row in listed] == [("cli/x", 4, 2)]
     for arguments, code, words_said in (
         (("put", str(path), "cli/x"), 2, "cli/x exists already"),
         (("put", str(tmp_path / "nix"), "cli/y"), 2, "no such file"),
