@@ -328,8 +328,13 @@ class Incoming:
             raise DamagedSegment("the body's digest is not the announced one")
         self._file.close()
         self._file = None
-        failpoint("store.rename")
-        os.rename(f"{self._path}.tmp", self._path)
+        try:
+            failpoint("store.rename")
+            os.rename(f"{self._path}.tmp", self._path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self._path}.tmp")
+            raise
         failpoint("store.renamed")
         self._store._admit(self._header, self._path, _HEAD.size + len(self._header_bytes))
 

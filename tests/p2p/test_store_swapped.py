@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from p2p.store import Store
 
 JOB = "ab" * 16
@@ -49,3 +51,17 @@ def test_after_a_restart_segments_are_what_they_say_wherever_they_lie(tmp_path: 
         b"first",
         b"other",
     ]
+
+
+def test_a_segment_that_cannot_get_its_name_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    store = Store(str(tmp_path / "store"))
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        store.put(JOB, 0, 0, 1, b"data")
+    assert list((tmp_path / "store" / JOB).iterdir()) == []
+    assert store.find(JOB, 0, 1) is None
