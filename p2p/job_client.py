@@ -107,7 +107,7 @@ class JobClient(Client):
         deadline = time.monotonic() + SUBMIT_LIMIT_S
         warnings: list[str] = []
         uploaded_to = ""
-        without_quorum: list[str] = []
+        unable: list[str] = []
         while True:
             address = self._addresses[0]
             if len(packed) > q.INLINE_SPEC_BYTES and uploaded_to != address:
@@ -120,10 +120,10 @@ class JobClient(Client):
             if answer.reason == "upload" and time.monotonic() < deadline:
                 uploaded_to = ""  # others' uploads have displaced ours
                 continue
-            if answer.reason == "quorum" and address not in without_quorum:
-                # It may be cut off, alone or with a few.
-                without_quorum.append(address)
-                if len(without_quorum) < len(self._addresses):
+            if answer.reason in ("quorum", "disk", "busy") and address not in unable:
+                # It may be cut off, alone or with a few; its disk and its hands are its own as well.
+                unable.append(address)
+                if len(unable) < len(self._addresses):
                     self._go_round()
                     continue
             warnings += [line for line in answer.warnings if line not in warnings]

@@ -131,8 +131,9 @@ def test_the_group_that_the_first_peer_names_is_the_one_that_every_peer_is_told(
     assert [acceptor.node for acceptor in last.group] == ["a", "b", "c"]
 
 
-def test_a_peer_without_a_quorum_is_left_for_one_that_has_it() -> None:
-    client = ScriptedClient({A: vetting(reason="quorum"), B: vetting("b", "c", "d")})
+@pytest.mark.parametrize("reason", ["quorum", "disk", "busy"])
+def test_a_peer_that_cannot_take_a_job_is_left_for_one_that_can(reason: str) -> None:
+    client = ScriptedClient({A: vetting(reason=reason), B: vetting("b", "c", "d")})
     assert client.submit(b"spec").members == ("b", "c", "d")
 
 
