@@ -1,9 +1,11 @@
 """A file of which only some ranges lie on this machine, in pieces of other files.
 
-Theory ------ A block of a file that lies on a ring of peers is a range of some local file.  A task reads the
-input as if it were one file, by the offsets of the whole: `Pieces` finds the piece in which a byte lies.  A
-byte that lies in none of them is `BlockNotHere`, by which whoever gave the task learns what to fetch before
-it is run again.
+Theory
+------
+A block of a file that lies on a ring of peers is a range of some local file.  A task reads the input as if
+it were one file, by the offsets of the whole: `Pieces` finds the piece in which a byte lies.  A byte that
+lies in none of them is `BlockNotHere`, by which whoever gave the task learns what to fetch before it is run
+again.
 
 Pieces lie in *bodies*, each with a digest.  A body is checked when it is first touched by this process,
 whole, because nobody may compute with damaged bytes; the same body is not read twice for that.
@@ -29,10 +31,10 @@ import msgpack
 import xxhash
 
 from mapreduce.errors import EnvironmentFailed, JobError
+from mapreduce.streams import PIECES
 
-__all__ = ["PIECES", "BlockDamaged", "BlockNotHere", "Piece", "Pieces", "pieces_path"]
+__all__ = ["BlockDamaged", "BlockNotHere", "Piece", "Pieces", "pieces_path"]
 
-PIECES = "pieces://"
 CHECK_BYTES = 1 << 20
 MAX_CHECKED = 4_096
 _ENDING = re.compile(r"(\.[A-Za-z0-9]{1,16})?")

@@ -22,8 +22,9 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 from mapreduce.errors import EnvironmentFailed, InputError, JobError
-from mapreduce.pieces import PIECES, Pieces
 
+# How paths begin that `mapreduce.pieces` opens.
+PIECES = "pieces://"
 CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".lzma": "xz", ".zst": "zstd"}
 MAY_BE_PADDED = ("gzip", "xz")
 
@@ -69,6 +70,8 @@ def open_source(path: str, name: str | None = None) -> BinaryIO:
     codec = codec_of(path)
     with reading(name):
         if path.startswith(PIECES):
+            from mapreduce.pieces import Pieces
+
             file = _buffered(Pieces(path))
         elif is_url(path):
             import fsspec

@@ -1,10 +1,12 @@
 """How a file of the ring is cut into blocks, where they lie, and what its splits read of them.
 
-Theory ------ A file is cut at plain byte borders, every `block_bytes`.  Records do not end there, and readers
-look a little to either side: one byte back, to see whether a record begins at the border, and on, to the end
-of the last record.  So each block brings along the byte before it and the first `AFTER_BYTES` behind it.  A
-task whose split is one block then finds all that it reads on the peer that holds the block; only a longer
-record, or the header of a table, takes it to another block, which is fetched (`p2p.ring_inputs`).
+Theory
+------
+A file is cut at plain byte borders, every `block_bytes`.  Records do not end there, and readers look a
+little to either side: one byte back, to see whether a record begins at the border, and on, to the end of the
+last record.  So each block brings along the byte before it and the first `AFTER_BYTES` behind it.  A task
+whose split is one block then finds all that it reads on the peer that holds the block; only a longer record,
+or the header of a table, takes it to another block, which is fetched (`p2p.ring_inputs`).
 
 A block is a segment of the store (`p2p.store`): the "job" is the file's id, the stage `FILE_STAGE`, the task
 the number of the block.  It has three entries: the block itself, what stands before it, and what behind it.

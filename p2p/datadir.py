@@ -1,9 +1,10 @@
 """The peer's directory: its lasting name, and the lock that keeps a second peer out.
 
-Theory ------ The node id lives here, so the directory *is* the peer as far as others can tell.  Two
-processes in one directory would be two peers with one name; an `flock` on a file in it lets in one, and
-the kernel lifts it when the process ends, however it ends.  The file's text, the holder's process id, is
-only for the message.
+Theory
+------
+The node id lives here, so the directory *is* the peer as far as others can tell.  Two processes in one
+directory would be two peers with one name; an `flock` on a file in it lets in one, and the kernel lifts it
+when the process ends, however it ends.  The file's text, the holder's process id, is only for the message.
 
 `node.json` holds the id, the incarnation and the session.  Each start raises both numbers and has them on
 disk before anybody hears of them, so that a restarted peer outbids whatever is still being said about its

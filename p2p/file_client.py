@@ -1,10 +1,12 @@
 """Bringing files to the ring and back, from outside.
 
-Theory ------ *Put.*  The name is asked for first, so that a put that cannot end well costs nothing.  Then
-each block goes to its first place, two blocks at a time and a window of chunks each; that peer makes the
-other copies and says when they are there.  One that does not answer is left for the block's next place.  The
-name comes last: until then nobody sees the file, and what was sent of it is dropped after a while.  The same
-put may be said again.
+Theory
+------
+*Put.*  The name is asked for first, so that a put that cannot end well costs nothing.  Then each block goes
+to its first place, two blocks at a time and a window of chunks each; that peer makes the other copies and
+says when they are there.  One that does not answer is left for the block's next place.  The name comes last:
+until then nobody sees the file, and what was sent of it is dropped after a while.  The same put may be said
+again.
 
 *Get.*  A block is read as the part of a result is: from any peer that holds it, checked against the digest in
 the file's entry, and from the next one where it is not right.

@@ -1,8 +1,10 @@
 """Named locks of jobs on this peer: claims of its tasks, keepers of the jobs that it leads, registers.
 
-Theory ------ A job's locks lie in a register of their own, "locks/ID", which most jobs never need, so it is
-founded when the first task asks for a lock. Two leaders might found it at the same time, and must choose
-the same group for it:
+Theory
+------
+A job's locks lie in a register of their own, "locks/ID", which most jobs never need, so it is founded when
+the first task asks for a lock. Two leaders might found it at the same time, and must choose the same group
+for it:
 
 =========  ============================================================================  ==================
 phase      what happens                                                                  then

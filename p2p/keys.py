@@ -1,11 +1,13 @@
 """The cluster's keys: who may serve, who may speak, and how a newcomer gets them.
 
-Theory ------ A cluster has four CURVE key pairs.  The *ring* pair is the one every peer serves with: who
-connects knows its public half, so an impostor cannot answer.  The *peer*, *submit* and *observe* pairs
-are what one connects with: a peer knows the public halves, and reads from the half that was used what the
-other side may do (`p2p.roles`).  All peers of a cluster hold the same set, because any of them must be
-able to answer for any other; a peer that lies is outside the promises.  There is no pair for each peer:
-it would have to be told to all the others before its first word.
+Theory
+------
+A cluster has four CURVE key pairs.  The *ring* pair is the one every peer serves with: who connects knows
+its public half, so an impostor cannot answer.  The *peer*, *submit* and *observe* pairs are what one
+connects with: a peer knows the public halves, and reads from the half that was used what the other side may
+do (`p2p.roles`).  All peers of a cluster hold the same set, because any of them must be able to answer for
+any other; a peer that lies is outside the promises.  There is no pair for each peer: it would have to be
+told to all the others before its first word.
 
 One file holds the set, `keys.json`, mode 0600.  A *token* is the same content cut down to what a role
 needs, in one line of text with a checksum, so that a torn copy is named as such.

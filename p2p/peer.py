@@ -1,9 +1,11 @@
 """The peer: one loop that lets pure machines talk over a transport.
 
-Theory ------ A turn of the loop is: wait until something arrives or a deadline comes; read what has
-arrived, a bounded number of frames; pass each through the gate to the service that speaks its type; tick
-the services whose deadline has come; perform, in order, what they want done.  `Peer.turn` is everything
-but the waiting, so tests drive peers over the in-memory transport on a clock of their own.
+Theory
+------
+A turn of the loop is: wait until something arrives or a deadline comes; read what has arrived, a bounded
+number of frames; pass each through the gate to the service that speaks its type; tick the services whose
+deadline has come; perform, in order, what they want done.  `Peer.turn` is everything but the waiting, so
+tests drive peers over the in-memory transport on a clock of their own.
 
 No user code runs here, nothing blocks but the wait, and the log is not written when its reader is slow.
 When the loop is late all the same (a starved machine, SIGSTOP), it tells membership before anything else

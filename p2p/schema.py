@@ -1,9 +1,11 @@
 """From the annotations of a message to the code that packs it and refuses what does not fit.
 
-Theory ------ A message is a frozen dataclass, so its annotations already say what may arrive.  `Schema`
-compiles them once into two closures: `pack` turns a message into plain values (tuples, strings, numbers)
-for msgpack, and `unpack` turns plain values, which a stranger may have chosen, back into a message or
-raises `MalformedFrame` with the path of the field that does not fit.
+Theory
+------
+A message is a frozen dataclass, so its annotations already say what may arrive.  `Schema` compiles them once
+into two closures: `pack` turns a message into plain values (tuples, strings, numbers) for msgpack, and
+`unpack` turns plain values, which a stranger may have chosen, back into a message or raises `MalformedFrame`
+with the path of the field that does not fit.
 
 **Shape.** A dataclass travels as the list of its fields, in order, without names: an unknown field and a
 missing field are both a wrong length, and a frame is as small as it can be.  The protocol version stands

@@ -183,6 +183,6 @@ def test_a_small_storm_holds_and_leaves_nothing_behind(tmp_path: Path) -> None:
     )
     storm = Storm(settings, tmp_path / "storm", say=lambda _: None)
     assert storm.run(), "\n".join(storm.invariants.lines())
-    assert len(storm.runs) == 3
+    assert len(storm.runs) >= 3
     assert storm.started["kill"] > 0
     assert [name for name, count in storm.invariants.checked.items() if not count] == ["expired"]

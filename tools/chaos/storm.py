@@ -56,7 +56,7 @@ class Settings:
         seed: of all that is drawn.
         peers, replicas, slots: of the cluster.
         allowed_down: how many peers may be down at once.
-        jobs: how many to run; 0: as many as fit into `minutes`.
+        jobs: how many to run, and more until each kind of fault has come; 0: as many as fit into `minutes`.
         minutes: when to begin no more of them; 0: no such limit.
         lanes: how many jobs run at the same time.
         kinds: the faults.
@@ -183,7 +183,9 @@ class Storm:
             course.next_at = now + course.rng.expovariate(1 / course.every_s)
         while True:
             now = time.monotonic()
-            in_time = now < ends_at and (not self.settings.jobs or len(self.runs) < self.settings.jobs)
+            # A storm without a fault shows nothing: there are more jobs until each kind has come.
+            enough_seen = len(self.runs) >= self.settings.jobs and len(self.started) >= len(self._courses)
+            in_time = now < ends_at and not (self.settings.jobs and enough_seen)
             running = [run for run in self.runs if run.phase not in (Phase.SETTLING, Phase.ENDED)]
             settling = [run for run in self.runs if run.phase is Phase.SETTLING]
             enough = len(running) >= self.settings.lanes or len(settling) >= SETTLING_MOST
