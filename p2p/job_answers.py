@@ -28,6 +28,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -295,6 +296,17 @@ class JobAnswers:
         else:
             self._reads[job] = (number, [(sender, question)])
 
+    def final(self, job: str, now: float) -> JobRecord | None:
+        """Return the record of a job that is known to be over; None: it is being read, ask again."""
+        leader = self._desk.leader(job)
+        if leader is not None and leader.has_ended:
+            return leader.record  # it need not ask the others
+        if job not in self._final and job not in self._reads:
+            number = self._desk.propose(job, _unchanged, now)
+            if number is not None:
+                self._reads[job] = (number, [])
+        return self._final.get(job)
+
     def on_read(self, job: str, number: int, record: JobRecord) -> None:
         """A read of a register is done."""
         if record.status.is_final:
@@ -345,7 +357,7 @@ class JobAnswers:
         if record is None or plan is None:
             return -1, ()
         addresses = {member.id: member.address for member in self._desk.swim.view.ring_members}
-        return parts_of(record, plan, first, addresses)
+        return parts_of(record, plan, first, addresses, partial(self._desk.results.holders, job))
 
     def _local_view(self, job: str) -> q.JobView | None:
         """A job as this peer knows it."""

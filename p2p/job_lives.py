@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mapreduce.effects import DropJob
 from mapreduce.failpoints import failpoint
+from mapreduce.record import JobStatus
 from p2p.blocks import is_file_id
 from p2p.job_keys import JOB_KEY
 from p2p.job_locks import LOCK_KEY
@@ -32,6 +33,8 @@ class JobLives:
     def __init__(self, desk: JobService) -> None:
         self._desk = desk
         self._expiry: dict[str, float] = {}
+        # Jobs of which this peer was only told that they are over, by who looks after their results.
+        self._over: set[str] = set()
         # Jobs whose time to live is over: what others still say of their registers begins nothing anew.
         self._gone: OrderedDict[str, None] = OrderedDict()
 
@@ -47,11 +50,18 @@ class JobLives:
                 record = desk.record_in(vote.record)
                 left_s = record.ended_at_s + self._ttl_s(record.job) - (now + desk.wall_offset_s)
                 self._expiry[record.job] = now + max(0.0, left_s)
+                if record.status is JobStatus.COMMITTED:
+                    desk.results.job_is_over(record.job, now, is_sure=False)
             elif key.startswith(LOCK_KEY):
                 self._expiry.setdefault(key.removeprefix(LOCK_KEY), now + ORPHAN_S)
 
     def expires(self, job: str, at: float) -> None:
         """Forget a job then, unless more is heard of it."""
+        self._expiry[job] = at
+
+    def keep_result(self, job: str, at: float) -> None:
+        """A job is over: keep what lies here of its result, or will be sent, until then."""
+        self._over.add(job)
         self._expiry[job] = at
 
     def goes_on(self, job: str) -> None:
@@ -79,6 +89,8 @@ class JobLives:
         keep = {SPEC_STAGE, effect.keep_stage} if effect.keep_stage >= 0 else {SPEC_STAGE}
         self._desk.store.drop_job(job, keep)
         self._expiry[job] = now + effect.keep_s
+        if effect.keep_stage >= 0:
+            self._desk.results.job_is_over(job, now)
         failpoint("drop.done")
 
     def _forget(self, job: str) -> None:
@@ -89,7 +101,10 @@ class JobLives:
         self._desk.forget(job)
         vote = self._desk.registers.acceptor.get(JOB_KEY + job)
         # A minority of the group may never have been asked to accept the end, but everybody was told of it.
-        if self._desk.worker.fate_of(job) is not None or (vote is not None and vote.record.terminal):
+        is_over = job in self._over or self._desk.worker.fate_of(job) is not None
+        self._over.discard(job)
+        self._desk.results.forget(job)
+        if is_over or (vote is not None and vote.record.terminal):
             self._desk.leading.forget(job)
             self._gone[job] = None
             if len(self._gone) > MAX_GONE:

@@ -19,6 +19,7 @@ machine                       what it is for
 `p2p.job_vetting`             jobs on their way in: submitted, looked at, born
 `p2p.job_arrivals`            what is wanted from other peers: specs, parts
 `p2p.job_lives`               how long what is known of a job is kept
+`p2p.result_keeper`           copies of the parts of jobs that are over
 `p2p.ring_files`              the ring's own files: names, blocks, their copies
 `p2p.ring_inputs`             tasks that read such files: their blocks are brought here first
 `p2p.job_locks`               jobs' named locks, each job's in a register "locks/ID"
@@ -79,6 +80,8 @@ from p2p.job_locks import LOCK_KEY, JobLocks
 from p2p.job_protocol import pack_record, unpack_record
 from p2p.job_vetting import JobVetting
 from p2p.name_files import NameFiles
+from p2p.result_keeper import ResultKeeper
+from p2p.result_questions import SendKept
 from p2p.ring_files import RingFiles
 from p2p.ring_inputs import RingInputs
 from p2p.service import Effect, Origin, Reply, Say
@@ -103,6 +106,7 @@ _FROM_CLIENTS = frozenset(
 _AMONG_PEERS = frozenset((q.FindJobs, q.JobsFound, q.ReadJob, q.JobRead, q.ReadParts, q.PartsRead, q.EndJob))
 _LOCKS = frozenset((WantLocks, HasLocks))
 _OWN = frozenset((q.Vet, q.Vetted, q.FetchSegment, q.NotHeld, b.Received, b.Stored)) | RingFiles.handles
+_OWN |= ResultKeeper.handles
 
 # Where a test may hurt this process: before a message is sent, and when one was heard.
 _BEFORE_SENDING: Mapping[type, str] = {
@@ -208,6 +212,7 @@ class JobService:
         self.arrivals = JobArrivals(self)
         self.lives = JobLives(self)
         self.answers = JobAnswers(self)
+        self.results = ResultKeeper(self)
         self.ring_files = RingFiles(
             self, names, random.Random(me.session), now=now, wall_offset_s=self.wall_offset_s
         )
@@ -273,6 +278,7 @@ class JobService:
         self.arrivals.tick(now)
         self.vetting.tick(now)
         self.answers.tick(now)
+        self.results.tick(now)
         self.ring_files.tick(now)
         self.ring_inputs.tick(now)
         self.locks.tick(now)
@@ -295,6 +301,7 @@ class JobService:
             self.arrivals.next_deadline(),
             self.vetting.next_deadline(),
             self.answers.next_deadline(),
+            self.results.next_deadline(),
             self.ring_files.next_deadline(self._ticked_at),
             self.ring_inputs.next_deadline(),
             self.locks.next_deadline(),
@@ -322,6 +329,7 @@ class JobService:
             "bytes_held": self.store.bytes_held,
             "damaged_segments": self.store.damaged,
             "block_copies_made": self.ring_files.blocks.copies_made,
+            "result_copies_made": self.results.copies_made,
         }
 
     def drain(self, now: float) -> Sequence[Effect]:
@@ -589,6 +597,8 @@ class JobService:
             self.locks.hear(message, sender, now)
         elif kind in RingFiles.handles:
             self.ring_files.on_peer(message, sender, now)
+        elif kind in ResultKeeper.handles:
+            self.results.hear(message, sender, now)
         else:
             self._hear_own(message, sender, now)
 
@@ -679,6 +689,8 @@ class JobService:
             tasks, attempts = [task for task, _ in outputs], [attempt for _, attempt in outputs]
             if stage >= 0:
                 self._jobs(self.worker.on_missing(job, stage, tasks, attempts, now))
+        for job in sorted({job for job, stage in gone if stage >= 0}):
+            self.results.hurt(job)
 
     def _push(self, push: e.Push, now: float) -> None:
         sources = self.runner.sources(push.job, push.group)
@@ -710,6 +722,8 @@ class JobService:
                         self._jobs(self.worker.on_push_failed(job, number, event.reason, now))
                 case ("block", str(file), int(block), str(node)):
                     self.ring_files.blocks.on_sent(file, block, NodeId(node), event, now)
+                case ("kept", SendKept() as order, str(asker)):
+                    self.results.on_sent(order, NodeId(asker), event)
                 case _:
                     pass  # who asked for it will ask again
 

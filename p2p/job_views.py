@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mapreduce.record import JobRecord, JobStatus
 from mapreduce.spec import JobPlan
@@ -70,13 +70,18 @@ def row_of(record: JobRecord, plan: JobPlan | None, members: Sequence[NodeId], *
 
 
 def parts_of(
-    record: JobRecord, plan: JobPlan, first: int, addresses: Mapping[NodeId, str]
+    record: JobRecord,
+    plan: JobPlan,
+    first: int,
+    addresses: Mapping[NodeId, str],
+    holders: Callable[[int, Sequence[NodeId]], Sequence[NodeId]],
 ) -> tuple[int, tuple[PartRow, ...]]:
     """Return how many parts a job's result has, and some of them; (-1, ()) of one that has none.
 
     Args:
         first: the number of the first part wanted.
         addresses: of the members that are here.
+        holders: says who may hold a part now, by its number and who held it when it was committed.
     """
     if record.status is not JobStatus.COMMITTED:
         return -1, ()
@@ -86,7 +91,7 @@ def parts_of(
     for part in range(first, min(len(winners), first + ROWS_AT_A_TIME)):
         winner = winners[part]
         assert winner is not None, "a committed job has all its parts"
-        holders = [record.nodes[index] for index in winner.places]
+        recorded = [record.nodes[index] for index in winner.places]
         rows.append(
             PartRow(
                 part=part,
@@ -94,7 +99,7 @@ def parts_of(
                 attempt=0 if winner.is_empty else winner.attempt,
                 digest=winner.digest,
                 size_bytes=0 if winner.is_empty else winner.size_bytes,
-                holders=tuple(addresses[node] for node in holders if node in addresses),
+                holders=tuple(addresses[node] for node in holders(part, recorded) if node in addresses),
             )
         )
     return len(winners), tuple(rows)

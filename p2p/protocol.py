@@ -3,7 +3,7 @@
 Tags are for ever: a message that is no longer spoken leaves its number unused.  1–19 membership, 20–39
 questions to a peer and their answers, 40–59 registers and transfers (`p2p.register_protocol`), 60–89 leaders
 and workers (`p2p.job_protocol`), 90–105 and 120–130 questions about jobs (`p2p.job_questions`), 106–119 and
-131 and up about files (`p2p.file_questions`).
+131–149 about files (`p2p.file_questions`), 150–154 the copies of results (`p2p.result_questions`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from p2p.file_questions import FILE_KINDS
 from p2p.job_protocol import JOB_KINDS
 from p2p.job_questions import QUESTION_KINDS
 from p2p.register_protocol import REGISTER_KINDS
+from p2p.result_questions import RESULT_KINDS
 from p2p.roles import Role
 from p2p.schema import Bounds
 from p2p.wire import MAX_ITEMS, Kind, WireFormat
@@ -60,6 +61,7 @@ KINDS: tuple[Kind, ...] = (
     *JOB_KINDS,
     *QUESTION_KINDS,
     *FILE_KINDS,
+    *RESULT_KINDS,
 )
 
 assert set(get_args(swim.Message)) <= {kind.message for kind in KINDS}, (

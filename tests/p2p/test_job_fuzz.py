@@ -23,6 +23,7 @@ from p2p.job_questions import QUESTION_KINDS
 from p2p.job_service import JobService, OwnLimits
 from p2p.protocol import wire_format
 from p2p.register_protocol import REGISTER_KINDS
+from p2p.result_questions import RESULT_KINDS
 from p2p.roles import Role
 from p2p.service import Origin
 from p2p.store import Store
@@ -32,7 +33,7 @@ from p2p.wire import Envelope
 from tests.p2p.nonsense import messages
 
 WIRE = wire_format()
-MESSAGES = messages((*REGISTER_KINDS, *JOB_KINDS, *QUESTION_KINDS, *FILE_KINDS))
+MESSAGES = messages((*REGISTER_KINDS, *JOB_KINDS, *QUESTION_KINDS, *FILE_KINDS, *RESULT_KINDS))
 
 
 class Somewhere(Connection):

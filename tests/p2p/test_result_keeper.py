@@ -1,0 +1,226 @@
+"""The copies of a result after its job's end, on whole peers in memory, on a clock of its own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xxhash
+
+from mapreduce.record import JobStatus, StageKind, StageRecord, Winner, born
+from mapreduce.spec import InputSplit, JobCode, JobPlan, JobSpec, StepPlan
+from mapreduce.stages import StageGraph
+from membership.acceptor import Vote, encode_vote
+from membership.register import AcceptorId, Ballot, Record
+from membership.view import NodeId
+from p2p import job_questions as q
+from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
+from p2p.job_protocol import pack_record
+from p2p.result_keeper import ResultKeeper
+from p2p.spec_packing import pack_spec
+from p2p.store import SPEC_STAGE, Store
+from p2p.votes import VoteStore
+from tests.p2p.memory_swarm import Asker, MemorySwarm, Node
+
+JOB = "0123456789abcdef0123456789abcdef"
+TTL_S = 600.0
+PEERS = ("a", "b", "c", "d", "e")
+GROUP = ("a", "b", "c")
+PLACES = (("a", "b"), ("b", "d"), ("d", "a"), ("c", "e"))  # of each part, at the job's end
+PARTS = [random.Random(part).randbytes(40_000) for part in range(len(PLACES))]
+PLAN = JobPlan(
+    name="job",
+    steps=(
+        StepPlan(
+            name="main",
+            map_only=True,
+            splits=tuple(
+                InputSplit(path=f"/{i}", name=f"{i}", size_bytes=1, key=f"/{i}:0") for i in range(4)
+            ),
+        ),
+    ),
+    split_bytes=100,
+    python="3.11",
+    replicas=2,
+    ttl_s=TTL_S,
+)
+STAGE = StageGraph(PLAN).result_stage
+
+
+def attempt_of(part: int) -> int:
+    return 10 + part
+
+
+class Ended(MemorySwarm):
+    """Peers on whose disks lies what a job leaves that has just ended."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        votes = {name: VoteStore(str(directory / name / "votes")) for name in GROUP}
+        members = tuple(AcceptorId(NodeId(name), store.disk) for name, store in votes.items())
+        ballot = Ballot(1, NodeId("a"), 1)
+        record = Record(
+            generation=0, epoch=0, members=members, terminal=True, payload=pack_record(self.record())
+        )
+        for store in votes.values():
+            store.save(JOB_KEY + JOB, encode_vote(Vote(promised=ballot, accepted=ballot, record=record)))
+        code = JobCode(job=b"", files={}, file=None, digest="")
+        for name in PEERS:
+            segments = Store(str(directory / name / "segments"), low_free_bytes=0, high_free_bytes=0)
+            segments.put(JOB, SPEC_STAGE, 0, SPEC_ATTEMPT, pack_spec(JobSpec(plan=PLAN, code=code)))
+            for part, places in enumerate(PLACES):
+                if name in places:
+                    segments.put(JOB, STAGE, part, attempt_of(part), PARTS[part])
+        self.start(*PEERS)
+
+    def record(self) -> Any:
+        winners = [
+            Winner(
+                attempt=attempt_of(part),
+                worker=0,
+                digest=xxhash.xxh3_128_digest(PARTS[part]),
+                size_bytes=len(PARTS[part]),
+                places=tuple(PEERS.index(name) for name in places),
+            )
+            for part, places in enumerate(PLACES)
+        ]
+        stage = StageRecord(kind=StageKind.MAP, tasks=4, partitions=0, winners=tuple(winners))
+        return replace(
+            born(JOB, "00" * 32, 1e9 + self.now - 1.0),
+            status=JobStatus.COMMITTED,
+            stage=0,
+            stages=(stage,),
+            nodes=tuple(NodeId(name) for name in PEERS),
+            ended_at_s=1e9 + self.now,
+        )
+
+    def holders(self, part: int) -> set[str]:
+        return {
+            name for name, node in self.nodes.items() if node.engine.store.holds(JOB, STAGE, attempt_of(part))
+        }
+
+    def is_whole(self) -> bool:
+        return all(len(self.holders(part)) >= 2 for part in range(len(PLACES)))
+
+    @property
+    def copies_made(self) -> int:
+        return sum(node.engine.results.copies_made for node in self.nodes.values())
+
+    def result_through(self, node: Node) -> list[bytes]:
+        """What a client does: ask who has the parts, and read each from the first who gives it."""
+        asker = Asker(self)
+        answer = asker.ask(node, q.AskParts(number=1, job=JOB, first=0))
+        by_address = {one.peer.swim.me.address: one for one in self.nodes.values()}
+        found = []
+        for row in answer.rows:
+            read = q.ReadPart(number=2, job=JOB, stage=row.stage, attempt=row.attempt, offset=0)
+            given = (asker.ask(by_address[address], read) for address in row.holders)
+            found.append(next(chunk.data for chunk in given if chunk.is_here))
+        return found
+
+
+@pytest.fixture
+def swarm(tmp_path: Path) -> Iterator[Ended]:
+    made = Ended(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """All that peers say to each other about results."""
+    said: list[object] = []
+    hear = ResultKeeper.hear
+
+    def listening(keeper: ResultKeeper, message: object, sender: NodeId, now: float) -> None:
+        said.append(message)
+        hear(keeper, message, sender, now)
+
+    monkeypatch.setattr(ResultKeeper, "hear", listening)
+    return said
+
+
+def test_after_a_holders_death_there_are_r_copies_again_and_the_next_one_may_die(swarm: Ended) -> None:
+    swarm.run(8)
+    for lost in ("a", "b", "d"):  # two of the record's group of three, and both first holders of three parts
+        swarm.crash(lost, wipe=True)
+        assert not swarm.is_whole()
+        if len(swarm.nodes) > 2:
+            assert swarm.run(40, swarm.is_whole)
+            for node in list(swarm.nodes.values()):
+                assert swarm.result_through(node) == PARTS
+    assert swarm.run(40, swarm.is_whole)
+    assert swarm.result_through(swarm.nodes["e"]) == PARTS
+
+
+def test_nothing_is_copied_where_nothing_is_missing_and_then_nothing_is_said(
+    asked: list[object], swarm: Ended
+) -> None:
+    swarm.run(40)  # whoever starts anew asks once
+    assert asked
+    asked.clear()
+    swarm.run(60)
+    assert asked == []
+    assert swarm.copies_made == 0
+
+
+def test_when_all_copies_are_there_again_all_are_quiet(asked: list[object], swarm: Ended) -> None:
+    swarm.run(8)
+    swarm.crash("a", wipe=True)
+    assert swarm.run(40, swarm.is_whole)
+    swarm.run(40)
+    assert asked
+    asked.clear()
+    made = swarm.copies_made
+    swarm.run(60)
+    assert asked == []
+    assert made == swarm.copies_made == 2  # the two parts that the dead one held, once each
+
+
+def test_copies_for_which_there_were_too_few_peers_are_made_when_some_come(tmp_path: Path) -> None:
+    swarm = Ended(tmp_path)
+    try:
+        swarm.run(8)
+        swarm.crash("d", wipe=True)
+        assert swarm.run(40, swarm.is_whole)
+        swarm.crash("e")
+        swarm.crash("b")
+        swarm.crash("c")
+        assert swarm.run(20, swarm.agreed)
+        seed = swarm.nodes["a"].peer.swim.me.address
+        swarm.add("b", join=[seed])
+        swarm.add("c", join=[seed])
+        assert swarm.run(60, swarm.is_whole)
+    finally:
+        swarm.close()
+
+
+def test_a_damaged_part_is_made_again(swarm: Ended) -> None:
+    swarm.run(8)
+    store = swarm.nodes["e"].engine.store
+    located = store.find(JOB, STAGE, attempt_of(3))
+    assert located is not None
+    path = Path(located.path)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert not store.verify(located.path)
+    assert not swarm.is_whole()
+    assert swarm.run(40, swarm.is_whole)
+    assert swarm.result_through(swarm.nodes["a"]) == PARTS
+
+
+def test_nothing_is_left_when_the_time_to_live_is_over(swarm: Ended) -> None:
+    swarm.run(8)
+    swarm.crash("a", wipe=True)
+    assert swarm.run(40, swarm.is_whole)
+    swarm.crash("e")
+    assert swarm.run(20, swarm.agreed)
+    swarm.add(
+        "e", join=[swarm.nodes["b"].peer.swim.me.address]
+    )  # keeps no record, and so cannot know by itself
+    swarm.run(TTL_S)
+    for node in swarm.nodes.values():
+        assert JOB not in node.engine.store.jobs
