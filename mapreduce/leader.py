@@ -78,7 +78,7 @@ from mapreduce.messages import (
 )
 from mapreduce.offers import local_homes, offer_of, ring_homes, workers_of
 from mapreduce.openings import warnings_of
-from mapreduce.placement import can_work
+from mapreduce.placement import can_work, failing_disks
 from mapreduce.proposals import Proposals
 from mapreduce.record import EventRecord, Failure, JobRecord, JobStatus
 from mapreduce.seats import Seat, Seats
@@ -159,6 +159,7 @@ class Leader:
             config=config,
             wall_offset_s=wall_offset_s,
         )
+        self._failing: dict[NodeId, str] = {}
         self._quorum_missing: tuple[NodeId, ...] = ()
         self._gather_until = inf
         self._beat_at = inf
@@ -181,6 +182,7 @@ class Leader:
         self._event("leader", self._me, f"leads in place of {self.record.leader or 'nobody'}", now)
         for text in warnings_of(self._plan, len(self._view.ring_members)):
             self._event("warning", self._me, text, now)
+        self._note_disks(now)
         self._propose(now)
         return self._done()
 
@@ -204,6 +206,7 @@ class Leader:
         came, gone = self._seats.follow(view)
         for seat in gone:
             self._leave(seat, now)
+        self._note_disks(now)
         moved = self._keeper.on_view(view)
         if self.phase is LeaderPhase.TAKING_OVER:
             return []
@@ -331,10 +334,19 @@ class Leader:
             return "waiting for a peer that takes tasks"
         if run.pool.attempts:
             oldest = min(run.pool.attempts.values(), key=lambda a: (a.granted_at, a.number))
-            return f"waiting for {task_name(run.stage.kind, oldest.task)} on {oldest.worker}"
+            task = task_name(run.stage.kind, oldest.task)
+            return f"waiting for {task} on {oldest.worker}{self._nobody_holds}"
         if run.pool.waiting_count:
             return f"waiting for a peer that can take one of {run.pool.waiting_count} tasks"
         return "waiting for the record to be written"
+
+    @property
+    def _nobody_holds(self) -> str:
+        """That nobody takes copies, and what failing disks answer; "" where somebody does."""
+        if self._keeper.copies_possible:
+            return ""
+        disks = [f"{node}: {answer}" for node, answer in sorted(self._failing.items())]
+        return "; no peer takes copies" + (f" ({', '.join(disks)})" if disks else "")
 
     # -- hearing -------------------------------------------------------------------------------------------
 
@@ -413,6 +425,17 @@ class Leader:
             seat.begin_session(session)
         seat.session = session
         return True
+
+    def _note_disks(self, now: float) -> None:
+        """Tell of disks that take nothing any more, or do again; their places move with the view."""
+        before, self._failing = self._failing, failing_disks(self._view)
+        for node, answer in sorted(self._failing.items()):
+            if node not in before:
+                self._event("refuses", node, f"takes no copies, its disk fails: {answer}", now)
+        for node in sorted(before.keys() - self._failing.keys()):
+            member = self._view.get(node)
+            if member is not None and member.status.in_ring:
+                self._event("refuses", node, "takes copies again", now)
 
     def _leave(self, seat: Seat, now: float) -> None:
         """A member is gone, with what it had in hand and all that it held."""

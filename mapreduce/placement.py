@@ -26,12 +26,14 @@ from membership.view import Member, NodeId, View
 
 __all__ = [
     "DRAINING",
+    "FAILING",
     "FULL",
     "ROWS",
     "Rows",
     "can_hold",
     "can_work",
     "draw_rows",
+    "failing_disks",
     "holders_ring",
     "mend_rows",
     "output_places",
@@ -41,19 +43,27 @@ ROWS = 256
 # Flags in a member's meta, which membership gossips.
 DRAINING = "draining"
 FULL = "full"
+FAILING = "failing"  # its value says what the disk answers
 
 Row = tuple[NodeId, ...]
 
 
 def can_hold(member: Member) -> bool:
-    """Whether a member takes copies: it is here, stays, has room, and has a share of the ring."""
+    """Whether a member takes copies: it is here, stays, can write, and has a share of the ring."""
     flags = {name for name, _ in member.meta}
-    return member.status.in_ring and member.weight > 0 and DRAINING not in flags and FULL not in flags
+    return member.status.in_ring and member.weight > 0 and flags.isdisjoint((DRAINING, FULL, FAILING))
 
 
 def can_work(member: Member) -> bool:
     """Whether a member takes tasks."""
     return member.status.in_ring and all(name != DRAINING for name, _ in member.meta)
+
+
+def failing_disks(view: View) -> dict[NodeId, str]:
+    """Return the members whose disks take nothing, and what each of those disks answers."""
+    return {
+        member.id: value for member in view.ring_members for name, value in member.meta if name == FAILING
+    }
 
 
 def holders_ring(view: View) -> Ring:

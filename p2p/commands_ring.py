@@ -179,7 +179,7 @@ def members(format: str, **where_to: Any) -> None:
         print_json(rows)
         return
     for row in rows:
-        row["marks"] = ",".join(name for name in ("full", "draining") if row[name])
+        row["marks"] = ",".join(name for name in ("full", "failing", "draining") if row[name])
     print_table(rows, ("id", "address", "status", "incarnation", "pid", "slots", "zone", "marks"))
     if answer.refused:
         told = ", ".join(f"{kind} {count}" for kind, count in sorted(answer.refused.items()))
@@ -341,7 +341,7 @@ def _client(
 
 
 def _row(member: Member) -> dict[str, Any]:
-    from mapreduce.placement import DRAINING, FULL
+    from mapreduce.placement import DRAINING, FAILING, FULL
 
     return {
         "id": member.id,
@@ -351,6 +351,7 @@ def _row(member: Member) -> dict[str, Any]:
         "pid": member.pid,
         "slots": member.slots,
         "full": any(name == FULL for name, _ in member.meta),
+        "failing": any(name == FAILING for name, _ in member.meta),
         "draining": any(name == DRAINING for name, _ in member.meta),
         "zone": member.zone,
         "weight": member.weight,

@@ -3,8 +3,8 @@
 Names are agreed on as `p2p.catalogue` explains, by `p2p.naming`; blocks are `p2p.block_keeper`'s.  This
 module joins the two, answers questions, and keeps catalogues alike: every peer compares its own with one
 other peer's every `COMPARE_EVERY_S`, and with a newcomer's at once.  It also says in this peer's meta, which
-membership gossips, that its disk is full (`placement.FULL`): then nobody chooses it for copies until there is
-room again.
+membership gossips, that its disk is full (`placement.FULL`) or takes nothing (`placement.FAILING`): then
+nobody chooses it for copies until there is room again, or a probe of the disk goes well.
 
 ⚙ Reads and writes entries on disk.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
-from mapreduce.placement import DRAINING, FULL
+from mapreduce.placement import DRAINING, FAILING, FULL
 from membership.view import NodeId
 from p2p import file_questions as f
 from p2p.block_keeper import BlockKeeper
@@ -33,6 +33,7 @@ __all__ = ["RingFiles"]
 
 COMPARE_EVERY_S = 5.0
 MARKS_EVERY_S = 1.0
+PROBE_DISK_EVERY_S = 30.0
 ENTRIES_PER_ANSWER = 64
 
 _FROM_CLIENTS = (
@@ -89,6 +90,7 @@ class RingFiles:
         self._compare_at = now
         self._known_peers: frozenset[NodeId] = frozenset()
         self._marks_at = now
+        self._probe_disk_at = now
         self._is_draining = False
 
     # -- messages --------------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ class RingFiles:
             text = f"{name} exists already: choose another name, or replace it with --force"
             return f.PutBegun(number=number, reason="exists", text=text)
         if not len(self.blocks.ring):
-            text = "no peer has room: every disk is nearly full"
+            text = "no peer takes copies: every disk is nearly full or fails"
             return f.PutBegun(number=number, reason="full", text=text)
         return f.PutBegun(number=number)
 
@@ -300,14 +302,27 @@ class RingFiles:
     def _say_marks(self, now: float) -> None:
         """Have membership tell everybody whether this peer takes copies."""
         self._marks_at = now + MARKS_EVERY_S
-        marks = {name: value for name, value in self._desk.swim.me.meta if name not in (FULL, DRAINING)}
+        ours = (FULL, FAILING, DRAINING)
+        marks = {name: value for name, value in self._desk.swim.me.meta if name not in ours}
         if self._desk.store.is_full():
             marks[FULL] = "1"
+        if failing := self._failing(now):
+            marks[FAILING] = failing
         if self._is_draining:
             marks[DRAINING] = "1"
         meta = tuple(sorted(marks.items()))
         if meta != self._desk.swim.me.meta and not self._desk.swim.stopped:
             self._desk.say_of_ourselves(meta, now)
+
+    def _failing(self, now: float) -> str:
+        """What a failing disk answers, "" of a sound one; a failing one is probed now and then."""
+        store = self._desk.store
+        if not store.failing:
+            self._probe_disk_at = now + PROBE_DISK_EVERY_S
+        elif now >= self._probe_disk_at:
+            self._probe_disk_at = now + PROBE_DISK_EVERY_S
+            store.probe()
+        return store.failing
 
     def next_deadline(self, now: float) -> float:
         """When to be ticked again."""

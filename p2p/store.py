@@ -22,6 +22,10 @@ another copy.  A segment never changes; it goes when its job is dropped, its tim
 Disk space has two marks.  Below the *low* mark of free space the store takes nothing more from others,
 until free space is above the *high* mark; the peer says so in its meta and leaves the candidates for copies.
 
+A disk that refuses `REFUSALS` segments, and meanwhile takes none as large as the smallest of them, is
+*failing*: the peer leaves the candidates likewise, for whoever pushes to it would try for ever.  The store
+goes on trying, since whoever has nobody else to turn to still comes here; when it succeeds it is sound again.
+
 ⚙ This module reads and writes files.
 """
 
@@ -70,7 +74,9 @@ MAX_ENTRIES: Final = 1 << 18
 COPY_BYTES: Final = 1 << 20
 LOW_FREE_BYTES: Final = 256 << 20
 HIGH_FREE_BYTES: Final = 512 << 20
+REFUSALS: Final = 3
 
+_PROBE: Final = "probe.tmp"
 _MAGIC: Final = b"RSEG"
 _VERSION: Final = 2
 _HEAD = struct.Struct("<4sBxxxI16s")
@@ -312,8 +318,12 @@ class Incoming:
         if self.received + len(data) > self._header.size:
             raise DamagedSegment("more bytes than announced")
         self._digest.update(data)
-        failpoint("store.write")
-        _write(self._file, data)
+        try:
+            failpoint("store.write")
+            _write(self._file, data)
+        except OSError as error:
+            self._store._note_refused(self.size, error)
+            raise
         self.received += len(data)
 
     def finish(self) -> None:
@@ -331,10 +341,12 @@ class Incoming:
         try:
             failpoint("store.rename")
             os.rename(f"{self._path}.tmp", self._path)
-        except OSError:
+        except OSError as error:
+            self._store._note_refused(self.size, error)
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._path}.tmp")
             raise
+        self._store._note_taken(self.size)
         failpoint("store.renamed")
         self._store._admit(self._header, self._path, _HEAD.size + len(self._header_bytes))
 
@@ -367,6 +379,10 @@ class Store:
         self._directory = directory
         self._low, self._high = low_free_bytes, high_free_bytes
         self._is_full = False
+        self._refusals = 0
+        self._refused_bytes = 0
+        self.failing = ""
+        """What a disk that takes nothing answers; "" of a sound one."""
         self._number = 0
         # {job: {stage: {attempt: {partition: where}}}} and the segments of each stage with their sizes.
         self._index: dict[str, dict[int, dict[int, dict[int, Located]]]] = {}
@@ -436,10 +452,14 @@ class Store:
         if not own and self.is_full(parsed.size):
             raise StoreFull("the disk is nearly full")
         directory = os.path.join(self._directory, parsed.job)
-        os.makedirs(directory, mode=0o700, exist_ok=True)
         self._number += 1
         name = f"{parsed.stage}.{os.getpid()}.{self._number}.{parsed.digest.hex()[:12]}.seg"
-        return Incoming(self, header, os.path.join(directory, name))
+        try:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            return Incoming(self, header, os.path.join(directory, name))
+        except OSError as error:
+            self._note_refused(parsed.size, error)
+            raise
 
     def take(self, job: str, stage: int, sources: Sequence[Source], covers: Covers | None = None) -> None:
         """Copy outputs of this peer's own into the store, all at once; raises as `taking`."""
@@ -632,9 +652,36 @@ class Store:
         self._is_full = free < (self._high if self._is_full else self._low)
         return self._is_full
 
+    def probe(self) -> None:
+        """See whether a failing disk takes again what it refused: writes that much, `COPY_BYTES` at most."""
+        path = os.path.join(self._directory, _PROBE)
+        try:
+            with open(path, "wb", buffering=0) as file:
+                failpoint("store.write")
+                _write(file, bytes(max(1, min(self._refused_bytes, COPY_BYTES))))
+            self._note_taken(self._refused_bytes)
+        except OSError as error:
+            self._note_refused(self._refused_bytes, error)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
     # -- inside ----------------------------------------------------------------------------------------
 
+    def _note_refused(self, size: int, error: OSError) -> None:
+        self._refused_bytes = min(size, self._refused_bytes) if self._refusals else size
+        self._refusals += 1
+        if self._refusals >= REFUSALS and not self.failing:
+            self.failing = (error.strerror or type(error).__name__)[:64]
+
+    def _note_taken(self, size: int) -> None:
+        # Of a disk that takes no large files, a small one that it took proves nothing.
+        if size >= self._refused_bytes:
+            self._refusals, self._refused_bytes, self.failing = 0, 0, ""
+
     def _scan(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._directory, _PROBE))
         for job in sorted(os.listdir(self._directory)):
             directory = os.path.join(self._directory, job)
             if not _JOB.fullmatch(job) or not os.path.isdir(directory):

@@ -19,15 +19,18 @@ from mapreduce.changes import apply
 from mapreduce.config import JobsConfig
 from mapreduce.failures import INPUT_GONE
 from mapreduce.leader import Leader, dissolve_of
+from mapreduce.placement import FAILING
 from mapreduce.record import Failure, JobRecord, JobStatus, StageKind, born
 from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from mapreduce.worker import Worker
 from membership.view import Member, NodeId, Status, View
 from p2p.job_protocol import JOB_KINDS
+from p2p.store import REFUSALS
 from p2p.wire import Envelope, WireFormat
 
 TO_WORKER = frozenset(get_args(m.ToWorker))
 MESSAGE_S, PUSH_S, CHOICE_S = 0.001, 0.002, 0.003
+EIO = "Input/output error"
 Outcome = e.TaskOutput | Failure
 
 
@@ -79,6 +82,8 @@ class FakeSwarm:
         self.outcome: Callable[[e.RunTask, NodeId], Outcome] = lambda order, _: output_of(order)
         self.duration: Callable[[e.RunTask, NodeId], float] = lambda order, _: self.task_s
         self.blocked: set[NodeId] = set()  # pushes to these are never answered
+        self.failing: set[NodeId] = set()  # the disks of these take nothing
+        self.refusals: Counter[NodeId] = Counter()
         self.sent: Counter[str] = Counter()
         self.records: dict[str, JobRecord] = {}
         self.plans: dict[str, JobPlan] = {}
@@ -372,12 +377,22 @@ class FakeSwarm:
                     peer.id, peer.worker.on_push_failed(push.job, push.number, "no answer", self.now)
                 )
                 return
+            if push.to in self.failing:
+                self._refuse(peer, push)
+                return
             for task, attempt in zip(push.group.tasks, push.group.attempts, strict=True):
                 key = (push.job, push.group.stage, task, attempt)
                 target.stored.setdefault(key, set()).add(push.group.partitions)
             self._perform(peer.id, peer.worker.on_pushed(push.job, push.number, self.now))
 
         self.after(PUSH_S, arrive)
+
+    def _refuse(self, peer: Peer, push: e.Push) -> None:
+        """The store of the place counts, and its peer says so in its meta."""
+        self._perform(peer.id, peer.worker.on_push_failed(push.job, push.number, EIO, self.now))
+        self.refusals[push.to] += 1
+        if self.refusals[push.to] == REFUSALS:
+            self.change(int(push.to[1:]), meta=((FAILING, EIO),))
 
     def _fetched(self, worker: Worker, fetch: e.Fetch) -> Iterable[object]:
         piece = fetch.piece

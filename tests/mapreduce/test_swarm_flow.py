@@ -498,6 +498,44 @@ def test_a_full_peer_takes_no_copies() -> None:
     assert node(2) in {peer for _, peer in swarm.runs(MAP)}
 
 
+def test_a_place_whose_disk_fails_gives_its_turn_to_the_next_peer_of_the_row() -> None:
+    swarm = FakeSwarm(4)
+    swarm.submit(plan(tasks=12, partitions=6))
+    swarm.run_until(lambda: swarm.done() >= 1)
+    victim = swarm.record().places(0)[0][0]
+    assert any(victim != name for name in swarm.record().places(0)[0])
+    swarm.failing.add(victim)
+    record = swarm.commit(limit_s=10)
+    assert all(victim not in row and len(row) == 2 for row in record.places(0))
+    assert record.totals.maps_run_again == 0
+    assert [line for line in swarm.events if victim in line and "refuses" in line] == [
+        f"refuses {victim}: takes no copies, its disk fails: Input/output error"
+    ]
+
+
+def test_where_nobody_is_left_to_take_its_turn_the_sound_place_is_enough() -> None:
+    swarm = FakeSwarm(2)
+    swarm.failing.add(node(1))
+    swarm.submit(plan(tasks=6, partitions=2))
+    record = swarm.commit(limit_s=10)
+    assert set(record.places(0)) == {(node(0),)}
+
+
+def test_when_every_disk_fails_the_places_stay_and_the_stall_says_why() -> None:
+    swarm = FakeSwarm(3)
+    swarm.submit(plan(tasks=6, partitions=2))
+    swarm.failing.update(swarm.peers)
+    swarm.run_for(25.0)
+    assert all(row for row in swarm.record().places(0))
+    stalls = [event.text for event in swarm.announced if isinstance(event, e.Stalled)]
+    assert "no peer takes copies (n0: Input/output error, " in stalls[-1]
+    swarm.failing.clear()
+    swarm.change(2, meta=())
+    record = swarm.commit()
+    assert "refuses n2: takes copies again" in swarm.events
+    assert record.totals.maps_run_again == 0
+
+
 def test_a_run_that_its_place_has_lost_is_copied_there_again() -> None:
     swarm = FakeSwarm(3)
     job = swarm.submit(plan(tasks=6, partitions=1))

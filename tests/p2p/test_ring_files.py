@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,14 +11,14 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from mapreduce.placement import DRAINING, FULL
+from mapreduce.placement import DRAINING, FAILING, FULL
 from p2p import file_questions as f
 from p2p.block_keeper import SCRUB_PERIOD_S
 from p2p.blocks import attempt_of
 from p2p.catalogue import REMOVAL_KEPT_S, Entry
 from p2p.file_client import block_segment
 from p2p.replication import SURPLUS_S
-from p2p.store import FILE_STAGE, Store
+from p2p.store import FILE_STAGE, REFUSALS, Store
 from tests.p2p.memory_swarm import Asker, MemorySwarm, Node
 
 BLOCK = 10_000
@@ -300,6 +301,30 @@ def test_a_full_peer_says_so_takes_nothing_and_is_passed_over(
     monkeypatch.setattr(Store, "is_full", usual)
     assert swarm.run(60, lambda: any("b" in holders(swarm, block) for block in range(8)))
     assert DRAINING not in dict(full.peer.swim.me.meta)
+
+
+def test_a_peer_whose_disk_takes_nothing_says_so_until_a_probe_goes_well(
+    swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = swarm.start("a", "b")
+    failing = nodes[1]
+
+    def all_say(mark: str | None) -> bool:
+        views = [one.peer.swim.view.get(failing.id) for one in nodes]
+        return all(view is not None and dict(view.meta).get(FAILING) == mark for view in views)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("p2p.store._write", refuse)
+        for number in range(REFUSALS):
+            with pytest.raises(OSError, match="Input/output error"):
+                failing.engine.store.put("a" * 32, 0, number, 1, b"data")
+        assert swarm.run(10, lambda: all_say("Input/output error"))
+        assert not swarm.run(40, lambda: all_say(None))  # a probe fails as well
+    assert swarm.run(40, lambda: all_say(None))
+    assert failing.engine.store.segments() == []
 
 
 def test_a_temporary_file_is_forgotten_by_all_when_its_time_is_over(swarm: MemorySwarm) -> None:

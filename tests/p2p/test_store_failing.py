@@ -1,0 +1,91 @@
+"""The store: when a disk counts as one that takes nothing, and when as sound again."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import p2p.store
+from p2p.store import REFUSALS, Store
+
+JOB = "ab" * 16
+Write = Callable[[object, bytes], None]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def taking_at_most(size: int) -> Write:
+    """A write as on a disk with room for files of this many bytes; a header counts as nothing."""
+
+    def write(_: object, data: bytes) -> None:
+        if len(data) > size and not bytes(data).startswith(b"RSEG"):
+            raise OSError(errno.EFBIG, "File too large")
+
+    return write
+
+
+def fail(store: Store, size: int = 1000) -> None:
+    with pytest.raises(OSError, match="File too large"):
+        store.put(JOB, 0, 0, 1, bytes(size))
+
+
+def test_a_disk_that_refuses_some_segments_in_a_row_is_failing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(p2p.store, "_write", taking_at_most(0))
+    for _ in range(REFUSALS):
+        assert store.failing == ""
+        fail(store)
+    assert store.failing == "File too large"
+
+
+def test_a_small_segment_does_not_make_up_for_large_ones_that_were_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(p2p.store, "_write", taking_at_most(500))
+    for number in range(REFUSALS):
+        fail(store)
+        store.put(JOB, 0, number, 2, bytes(10))
+    assert store.failing
+
+
+def test_a_segment_as_large_as_those_refused_makes_up_for_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(REFUSALS):
+        with monkeypatch.context() as broken:
+            broken.setattr(p2p.store, "_write", taking_at_most(500))
+            fail(store)
+        store.put(JOB, 0, 0, 1, bytes(1000))
+    assert store.failing == ""
+
+
+def test_a_header_that_cannot_be_written_counts_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(p2p.store, "_write", write)
+    for number in range(REFUSALS):
+        with pytest.raises(OSError, match="Input/output error"):
+            store.put(JOB, 0, number, 1, b"")
+    assert store.failing == "Input/output error"
+
+
+def test_a_probe_writes_as_much_as_was_refused_and_leaves_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(p2p.store, "_write", taking_at_most(500))
+        for _ in range(REFUSALS):
+            fail(store)
+        store.probe()
+        assert store.failing
+    store.probe()
+    assert store.failing == ""
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
