@@ -81,7 +81,6 @@ from p2p.job_protocol import pack_record, unpack_record
 from p2p.job_vetting import JobVetting
 from p2p.name_files import NameFiles
 from p2p.result_keeper import ResultKeeper
-from p2p.result_questions import SendKept
 from p2p.ring_files import RingFiles
 from p2p.ring_inputs import RingInputs
 from p2p.service import Effect, Origin, Reply, Say
@@ -395,11 +394,10 @@ class JobService:
         now: float,
         is_repair: bool,
     ) -> None:
-        """Send outputs that lie in the store to a peer, checked first; the end of it is told by the tag."""
-        damaged = [path for path in {source.path: None for source in sources} if not self.store.verify(path)]
-        if damaged:
-            self._bulk_events([b.SendFailed(tag=tag, reason="it is damaged here")], now)
-            return
+        """Send outputs that lie in the store to a peer, checked first (`Store.offering`), a little at a time.
+
+        The end of it is told by the tag.
+        """
         self._bulk_events(self.bulk.send(job, stage, sources, to, tag, now, is_repair=is_repair), now)
 
     def fetch(
@@ -722,8 +720,8 @@ class JobService:
                         self._jobs(self.worker.on_push_failed(job, number, event.reason, now))
                 case ("block", str(file), int(block), str(node)):
                     self.ring_files.blocks.on_sent(file, block, NodeId(node), event, now)
-                case ("kept", SendKept() as order, str(asker)):
-                    self.results.on_sent(order, NodeId(asker), event)
+                case ("kept", str(job), int(attempt), str(node)):
+                    self.results.on_sent(job, attempt, NodeId(node), event)
                 case _:
                     pass  # who asked for it will ask again
 

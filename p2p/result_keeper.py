@@ -18,6 +18,9 @@ The members are not equally quick, by their order in the group, and one that hea
 `REST_S`: so mostly one of them does the work, and the others find it done and know the new holders.  Two at
 once might send a part twice, which is harmless: a store keeps what it has.
 
+The record is not copied to others: when all members of the group have gone, one after another, nobody knows
+any more which parts are the result; and a member that starts anew needs a majority of them to read it.
+
 Whoever is asked learns how long the result lives, before anything is sent to it; so what comes, goes.
 
 Bounds: `MAX_RESULTS` are looked after, the oldest go first; `MAX_LOOKS` at a time; `MAX_SENDING` parts of
@@ -108,6 +111,8 @@ class ResultKeeper:
     def __init__(self, desk: JobService) -> None:
         self._desk = desk
         self._results: OrderedDict[str, _Result] = OrderedDict()
+        # What is on its way from here, {(job, attempt, to): the last who has asked for it}.
+        self._sending: dict[tuple[str, int, NodeId], tuple[r.SendKept, NodeId]] = {}
         self._view_version = -1
         self.copies_made = 0
 
@@ -208,14 +213,19 @@ class ResultKeeper:
 
     def _send(self, order: r.SendKept, sender: NodeId, now: float) -> None:
         sources = self._desk.store.sources(order.job, order.stage, (order.attempt,), ())
-        if not sources:
-            self._sent(order, sender, "it does not lie here")
+        if not sources or order.to not in self._desk.here():
+            self._sent(order, sender, "it does not lie here, or nobody is there to take it")
             return
-        tag = ("kept", order, sender)
-        self._desk.send_copy(order.job, order.stage, sources, order.to, tag, now, is_repair=True)
+        what = (order.job, order.attempt, order.to)
+        is_under_way = what in self._sending
+        self._sending[what] = (order, sender)
+        if not is_under_way:  # whoever asks again, or another member, is told of the end of the first
+            tag = ("kept", *what)
+            self._desk.send_copy(order.job, order.stage, sources, order.to, tag, now, is_repair=True)
 
-    def on_sent(self, order: r.SendKept, sender: NodeId, event: BulkEvent) -> None:
+    def on_sent(self, job: str, attempt: int, to: NodeId, event: BulkEvent) -> None:
         """A copy that this peer was asked to send has arrived, or has not."""
+        order, sender = self._sending.pop((job, attempt, to))
         self._sent(order, sender, "" if isinstance(event, Sent) else event.reason)
 
     def _sent(self, order: r.SendKept, sender: NodeId, reason: str) -> None:
