@@ -220,7 +220,8 @@ class Leader:
         if moved:
             self._event("replanned", self._me, "places move: " + self._keeper.moves_text(), now)
             self._proposals.soon(self._run, now)
-            self._make_offer()
+            if self._run is not None:
+                self._make_offer()
         elif self._offer is not None:
             self._send_all((seat.node, self._offer) for seat in came)
         self._go_on(now)
@@ -356,7 +357,8 @@ class Leader:
         ):
             return
         run = self._run
-        assert run is not None
+        if run is None:
+            return  # no stage could be begun, and that the job has failed is being written
         match message:
             case Claim():
                 self._numbers.doings.note("claimed", seat.node, len(message.tasks) or message.room, now)
@@ -383,8 +385,8 @@ class Leader:
                 if message.stage == run.stage.index:
                     self._send_all(run.returned(seat, message.attempts, now))
             case AskOffer():
-                assert self._offer is not None
-                self._send(seat.node, self._offer)
+                if self._offer is not None:
+                    self._send(seat.node, self._offer)
             case Inventory():
                 self._keeper.inventory(seat.node, message.groups)
                 seat.knows_inventory = seat.knows_inventory or message.is_last
@@ -570,6 +572,8 @@ class Leader:
         return all(seat.knows_inventory for seat in self._seats if seat.node in alive)
 
     def _ask_inventories(self, now: float) -> None:
+        if self._proposals.last_word is not None:
+            return  # it ends, whoever holds what
         for seat in self._seats:
             if not seat.knows_inventory and now - seat.asked_at >= self._config.retry_s:
                 seat.asked_at = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -553,8 +554,6 @@ def test_a_run_that_its_place_has_lost_is_copied_there_again() -> None:
 
 
 def plan_with(base: object, *steps: object) -> object:
-    from dataclasses import replace
-
     return replace(base, steps=steps)  # type: ignore[type-var]
 
 
@@ -628,6 +627,37 @@ def test_a_lost_part_is_made_again_from_the_beginning() -> None:
     assert record.totals.parts_run_again >= 1
     assert record.totals.maps_run_again >= 6
     assert record.counters == {"maps": 8, "parts": 3}
+
+
+def test_a_step_that_gives_other_output_when_run_again_fails_the_job_under_the_next_leader_too() -> None:
+    swarm = FakeSwarm(6)
+    swarm.submit(plan_with(plan(), step("one", 6, partitions=2), step("two", after=(0,), partitions=1)))
+    swarm.duration = lambda order, _: 2.0 if order.setup.stage == 2 else 0.05
+
+    def outcome(order: e.RunTask, _: NodeId) -> e.TaskOutput:
+        is_other = order.setup.stage == 1 and swarm.record().totals.parts_run_again > 0
+        return replace(output_of(order), cuts=(0, 5, 10)) if is_other else output_of(order)
+
+    swarm.outcome = outcome
+    swarm.run_until(lambda: swarm.record().stage == 2)
+    holders = [int(n[1:]) for n in swarm.holders(1, 0)]
+    first, second, *_ = (n for n in range(6) if n not in holders)
+    swarm.lead("0" * 32, first)
+    for holder in holders:
+        swarm.kill(holder, disk=False)
+    swarm.run_until(lambda: swarm.record().stage < 2)
+    swarm.run_until(lambda: swarm.record().stage == 2)
+    swarm.lead("0" * 32, second)  # before the first one's last word is chosen
+    swarm.run_until(lambda: swarm.record().leader == node(second))
+    swarm.quorum = False  # long enough for workers to report, and for somebody to come
+    swarm.join(6)
+    swarm.change(first, status=Status.DEAD)
+    swarm.run_for(0.5)
+    swarm.quorum = True
+    record = swarm.finish()
+    assert record.status is JobStatus.FAILED
+    assert record.failure is not None
+    assert "not deterministic" in record.failure.message
 
 
 def test_a_step_that_reads_nothing_reduces_nothing() -> None:
