@@ -388,6 +388,18 @@ class JobAnswers:
             record, desk.plan(job), members=members, epoch=epoch, waiting_for=waiting, is_fresh=False
         )
 
+    def _hearsay(self, job: str) -> q.JobView | None:
+        """A job of which this peer has the spec alone: whoever keeps its record is not here now.
+
+        That may be a single peer, where few were here when the job was born.
+        """
+        desk = self._desk
+        if desk.is_gone(job) or desk.plan(job) is None:
+            return None
+        waiting = "waiting for the peers that keep its record: none of them answers"
+        unread = JobRecord(job=job, spec_digest="", born_at_s=0.0)
+        return view_of(unread, desk.plan(job), members=(), epoch=0, waiting_for=waiting, is_fresh=False)
+
     def _rows(self, prefix: str) -> list[q.JobRow]:
         desk = self._desk
         rows: list[q.JobRow] = []
@@ -495,6 +507,7 @@ class JobAnswers:
                 self._desk.answer(client.connection, q.Cancelled(number=client.number, view=view))
         if watch.unknown_at <= now:
             watch.unknown_at = inf
+            watch.view = view = view or self._hearsay(watch.job)
             self._tell(watch, watch.followers.values())
         for key in [key for key, client in watch.followers.items() if client.until <= now]:
             if watch.unknown_at == inf:

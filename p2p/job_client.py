@@ -47,6 +47,7 @@ SUBMIT_LIMIT_S = 60.0
 CANCEL_WAIT_S = 10.0
 RETRY_S = 0.1
 ASKED_AHEAD = 8
+ID_CHARS = 32
 ASKED_IN_DOUBT = 3
 FETCH_ROUNDS = 3
 MAX_PEERS = 64
@@ -183,8 +184,10 @@ class JobClient(Client):
         Raises:
             JobUnknown: the prefix fits no job, or several, or is too short.
         """
-        if not all(character in "0123456789abcdef" for character in prefix) or len(prefix) > 32:
+        if not all(character in "0123456789abcdef" for character in prefix) or len(prefix) > ID_CHARS:
             raise JobUnknown(f"{prefix!r} is no job's id: 'ringreduce jobs' lists them")
+        if len(prefix) == ID_CHARS:
+            return prefix  # whether it is known shows when it is asked for
         found: list[str] = []
         for _ in range(self._asked_in_doubt()):
             found = [row.job for row in self.jobs(prefix).jobs]

@@ -12,6 +12,7 @@ import pytest
 
 from mapreduce.config import JobsConfig
 from mapreduce.record import JobStatus, born
+from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from membership.acceptor import Vote, encode_vote
 from membership.config import LOCAL
 from membership.register import AcceptorId, Ballot, Record
@@ -142,3 +143,16 @@ def test_what_others_still_say_of_such_a_job_does_not_begin_it_anew(peer: Alone)
     late = Birth(key=JOB_KEY + JOB, record=record_of(peer.members, JobStatus.RUNNING), to=peer.members[0])
     peer.hear(late, "b")
     assert not peer.knows_the_job()
+
+
+def test_a_job_whose_keepers_are_all_away_is_not_unknown_to_who_has_its_spec(peer: Alone) -> None:
+    other = JOB[::-1]
+    split = InputSplit(path="/0", name="0", size_bytes=1, key="/0:0")
+    step = StepPlan(name="main", map_only=True, splits=(split,))
+    peer.engine.take_plan(other, JobPlan(name="job", steps=(step,), split_bytes=100, python="3.11"))
+    peer.hear(q.Follow(number=8, job=other), "client")
+    peer.advance(5.0)
+    (answer,) = peer.answers
+    assert answer.view.state is JobStatus.RUNNING
+    assert not answer.view.is_fresh
+    assert "none of them answers" in answer.view.waiting_for
