@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
@@ -67,16 +68,35 @@ def named_sources(given: Sequence[str], name: str) -> list[tuple[str, str, int]]
 def whole_file(path: str) -> Iterator[BinaryIO]:
     """Open a file that comes to be when all of it has been written; nothing is left of it if that fails.
 
+    A symbolic link is followed, and a file that is there keeps its mode.  What is no file of bytes, a pipe
+    or a device, is written to as it is: a rename would put a file in its place.
+
     Raises:
         UsageError: it cannot be made or written.
     """
-    partial = f"{path}.{os.getpid()}.tmp"
+    target = os.path.realpath(path)
+    partial = f"{target}.{os.getpid()}.tmp"
     try:
+        mode = _mode(path)
+        if mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            with open(path, "wb") as file:
+                yield file
+            return
         with open(partial, "wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
             yield file
-        os.replace(partial, path)
+        os.replace(partial, target)
     except OSError as error:
         raise UsageError(f"{path}: it cannot be written: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(OSError):
             os.unlink(partial)
+
+
+def _mode(path: str) -> int | None:
+    """Return the mode of what a path stands for, links followed; None where nothing is."""
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return None

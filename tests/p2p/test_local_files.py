@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,28 @@ def test_a_file_that_could_not_be_fetched_leaves_what_was_there(here: Path) -> N
     assert sorted(path.name for path in here.iterdir()) == ["a.txt", "books"]
     with pytest.raises(UsageError, match="cannot be written"), whole_file("nix/x"):
         pass
+
+
+def test_a_fetched_file_goes_through_a_link_and_keeps_the_mode(here: Path) -> None:
+    (here / "a.txt").chmod(0o600)
+    (here / "link").symlink_to("a.txt")
+    with whole_file("link") as file:
+        file.write(b"new")
+    assert (here / "link").is_symlink()
+    assert (here / "a.txt").read_text() == "new"
+    assert (here / "a.txt").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(here: Path) -> None:
+    os.mkfifo("pipe")
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append((here / "pipe").read_bytes()), daemon=True)
+    reader.start()
+    with whole_file("pipe") as file:
+        file.write(b"new")
+    reader.join(10.0)
+    assert read == [b"new"]
+    assert (here / "pipe").is_fifo()
 
 
 def test_progress_is_a_line_a_second_and_nothing_when_quiet() -> None:
