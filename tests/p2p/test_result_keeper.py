@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import xxhash
 
+from mapreduce.effects import DropJob
 from mapreduce.record import JobStatus, StageKind, StageRecord, Winner, born
 from mapreduce.spec import InputSplit, JobCode, JobPlan, JobSpec, StepPlan
 from mapreduce.stages import StageGraph
@@ -28,6 +29,7 @@ from tests.p2p.memory_swarm import Asker, MemorySwarm, Node
 
 JOB = "0123456789abcdef0123456789abcdef"
 TTL_S = 600.0
+SETTLED_S = 30.0  # whoever starts anew asks once
 PEERS = ("a", "b", "c", "d", "e")
 GROUP = ("a", "b", "c")
 PLACES = (("a", "b"), ("b", "d"), ("d", "a"), ("c", "e"))  # of each part, at the job's end
@@ -145,7 +147,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def test_after_a_holders_death_there_are_r_copies_again_and_the_next_one_may_die(swarm: Ended) -> None:
-    swarm.run(8)
+    swarm.run(SETTLED_S)
     for lost in ("a", "b", "d"):  # two of the record's group of three, and both first holders of three parts
         swarm.crash(lost, wipe=True)
         assert not swarm.is_whole()
@@ -160,7 +162,7 @@ def test_after_a_holders_death_there_are_r_copies_again_and_the_next_one_may_die
 def test_nothing_is_copied_where_nothing_is_missing_and_then_nothing_is_said(
     asked: list[object], swarm: Ended
 ) -> None:
-    swarm.run(40)  # whoever starts anew asks once
+    swarm.run(SETTLED_S)
     assert asked
     asked.clear()
     swarm.run(60)
@@ -168,8 +170,23 @@ def test_nothing_is_copied_where_nothing_is_missing_and_then_nothing_is_said(
     assert swarm.copies_made == 0
 
 
+def test_of_a_job_that_ends_well_nothing_is_said_until_a_holder_goes(
+    asked: list[object], swarm: Ended
+) -> None:
+    swarm.run(SETTLED_S)
+    for node in swarm.nodes.values():  # they hear of its end, as if they had not started since
+        node.engine.results.forget(JOB)
+        node.engine.lives.drop(DropJob(job=JOB, keep_stage=STAGE, keep_s=TTL_S), swarm.now)
+    asked.clear()
+    swarm.run(20)
+    assert asked == []
+    swarm.crash("a")
+    assert swarm.run(40, swarm.is_whole)
+    assert swarm.result_through(swarm.nodes["d"]) == PARTS
+
+
 def test_when_all_copies_are_there_again_all_are_quiet(asked: list[object], swarm: Ended) -> None:
-    swarm.run(8)
+    swarm.run(SETTLED_S)
     swarm.crash("a", wipe=True)
     assert swarm.run(40, swarm.is_whole)
     swarm.run(40)
@@ -184,7 +201,7 @@ def test_when_all_copies_are_there_again_all_are_quiet(asked: list[object], swar
 def test_copies_for_which_there_were_too_few_peers_are_made_when_some_come(tmp_path: Path) -> None:
     swarm = Ended(tmp_path)
     try:
-        swarm.run(8)
+        swarm.run(SETTLED_S)
         swarm.crash("d", wipe=True)
         assert swarm.run(40, swarm.is_whole)
         swarm.crash("e")
@@ -200,7 +217,7 @@ def test_copies_for_which_there_were_too_few_peers_are_made_when_some_come(tmp_p
 
 
 def test_a_damaged_part_is_made_again(swarm: Ended) -> None:
-    swarm.run(8)
+    swarm.run(SETTLED_S)
     store = swarm.nodes["e"].engine.store
     located = store.find(JOB, STAGE, attempt_of(3))
     assert located is not None
@@ -213,7 +230,7 @@ def test_a_damaged_part_is_made_again(swarm: Ended) -> None:
 
 
 def test_nothing_is_left_when_the_time_to_live_is_over(swarm: Ended) -> None:
-    swarm.run(8)
+    swarm.run(SETTLED_S)
     swarm.crash("a", wipe=True)
     assert swarm.run(40, swarm.is_whole)
     swarm.crash("e")
