@@ -10,8 +10,8 @@ a claimant                                  what is proposed
 is claimed, waits, and is not in the table  it queues
 is claimed with a token that is not its     nothing: it lost its lock, and is told so
 own in the table
-is claimed with a token above all that the  a look: we have missed something
-table knows of
+is claimed with a token above all that the  a look, we have missed something; the next one only after
+table knows of                              `retry_s` where it is still above
 is in the table, and its peer has since     it is struck off
 said a list without it
 is in the table, and its lease is over      it is struck off, and its peer's list is forgotten
@@ -65,6 +65,7 @@ class LockKeeper:
         self._proposed: tuple[tuple[str, str], ...] = ()
         self._retry_at = inf
         self._full_until = -inf  # the table took no more claimants
+        self._looked_until = -inf  # a look did not bring what a claimant says that it holds
 
     def start(self) -> list[KeeperEffect]:
         """Read the table."""
@@ -106,6 +107,8 @@ class LockKeeper:
         self._proposed = ()
         for claimant in claimants:
             self._leases.setdefault(claimant, now + self._config.lock_lease_s)
+        if self._has_missed(table):
+            self._looked_until = now + self._config.retry_s
         listed = {claimant for peer in self._peers.values() for claimant in peer.claims}
         for claimant in [one for one in self._leases if one not in claimants and one not in listed]:
             del self._leases[claimant]
@@ -130,8 +133,10 @@ class LockKeeper:
         """When to be ticked again (seconds)."""
         if self._is_busy:
             return inf
-        again = self._full_until if self._full_until > -inf else inf
-        return min(self._retry_at, again, min(self._leases.values(), default=inf))
+        if self._table is None:
+            return self._retry_at  # until the table is read, nothing else can be done, however long it is due
+        again = [until for until in (self._full_until, self._looked_until) if until > -inf]
+        return min(self._retry_at, *again, min(self._leases.values(), default=inf))
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -155,11 +160,19 @@ class LockKeeper:
         if self._full_until <= now:
             self._full_until = -inf
             claims = [(claim.lock, one) for one, claim in listed if one not in there and not claim.token]
-        has_missed = any(claim.token > self._table.last_token for _, claim in listed)
+        has_missed = False
+        if self._looked_until <= now:
+            self._looked_until = -inf
+            has_missed = self._has_missed(self._table)
         if not releases and not claims and not has_missed:
             return []
         self._is_busy, self._proposed = True, tuple(claims)
         return [AmendLocks(claims=tuple(claims), releases=tuple(releases))]
+
+    def _has_missed(self, table: LockTable) -> bool:
+        """Whether somebody holds a token that the table has never given out."""
+        claims = (claim for peer in self._peers.values() for claim in peer.claims.values())
+        return any(claim.token > table.last_token for claim in claims)
 
     def _is_over(self, claimant: str) -> bool:
         peer = self._peers.get(_node_of(claimant))

@@ -168,6 +168,24 @@ def test_a_token_that_the_keeper_has_not_heard_of_makes_it_look_again() -> None:
     assert told == TellLocks(A, HasLocks(job=JOB, session=7, held=(HeldLock(serial=1, token=3),)))
 
 
+def test_a_look_that_did_not_bring_a_holders_token_is_repeated_after_a_while_and_not_at_once() -> None:
+    kept = keeper(known=table(2, "b/7/1"))
+    assert kept.receive(wants(1, claim(token=3)), A, 1.0) == [AmendLocks()]
+    assert kept.on_chosen(table(2, "b/7/1"), 1.1) == []
+    assert kept.receive(wants(2, claim(token=3)), A, 1.2) == []
+    assert kept.next_deadline() == 1.1 + CONFIG.retry_s
+    assert kept.tick(kept.next_deadline()) == [AmendLocks()]
+
+
+def test_a_look_that_nobody_needs_any_more_is_not_waited_for() -> None:
+    kept = keeper(known=table(2, "b/7/1"))
+    kept.receive(wants(1, claim(token=3)), A, 1.0)
+    kept.on_chosen(table(2, "b/7/1"), 1.1)
+    kept.receive(wants(2), A, 1.2)
+    assert kept.tick(1.1 + CONFIG.retry_s) == []
+    assert kept.next_deadline() == CONFIG.lock_lease_s
+
+
 def test_a_table_that_is_full_is_tried_again_after_a_while_and_not_at_once() -> None:
     kept = keeper()
     kept.receive(wants(1, claim()), A, 1.0)
@@ -182,3 +200,11 @@ def test_after_a_change_of_unknown_outcome_the_keeper_reads_before_it_goes_on() 
     assert kept.on_failed(1.1) == []
     assert kept.receive(wants(2, claim()), A, 1.2) == []
     assert kept.tick(1.1 + CONFIG.retry_s) == [AmendLocks()]
+
+
+def test_a_lease_that_is_over_does_not_wake_a_keeper_that_waits_to_read_its_table() -> None:
+    kept = keeper()
+    kept.receive(wants(1, claim()), A, 1.0)
+    failed_at = 1.0 + CONFIG.lock_lease_s + 1.0
+    kept.on_failed(failed_at)
+    assert kept.next_deadline() == failed_at + CONFIG.retry_s
