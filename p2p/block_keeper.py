@@ -1,9 +1,13 @@
 """The blocks of the ring's files on one peer: taken from clients, copied, checked, dropped.
 
-Theory ------ *A put.*  The client sends each block to its first place.  When all of it is here and its digest
-fits, it is sent on to the block's other places, and the client hears how many copies there are; it names the
-file when all blocks have theirs.  What is said again is answered again: a block that is here already is not
-written twice.
+Theory
+------
+*A put.*  The client sends each block to its first place.  When all of it is here and its digest fits, it is
+sent on to the block's other places, and the client hears how many copies there are; it names the file when
+all blocks have theirs.  What is said again is answered again: a block that is here already is not written
+twice.  Blocks of a file without a name stay as long as news of it comes: peers tell each other what they
+hold, so any block that arrives anywhere keeps those that came before.  Should a put stand still for longer,
+or a holder leave, the name is refused until the blocks that nobody holds have been sent again.
 
 *Ever after.*  `p2p.replication` says which copies must move, whenever the view or the blocks somewhere have
 changed.  Copies go out a few at a time, checked before they leave (a copy of a damaged block would get a
@@ -30,7 +34,7 @@ from membership.view import NodeId
 from p2p import file_questions as f
 from p2p.blocks import attempt_of, block_of, is_file_id, places
 from p2p.bulk import BulkEvent, Sent
-from p2p.catalogue import Catalogue
+from p2p.catalogue import Catalogue, Entry
 from p2p.replication import (
     SURPLUS_S,
     UNNAMED_S,
@@ -227,9 +231,12 @@ class BlockKeeper:
 
     # -- who holds what --------------------------------------------------------------------------------
 
-    def on_holds(self, message: f.HoldsBlocks, sender: NodeId) -> None:
+    def on_holds(self, message: f.HoldsBlocks, sender: NodeId, now: float) -> None:
         """A peer says what lies with it."""
         rows = [(row.file, int.from_bytes(row.blocks, "little")) for row in message.rows]
+        for file, bits in rows:
+            if bits & ~self.holdings.bits(sender, file):
+                self.put_goes_on(file, now)
         if self.holdings.set(sender, rows, is_all=message.is_all):
             self._is_stale = True
 
@@ -252,6 +259,19 @@ class BlockKeeper:
         """The catalogue has news."""
         self._is_stale = True
         self._was_named.update(file for file in self.mine if self._catalogue.of_file(file) is not None)
+
+    def put_goes_on(self, file: str, now: float) -> None:
+        """There is news of a put: what lies here of its file has yet to wait for its name."""
+        if file in self._unnamed:
+            self._unnamed[file] = now
+
+    def lacking(self, entry: Entry) -> int:
+        """The blocks that nobody who stays is known to hold, as bits."""
+        held = 0
+        for member in self._desk.swim.view.ring_members:
+            if all(name != DRAINING for name, _ in member.meta):
+                held |= self.holdings.bits(member.id, entry.file)
+        return ((1 << entry.blocks) - 1) & ~held
 
     def use(self, file: str, now: float) -> None:
         """A task of this peer reads the file: its blocks stay here for a while."""
@@ -278,7 +298,7 @@ class BlockKeeper:
                     for attempt in covers.attempts:
                         bits |= 1 << block_of(attempt)
             if bits:
-                self._unnamed.setdefault(file, now)
+                self._unnamed[file] = now
             if bits != self.mine.get(file, 0):
                 changed[file] = bits
                 if bits:

@@ -6,7 +6,7 @@ Theory
 to its first place, two blocks at a time and a window of chunks each; that peer makes the other copies and
 says when they are there.  One that does not answer is left for the block's next place.  The name comes last:
 until then nobody sees the file, and what was sent of it is dropped after a while.  The same put may be said
-again.
+again; blocks that are gone when the name is asked for are sent once more.
 
 *Get.*  A block is read as the part of a result is: from any peer that holds it, checked against the digest in
 the file's entry, and from the next one where it is not right.
@@ -20,7 +20,7 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -50,6 +50,10 @@ WINDOW_BYTES = 4 << 20
 NUDGE_S = 1.0
 SILENCE_S = 4.0
 NAMING_LIMIT_S = 15.0
+# A peer that has missed where a block lies hears of it when it compares with the others, every 5 s.
+LACKING_WAIT_S = 6.0
+LACKING_PAUSE_S = 0.1
+SENT_AGAIN = 3
 DEFAULT_REPLICAS = 2
 
 
@@ -142,10 +146,10 @@ class FileClient(JobClient):
             raise FileRefused(f"{name}: {size:,} bytes are too many: cut it into files below 512 GiB")
         _check(self.ask(f.BeginPut(number=0, name=name, replaces=replaces), f.PutBegun))
         put = secrets.token_hex(20)
-        digests: list[bytes] = []
+        digests: dict[int, bytes] = {}
         copies = replicas
         places = self._places(put, blocks, replicas)
-        reading = _blocks(source, put, size, block_bytes, digests)
+        reading = _blocks(source, put, size, block_bytes, range(blocks), digests)
         for sent, count in self._sent(reading, places, blocks, replicas):
             copies = min(copies, count)
             on_progress(sent)
@@ -158,13 +162,19 @@ class FileClient(JobClient):
             file=put,
             size_bytes=size,
             block_bytes=block_bytes,
-            digests=b"".join(digests),
+            digests=b"".join(digests[number] for number in range(blocks)),
             replicas=replicas,
             made_at_s=now,
             expires_at_s=now + ttl_s if ttl_s is not None else 0.0,
         )
-        self._give_name(entry, replaces=replaces)
-        return entry, copies
+        for _ in range(SENT_AGAIN):
+            lacking = self._give_name(entry, replaces=replaces)
+            if not lacking:
+                return entry, copies
+            places = self._places(put, blocks, replicas)
+            reading = _blocks(source, put, size, block_bytes, lacking, digests)
+            copies = min(copies, *[count for _, count in self._sent(reading, places, blocks, replicas)])
+        raise FileRefused(f"{name}: its blocks are gone again before it has its name: try again")
 
     def remove(self, name: str) -> None:
         """Take a file off the ring.
@@ -184,10 +194,20 @@ class FileClient(JobClient):
         )
         self._give_name(entry, replaces=True)
 
-    def _give_name(self, entry: Entry, *, replaces: bool) -> None:
+    def _give_name(self, entry: Entry, *, replaces: bool) -> list[int]:
+        """Give a name; returns the blocks that have to be sent again before, none if it is given."""
         timeout_s, self._timeout_s = self._timeout_s, NAMING_LIMIT_S
+        deadline = time.monotonic() + LACKING_WAIT_S
         try:
-            _check(self.ask(f.NameFile(number=0, entry=entry, replaces=replaces), f.FileNamed))
+            while True:
+                answer = self.ask(f.NameFile(number=0, entry=entry, replaces=replaces), f.FileNamed)
+                if answer.reason != "lacking":
+                    _check(answer)
+                    return []
+                if time.monotonic() >= deadline:
+                    bits = int.from_bytes(answer.lacking, "little")
+                    return [number for number in range(entry.blocks) if bits >> number & 1]
+                time.sleep(LACKING_PAUSE_S)  # the peer may not have heard yet of the last blocks
         finally:
             self._timeout_s = timeout_s
 
@@ -397,18 +417,28 @@ def _check(answer: f.PutBegun | f.FileNamed) -> None:
 
 
 def _blocks(
-    source: BinaryIO, file: str, size: int, block_bytes: int, digests: list[bytes]
+    source: BinaryIO,
+    file: str,
+    size: int,
+    block_bytes: int,
+    numbers: Iterable[int],
+    digests: dict[int, bytes],
 ) -> Iterator[_Block]:
-    """Read the blocks of a file one after the other, as segments; adds their digests to a list."""
-    source.seek(0)
-    before, data = b"", source.read(block_bytes)
-    for number in range(block_count(size, block_bytes)):
-        following = source.read(block_bytes)
-        header, body = block_segment(file, number, data, before, following[:AFTER_BYTES])
+    """Read blocks of a file one after the other, as segments; takes note of their digests.
+
+    Raises:
+        FileRefused: a block is not what it was before.
+    """
+    for number in numbers:
+        at = number * block_bytes
+        source.seek(max(0, at - 1))
+        before = source.read(1) if at else b""
+        data = source.read(min(block_bytes, size - at))
+        header, body = block_segment(file, number, data, before, source.read(AFTER_BYTES))
         digest = xxhash.xxh3_128_digest(data)
-        digests.append(digest)
+        if digests.setdefault(number, digest) != digest:
+            raise FileRefused("the file has changed while it was read")
         yield _Block(number, header, body, digest, deque(), "")
-        before, data = data[-1:], following
 
 
 def block_segment(file: str, block: int, data: bytes, before: bytes, after: bytes) -> tuple[bytes, bytes]:

@@ -191,13 +191,15 @@ class NameFile:
 class FileNamed:
     """It does (`reason` ""), at a majority of the peers, and soon at all.
 
-    Else "exists", "unknown" (there is nothing to remove), "busy", "quorum", "name", "disk"; `text` says it in
+    Else "exists", "unknown" (there is nothing to remove), "busy", "quorum", "name", "disk", or "lacking":
+    nobody is known to hold the blocks whose bits are set in the little-endian `lacking`; `text` says it in
     one line.
     """
 
     number: int
     reason: str = ""
     text: str = ""
+    lacking: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -401,7 +403,16 @@ FILE_KINDS: tuple[Kind, ...] = (
     ),
     _row(111, BlockPut, Role.PEER, {"BlockPut.upload": _ID, "BlockPut.reason": _TEXT}),
     _row(112, NameFile, Role.SUBMIT, ENTRY_BOUNDS),
-    _row(113, FileNamed, Role.PEER, {"FileNamed.reason": _REASON, "FileNamed.text": _TEXT}),
+    _row(
+        113,
+        FileNamed,
+        Role.PEER,
+        {
+            "FileNamed.reason": _REASON,
+            "FileNamed.text": _TEXT,
+            "FileNamed.lacking": Bounds(bytes_len=MAX_BLOCKS // 8),
+        },
+    ),
     _row(114, AskFiles, Role.OBSERVE, {"AskFiles.prefix": _NAME, "AskFiles.after": _NAME}),
     _row(115, FilesAre, Role.PEER, {"FileRow.name": _NAME, "FileRow.file": _ID}),
     _row(116, AskFile, Role.OBSERVE, {"AskFile.name": _NAME}),

@@ -132,6 +132,7 @@ class RingFiles:
         """Take what a peer says, or this one to itself."""
         match message:
             case f.ClaimName(number=number, name=name, put=put, replaces=replaces):
+                self.blocks.put_goes_on(put, now)
                 reason, version = self.catalogue.claim(name, put, now, replaces=replaces)
                 self._desk.say(sender, f.NameClaimed(number=number, version=version, reason=reason))
             case f.NameClaimed():
@@ -162,7 +163,7 @@ class RingFiles:
                 if more_after:
                     self._tell_names(more_after, sender)
             case f.HoldsBlocks():
-                self.blocks.on_holds(message, sender)
+                self.blocks.on_holds(message, sender, now)
             case f.CompareBlocks():
                 self.blocks.on_compare(message, sender)
             case f.AskBlocks():
@@ -200,6 +201,12 @@ class RingFiles:
             near = self.catalogue.near(entry.name)
             text = f"no file {entry.name} is on the ring" + (f"; did you mean {near}?" if near else "")
             self._desk.answer(connection, f.FileNamed(number=question.number, reason="unknown", text=text))
+            return
+        if lacking := self.blocks.lacking(entry):
+            text = f"{entry.name}: nobody holds {lacking.bit_count()} of its {entry.blocks} blocks any more"
+            packed = lacking.to_bytes((entry.blocks + 7) // 8, "little")
+            answer = f.FileNamed(number=question.number, reason="lacking", text=text, lacking=packed)
+            self._desk.answer(connection, answer)
             return
         # Times are ours to set: the client's clock may be anything.
         wall_s = now + self._wall_offset_s

@@ -352,3 +352,42 @@ def test_only_blocks_of_files_are_taken_from_clients(swarm: MemorySwarm) -> None
     chunk = f.PutBlock(number=1, upload="1" * 40, header=header, offset=0, data=body, blocks=1, copies=1)
     assert "no block" in Asker(swarm).ask(node, chunk).reason
     assert node.engine.store.segments() == []
+
+
+def chunk_of(file: str, number: int, block: bytes, blocks: int, copies: int) -> f.PutBlock:
+    header, body = block_segment(file, number, block, b"", b"")
+    upload = f"{number:040x}"
+    return f.PutBlock(
+        number=1, upload=upload, header=header, offset=0, data=body, blocks=blocks, copies=copies
+    )
+
+
+def test_blocks_wait_for_their_name_as_long_as_others_come_and_no_name_is_given_without_them(
+    swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p.block_keeper.UNNAMED_S", 20.0)
+    nodes = swarm.start("a", "b", "c")
+    data, file, asker = content(25_000), "a" * 40, Asker(swarm)
+    name = f.NameFile(number=9, entry=entry_of("x", data, file, 1), replaces=False)
+    for number, node in enumerate(nodes):  # each peer gets one block, and hears of the others
+        block = data[number * BLOCK :][:BLOCK]
+        assert asker.ask(node, chunk_of(file, number, block, 3, 1)).copies == 1
+        swarm.run(15)
+    assert copies(swarm, 3) == [1, 1, 1]
+    swarm.run(70)
+    assert copies(swarm, 3) == [0, 0, 0]
+    answer = asker.ask(nodes[0], name)
+    assert (answer.reason, answer.lacking) == ("lacking", b"\x07")
+    for number, node in enumerate(nodes):
+        assert asker.ask(node, chunk_of(file, number, data[number * BLOCK :][:BLOCK], 3, 1)).copies == 1
+    assert swarm.run(10, lambda: asker.ask(nodes[0], name).reason == "")
+
+
+def test_a_block_whose_only_holder_leaves_is_lacking(swarm: MemorySwarm) -> None:
+    nodes = swarm.start("a", "b", "c")
+    data, file, asker = content(100), "a" * 40, Asker(swarm)
+    assert asker.ask(nodes[1], chunk_of(file, 0, data, 1, 1)).copies == 1
+    nodes[1].peer.leave(swarm.now)
+    assert swarm.run(10, lambda: DRAINING in dict(nodes[0].peer.swim.view.get(nodes[1].id).meta))  # type: ignore[union-attr]
+    name = f.NameFile(number=9, entry=entry_of("x", data, file, 1), replaces=False)
+    assert asker.ask(nodes[0], name).reason == "lacking"
