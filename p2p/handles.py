@@ -9,8 +9,9 @@
     swarm.put("books/", "books")
     swarm.submit(job, "ring:books/")
 
-A handle has a connection of its own, so that several can be followed at once; `close` it, or use it as a
-context manager.  Nothing of the job depends on it: a handle that is closed, or dies, leaves the job running.
+A handle has a connection of its own, so that several can be followed at once; it ends with the handle and its
+result, or earlier by `close` or at the end of a `with` block.  Nothing of the job depends on it: a handle that
+is closed, or dies, leaves the job running.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from mapreduce.plan import DEFAULT_SPLIT_BYTES
 from mapreduce.records import Pair
 from membership.view import NodeId
 from p2p import job_questions as q
+from p2p.addresses import parse_address
 from p2p.config import KeySource
-from p2p.errors import PeerError
+from p2p.errors import BadAddress, PeerError
 from p2p.handing_in import hand_in, take_back
 from p2p.job_client import JobClient, Moved, ResultGone, failure_of, report_of
 from p2p.keys import KeySet
@@ -206,7 +208,7 @@ class JobHandle:
         view = self.wait(timeout_s)
         if view.state is not JobStatus.COMMITTED:
             raise failure_of(view)
-        return SwarmResult(self.client, view, self._took_s)
+        return SwarmResult(self, view, self._took_s)
 
     def cancel(self) -> q.JobView | None:
         """End the job; returns how it is then, None if nobody who leads it was reached."""
@@ -239,8 +241,8 @@ class SwarmResult:
         counters: {name: value}, summed over all tasks.
     """
 
-    def __init__(self, client: JobClient, view: q.JobView, took_s: float | None) -> None:
-        self._client = client
+    def __init__(self, handle: JobHandle, view: q.JobView, took_s: float | None) -> None:
+        self._handle = handle  # whose connection ends with it
         self._view = view
         self._took_s = took_s
         self.counters: dict[str, int] = dict(view.counters)
@@ -252,11 +254,11 @@ class SwarmResult:
             )
         from mapreduce.runs import read_blocks
 
-        for row in self._client.parts(self._view.job):
+        for row in self._handle.client.parts(self._view.job):
             if not row.attempt:
                 continue
             with tempfile.TemporaryFile() as file:
-                self._client.write_part(self._view.job, row, file.write, emptied(file))
+                self._handle.client.write_part(self._view.job, row, file.write, emptied(file))
                 for keys, _, values in read_blocks(file, 0, row.size_bytes):
                     yield from zip(keys, values, strict=True)
 
@@ -273,6 +275,10 @@ class Swarm:
         keys: the directory of the cluster's keys; default: as the command line.
         cluster: its name.
         token: a token instead of key files.
+
+    Raises:
+        BadAddress: no peer is named, or one of them is no address.
+        KeysMissing, KeysUnusable: as `p2p.config.KeySource`.
     """
 
     def __init__(
@@ -285,6 +291,10 @@ class Swarm:
     ) -> None:
         given = peers.split(",") if isinstance(peers, str) else list(peers)
         self.peers = [address.strip() for address in given if address.strip()]
+        if not self.peers:
+            raise BadAddress("peers is empty: name a peer by HOST:PORT, as in 127.0.0.1:7700")
+        for address in self.peers:
+            parse_address(address)
         directory = Path(keys) if keys is not None else None
         self._keys: KeySet = KeySource(directory=directory, cluster=cluster, token=token).load().keys
         self._handles: weakref.WeakSet[JobHandle] = weakref.WeakSet()
@@ -454,6 +464,7 @@ class Swarm:
 
     def _handle(self, handle: JobHandle) -> JobHandle:
         self._handles.add(handle)
+        weakref.finalize(handle, handle.client.close)
         return handle
 
 

@@ -35,6 +35,7 @@ from __future__ import annotations
 import math
 import struct
 import time
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,10 @@ class _RouterConnection(Connection):
         self.identity = identity
 
 
+def _close_all(context: zmq.Context[zmq.Socket[bytes]], _sockets: zmq.Poller) -> None:
+    context.destroy(linger=0)
+
+
 @dataclass(slots=True, eq=False)
 class _Link:
     """A DEALER to one address, and the frames that wait for its connection."""
@@ -161,6 +166,9 @@ class ZmqTransport:
         self._poller = zmq.Poller()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        # A context that is collected with its sockets waits for ever for them to be closed: it does not know
+        # them any more.  The poller keeps them until this has closed them.
+        self._hang_up = weakref.finalize(self, _close_all, self._context, self._poller)
         self._inbox: zmq.Socket[bytes] | None = None
         self._bulk_inbox: zmq.Socket[bytes] | None = None
         self.address = self.bulk_address = ""
@@ -290,7 +298,7 @@ class ZmqTransport:
         """See `Transport.close`."""
         self._handlers.clear()
         self._links.clear()
-        self._context.destroy(linger=0)
+        self._hang_up()
 
     # ---- the inboxes ---------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -167,3 +168,22 @@ def test_a_transport_leaves_no_descriptor_behind(deaf_address: str) -> None:
         made.wait(0.01)
         made.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_transport_that_is_dropped_open_closes_its_sockets(deaf_address: str) -> None:
+    # Its handlers refer to it, so it goes with the garbage collector, which waited for the sockets for ever.
+    code = f"""
+import gc, os
+from p2p.keys import generate
+from p2p.zmq_transport import ZmqTransport, new_key_pair
+keys = generate("test", new_key_pair)
+def descriptors_after_one():
+    transport = ZmqTransport(keys)
+    transport.send("{deaf_address}", b"frame")
+    del transport
+    gc.collect()
+    return len(os.listdir("/dev/fd"))
+descriptors_after_one()
+assert descriptors_after_one() == descriptors_after_one()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
