@@ -6,17 +6,21 @@ Only click is imported here; what a command needs is imported when it runs.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mapreduce.errors import UsageError
+
 if TYPE_CHECKING:
     from p2p.config import KeySource
 
 __all__ = [
     "DEFAULT_ADDRESS",
+    "Seconds",
     "format_option",
     "key_options",
     "key_source",
@@ -24,6 +28,7 @@ __all__ = [
     "peer_options",
     "print_json",
     "print_table",
+    "some_peer",
     "split_addresses",
     "token_option",
 ]
@@ -40,6 +45,24 @@ def options(*options: Callable[[F], F]) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+class Seconds(click.FloatRange):
+    """A time on the command line: a number that is one, and ends."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds, or fail as click expects."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
+def some_peer(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """Refuse a --peer that names none, as an unset variable in a script gives it."""
+    if not split_addresses(value):
+        raise UsageError(f"--peer is empty: name a peer by HOST:PORT, as in {DEFAULT_ADDRESS}")
+    return value
 
 
 key_options = options(
@@ -60,12 +83,18 @@ peer_options = options(
     click.option(
         "--peer",
         default=DEFAULT_ADDRESS,
+        callback=some_peer,
         show_default=True,
         metavar="ADDR[,ADDR…]",
         help="The peer to ask; further ones are asked when it does not answer.",
     ),
     click.option(
-        "--timeout", type=click.FloatRange(min=0.1), default=3.0, show_default=True, metavar="SECONDS"
+        "--timeout",
+        type=Seconds(min=0.1),
+        default=3.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long each peer has to answer.",
     ),
     format_option,
     key_options,

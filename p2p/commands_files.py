@@ -17,12 +17,14 @@ import click
 from mapreduce.console import Command
 from p2p.command_options import (
     DEFAULT_ADDRESS,
+    Seconds,
     format_option,
     key_options,
     key_source,
     options,
     print_json,
     print_table,
+    some_peer,
     split_addresses,
     token_option,
 )
@@ -36,12 +38,18 @@ _file_options = options(
     click.option(
         "--peer",
         default=DEFAULT_ADDRESS,
+        callback=some_peer,
         show_default=True,
         metavar="ADDR[,ADDR…]",
         help="The peer to ask; further ones are asked when it does not answer.",
     ),
     click.option(
-        "--timeout", type=click.FloatRange(min=0.1), default=3.0, show_default=True, metavar="SECONDS"
+        "--timeout",
+        type=Seconds(min=0.1),
+        default=3.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long each peer has to answer.",
     ),
     key_options,
     token_option,
@@ -73,7 +81,7 @@ def _client(given: dict[str, Any]) -> FileClient:
 @click.option("--force", is_flag=True, help="Replace a file of that name.")
 @click.option(
     "--ttl",
-    type=click.FloatRange(min=1.0),
+    type=Seconds(min=1.0),
     metavar="S",
     help="How long to keep it  [default: until it is removed].",
 )

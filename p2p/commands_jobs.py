@@ -21,10 +21,12 @@ from mapreduce.command import OUT_FORMATS, job_options
 from mapreduce.console import Command
 from p2p.command_options import (
     DEFAULT_ADDRESS,
+    Seconds,
     key_source,
     peer_options,
     print_json,
     print_table,
+    some_peer,
     split_addresses,
 )
 
@@ -70,6 +72,7 @@ def _submit_parameters() -> list[click.Parameter]:
         click.Option(
             ["--peer"],
             default=DEFAULT_ADDRESS,
+            callback=some_peer,
             show_default=True,
             metavar="ADDR[,ADDR…]",
             help="The peer to hand it to; further ones where it does not answer.",
@@ -85,7 +88,7 @@ def _submit_parameters() -> list[click.Parameter]:
         click.Option(["--detach"], is_flag=True, help="Print the job's id and leave it running."),
         click.Option(
             ["--timeout"],
-            type=click.FloatRange(min=0.001),
+            type=Seconds(min=0.001),
             metavar="S",
             help="Wait so long; then exit with 4, and the job goes on.",
         ),
@@ -107,7 +110,7 @@ def _submit_parameters() -> list[click.Parameter]:
         ),
         click.Option(
             ["--ttl"],
-            type=click.FloatRange(min=1.0, max=30 * 24 * 3600.0),
+            type=Seconds(min=1.0, max=30 * 24 * 3600.0),
             default=3600.0,
             show_default=True,
             metavar="S",
@@ -380,7 +383,7 @@ def status(job: str, format: str, **where_to: Any) -> None:
 @click.argument("job", metavar="JOB")
 @click.option("-o", "--output", metavar="DIR", help="Write parts into this directory.")
 @click.option("--report", metavar="FILE", help="Write a summary as JSON.")
-@click.option("--wait", type=click.FloatRange(min=0.001), metavar="S", help="So long; then exit with 4.")
+@click.option("--wait", type=Seconds(min=0.001), metavar="S", help="So long; then exit with 4.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 @peer_options
 def attach(

@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from p2p.cli import COMMANDS, cli
+from p2p.errors import BadAddress
+from p2p.handles import Swarm
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +95,40 @@ def test_errors_of_commands_become_exit_codes_of_the_group() -> None:
     outcome = CliRunner().invoke(cli, ["run", "no-such-job", "in.txt"])
     assert outcome.exit_code == 2
     assert outcome.stderr.startswith("error: there is no job 'no-such-job'")
+
+
+@pytest.mark.parametrize("peer", ["", ",", " , "])
+@pytest.mark.parametrize("arguments", [("ls",), ("jobs",), ("members",), ("submit", "wordcount", "in.txt")])
+def test_an_empty_peer_is_bad_usage(arguments: tuple[str, ...], peer: str) -> None:
+    outcome = CliRunner().invoke(cli, [*arguments, "--peer", peer])
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith("error: --peer is empty")
+
+
+@pytest.mark.parametrize("peers", ["", ",", [], "127.0.0.1:abc"])
+def test_a_swarm_without_a_peer_that_can_be_asked_is_refused_at_once(peers: str | list[str]) -> None:
+    with pytest.raises(BadAddress, match=r"peers is empty|is no port"):
+        Swarm(peers)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ls", "--timeout"),
+        ("jobs", "--timeout"),
+        ("put", "x", "y", "--ttl"),
+        ("submit", "wordcount", "in.txt", "--ttl"),
+        ("submit", "wordcount", "in.txt", "--timeout"),
+        ("attach", "abc", "--wait"),
+    ],
+)
+def test_a_time_that_is_no_number_or_never_ends_is_bad_usage(
+    arguments: tuple[str, ...], seconds: str
+) -> None:
+    outcome = CliRunner().invoke(cli, [*arguments, seconds])
+    assert outcome.exit_code == 2
+    assert arguments[-1] in outcome.stderr
 
 
 def test_the_version_is_shown() -> None:
