@@ -31,7 +31,7 @@ DropStages      forgets winners that nobody reads any more             for stage
 AddEvents       appends to the bounded event log                       -
                 (when it is full the oldest go, routine lines first)
 Finish          ends the job well                                      unless every stage is complete
-Fail, Cancel    end the job                                            -
+Fail, Cancel    end the job; a bare one forgets how far it had come    -
 ==============  =====================================================  =================================
 
 Why this is safe
@@ -196,18 +196,23 @@ class Finish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fail:
-    """The job cannot go on: FAILED."""
+    """The job cannot go on: FAILED.
+
+    `is_bare` makes room for it in a record that is near its limit: stages, counters and log are forgotten.
+    """
 
     failure: Failure
     at_s: float
+    is_bare: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """Somebody who may asked for it: CANCELLED."""
+    """Somebody who may asked for it: CANCELLED; `is_bare` as in `Fail`."""
 
     by: str
     at_s: float
+    is_bare: bool = False
 
 
 Change = OpenStage | CommitTasks | Lost | Redo | Place | DropStages | AddEvents | Finish | Fail | Cancel
@@ -279,8 +284,10 @@ def _changed(record: JobRecord, change: Change) -> JobRecord:
             complete = len(record.stages) == change.stages and all(s.is_complete for s in record.stages)
             return replace(record, status=JobStatus.COMMITTED, ended_at_s=change.at_s) if complete else record
         case Fail():
+            record = _bare(record) if change.is_bare else record
             return replace(record, status=JobStatus.FAILED, failure=change.failure, ended_at_s=change.at_s)
         case Cancel():
+            record = _bare(record) if change.is_bare else record
             failure = Failure(kind="Cancelled", message=f"cancelled by {change.by}")
             return replace(record, status=JobStatus.CANCELLED, failure=failure, ended_at_s=change.at_s)
         case _:
@@ -441,6 +448,11 @@ def _drop(record: JobRecord, change: DropStages) -> JobRecord:
         if index < record.stage and stages[index].is_complete:
             stages[index] = replace(stages[index], is_dropped=True, winners=())
     return replace(record, stages=tuple(stages))
+
+
+def _bare(record: JobRecord) -> JobRecord:
+    """The record without all that can be large."""
+    return replace(record, stage=-1, stages=(), nodes=(), counters={}, events=())
 
 
 def _log(record: JobRecord, change: AddEvents) -> JobRecord:

@@ -255,7 +255,7 @@ class Leader:
 
     def on_refused(self, reason: str, now: float) -> list[LeaderEffect]:
         """The last proposal can never be chosen, since the record would be too large."""
-        self._proposals.ended()
+        self._proposals.refused()
         message = f"the job's record does not fit its register: {reason}; use fewer, larger splits"
         self._fail(Failure(kind="JobDefinitionError", message=message), now)
         self._go_on(now)

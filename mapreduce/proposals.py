@@ -5,11 +5,16 @@ last task of the stage is finished, or a while after the first winner that waits
 (`JobsConfig.commit_window_s`).  It carries all that belongs together: winners, moved places, losses, what
 follows from them (`mapreduce.openings`), and the lines that wait for the event log.  A *last word*, a failure
 or a cancellation, goes before everything else.
+
+A proposal that would make the record too large is *refused*, and then the job has to fail.  The record is
+nearly full at that moment, so the last word may be refused as well: then it is said more shortly, and at last
+in a way that makes room for itself (`mapreduce.changes.Fail`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import inf
 
 from mapreduce.changes import (
@@ -34,6 +39,10 @@ from membership.view import NodeId, View
 __all__ = ["Proposals"]
 
 MAX_WAITING_EVENTS = 256
+# Of a failure whose last word has to be short; a record that takes this much more is not nearly full.
+SHORT_CHARS = 2 << 10
+# Whole, short, bare: what is refused thrice is not said again.
+MAX_LAST_WORDS = 3
 
 
 class Proposals:
@@ -69,6 +78,7 @@ class Proposals:
         self._config = config
         self._wall_offset_s = wall_offset_s
         self._count = 0
+        self._last_words = 0
         self._due_at = inf
         self._finish_by = inf
         self._events: list[EventRecord] = []
@@ -132,7 +142,7 @@ class Proposals:
             takes_over: it is to make the record name the leader, whatever else is in it.
         """
         if self.last_word is not None:
-            return self._begin([*self._take_events(now, all_=True), self.last_word])
+            return self._begin_last(self.last_word, now)
         if now < self._due_at and not losses and not takes_over:
             return None
         if now >= self._due_at:
@@ -144,6 +154,23 @@ class Proposals:
         """The one under way was chosen, or never will be; gives it."""
         proposal, self.under_way = self.under_way, None
         return proposal
+
+    def refused(self) -> None:
+        """The one under way does not fit the record; nothing of it will ever be chosen."""
+        self.under_way = None
+        if self._count == 1:
+            self._count = 0  # what comes instead has to be the takeover
+
+    def _begin_last(self, word: Fail | Cancel, now: float) -> Proposal | None:
+        self._last_words += 1
+        if self._last_words > MAX_LAST_WORDS:
+            return None
+        if self._last_words == 1:
+            return self._begin([*self._take_events(now, all_=True), word])
+        is_bare = self._last_words == MAX_LAST_WORDS
+        if isinstance(word, Fail):
+            return self._begin([replace(word, failure=_short(word.failure), is_bare=is_bare)])
+        return self._begin([replace(word, is_bare=is_bare)])
 
     def _begin(self, changes: Sequence[Change]) -> Proposal:
         self._count += 1
@@ -211,3 +238,13 @@ class Proposals:
         events, self._events = self._events, []
         events += self._numbers.doings.take(now, self._wall_offset_s, everything=all_)
         return [AddEvents(events=tuple(events))] if events else []
+
+
+def _short(failure: Failure) -> Failure:
+    """The end of a traceback says most."""
+    return replace(
+        failure,
+        message=failure.message[:SHORT_CHARS],
+        details=failure.details[-SHORT_CHARS:],
+        position=failure.position[:SHORT_CHARS],
+    )

@@ -24,7 +24,7 @@ from mapreduce.record import Failure, JobRecord, JobStatus, StageKind, born
 from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from mapreduce.worker import Worker
 from membership.view import Member, NodeId, Status, View
-from p2p.job_protocol import JOB_KINDS
+from p2p.job_protocol import JOB_KINDS, pack_record
 from p2p.store import REFUSALS
 from p2p.wire import Envelope, WireFormat
 
@@ -90,6 +90,7 @@ class FakeSwarm:
         self.leads: dict[str, NodeId] = {}
         self.proposals = 0
         self.quorum = True
+        self.record_bytes_max = inf  # what makes a record larger is refused
         self.events: list[str] = []
         self.announced: list[object] = []
         self.effects: list[tuple[NodeId, object]] = []
@@ -336,7 +337,12 @@ class FakeSwarm:
                 self.after(CHOICE_S, choose)
                 return
             self.proposals += 1
-            self.records[job] = apply(self.records[job], proposal)
+            after = apply(self.records[job], proposal)
+            size_bytes = len(pack_record(after)) if self.record_bytes_max < inf else 0
+            if size_bytes > self.record_bytes_max:
+                self._perform(peer.id, leader.on_refused(f"{size_bytes:,} bytes", self.now))
+                return
+            self.records[job] = after
             self._perform(peer.id, leader.on_committed(self.records[job], self.now))
 
         self.after(CHOICE_S, choose)

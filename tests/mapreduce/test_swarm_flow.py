@@ -17,6 +17,7 @@ from mapreduce.placement import DRAINING, FULL
 from mapreduce.record import Failure, JobStatus, StageKind
 from mapreduce.spec import PackedColumn
 from membership.view import NodeId, Status
+from p2p.job_protocol import pack_record
 from tests.mapreduce.fake_swarm import FakeSwarm, node, output_of, plan, splits, step
 
 MAP, REDUCE = StageKind.MAP, StageKind.REDUCE
@@ -252,6 +253,54 @@ def test_bad_records_are_counted_over_the_whole_step() -> None:
     failure = swarm.finish().failure
     assert failure is not None
     assert failure.kind == "TooManyBadRecords"
+
+
+def test_a_record_that_grows_too_large_fails_its_job_and_keeps_what_it_says() -> None:
+    swarm = FakeSwarm(4)
+    swarm.record_bytes_max = 4_000
+    swarm.outcome = lambda order, _: replace(output_of(order), counters=((f"{order.task:0200}", 1),))
+    swarm.submit(plan(tasks=40))
+    failure = swarm.finish().failure
+    assert failure is not None
+    assert "use fewer, larger splits" in failure.message
+
+
+def test_in_a_record_that_is_nearly_full_a_failure_is_told_shortly() -> None:
+    swarm = FakeSwarm(4)
+    failing = Failure(kind="InputError", message="not a text file", details="line\n" * 2_000 + "the end")
+    swarm.outcome = lambda order, _: failing if order.task == 5 else output_of(order)
+    swarm.submit(plan(tasks=6))
+    swarm.run_until(lambda: swarm.record().leader != "")
+    swarm.record_bytes_max = len(pack_record(swarm.record())) + 3_000
+    record = swarm.finish()
+    assert record.failure is not None
+    assert record.failure.message == "not a text file"
+    assert record.failure.details.endswith("the end")
+    assert record.stages != ()
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_record_that_is_full_makes_room_for_its_last_word(is_cancelled: bool) -> None:
+    swarm = FakeSwarm(4)
+    job = swarm.submit(plan(tasks=40))
+    swarm.run_until(lambda: swarm.done() > 0)
+    swarm.record_bytes_max = len(pack_record(swarm.record()))
+    if is_cancelled:
+        swarm.call(node(0), swarm.leader().cancel("somebody", swarm.now), job)
+    record = swarm.finish(limit_s=5.0)
+    assert record.failure is not None
+    assert record.failure.kind == ("Cancelled" if is_cancelled else "JobDefinitionError")
+    assert len(pack_record(record)) < 1_000
+
+
+def test_a_leader_whose_takeover_does_not_fit_ends_the_job() -> None:
+    swarm = FakeSwarm(4)
+    job = swarm.submit(plan(tasks=40))
+    swarm.run_until(lambda: swarm.done() > 0)
+    swarm.record_bytes_max = len(pack_record(swarm.record()))
+    swarm.lead(job, 1)
+    assert swarm.finish(limit_s=5.0).status is JobStatus.FAILED
+    assert swarm.record().leader == node(1)
 
 
 def test_a_failed_job_stops_everywhere() -> None:
@@ -791,6 +840,21 @@ def test_a_worker_that_nobody_leads_asks_the_members() -> None:
     swarm.run_for(2 * swarm.config.orphan_s)
     assert deaf.worker.jobs == ()
     assert {key[1] for key in deaf.stored} <= {1}
+
+
+def test_a_worker_whose_members_are_all_gone_asks_the_others() -> None:
+    swarm = FakeSwarm(5)
+    swarm.submit(plan(tasks=4))
+    deaf = swarm.peers[node(3)]
+    swarm.commit()
+    deaf.is_up = False  # what it should hear of the end is lost
+    swarm.run_for(swarm.config.linger_s + 1)
+    deaf.is_up = True
+    for number in range(3):  # all of the group
+        swarm.kill(number)
+    assert deaf.worker.jobs
+    swarm.run_for(3 * swarm.config.orphan_s)
+    assert deaf.worker.jobs == ()
 
 
 def test_a_worker_forgets_a_job_that_nobody_knows() -> None:
