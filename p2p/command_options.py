@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_ADDRESS",
     "Seconds",
+    "asked_options",
     "format_option",
     "key_options",
     "key_source",
@@ -31,6 +32,7 @@ __all__ = [
     "some_peer",
     "split_addresses",
     "token_option",
+    "waiting_options",
 ]
 
 DEFAULT_ADDRESS = "127.0.0.1:7700"
@@ -79,26 +81,32 @@ token_option = click.option(
 format_option = click.option(
     "--format", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
-peer_options = options(
-    click.option(
-        "--peer",
-        default=DEFAULT_ADDRESS,
-        callback=some_peer,
-        show_default=True,
-        metavar="ADDR[,ADDR…]",
-        help="The peer to ask; further ones are asked when it does not answer.",
-    ),
-    click.option(
-        "--timeout",
+_peer_option = click.option(
+    "--peer",
+    default=DEFAULT_ADDRESS,
+    callback=some_peer,
+    show_default=True,
+    metavar="ADDR[,ADDR…]",
+    help="The peer to ask; further ones are asked when it does not answer.",
+)
+
+
+def _answer_timeout(*names: str) -> Callable[[F], F]:
+    return click.option(
+        *names,
         type=Seconds(min=0.1),
         default=3.0,
         show_default=True,
         metavar="SECONDS",
         help="How long each peer has to answer.",
-    ),
-    format_option,
-    key_options,
-    token_option,
+    )
+
+
+asked_options = options(_peer_option, _answer_timeout("--timeout"), key_options, token_option)
+peer_options = options(_peer_option, _answer_timeout("--timeout"), format_option, key_options, token_option)
+# Of a command whose --timeout is how long it waits for a job.
+waiting_options = options(
+    _peer_option, _answer_timeout("--peer-timeout"), format_option, key_options, token_option
 )
 
 

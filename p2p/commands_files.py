@@ -16,17 +16,13 @@ import click
 
 from mapreduce.console import Command
 from p2p.command_options import (
-    DEFAULT_ADDRESS,
     Seconds,
+    asked_options,
     format_option,
-    key_options,
     key_source,
-    options,
     print_json,
     print_table,
-    some_peer,
     split_addresses,
-    token_option,
 )
 
 if TYPE_CHECKING:
@@ -34,26 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["get", "ls", "put", "rm"]
 
-_file_options = options(
-    click.option(
-        "--peer",
-        default=DEFAULT_ADDRESS,
-        callback=some_peer,
-        show_default=True,
-        metavar="ADDR[,ADDR…]",
-        help="The peer to ask; further ones are asked when it does not answer.",
-    ),
-    click.option(
-        "--timeout",
-        type=Seconds(min=0.1),
-        default=3.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long each peer has to answer.",
-    ),
-    key_options,
-    token_option,
-)
 _quiet = click.option("--quiet", is_flag=True, help="Show no progress.")
 
 
@@ -86,7 +62,7 @@ def _client(given: dict[str, Any]) -> FileClient:
     help="How long to keep it  [default: until it is removed].",
 )
 @_quiet
-@_file_options
+@asked_options
 def put(
     files: tuple[str, ...],
     name: str,
@@ -148,7 +124,7 @@ def _spooled() -> Iterator[BinaryIO]:
     "-o", "--output", metavar="FILE", help="Where to  [default: standard output; a directory for NAME/]."
 )
 @_quiet
-@_file_options
+@asked_options
 def get(name: str, output: str | None, quiet: bool, **given: Any) -> int:
     """Fetch a file of the ring; with a name that ends in /, all files below it.
 
@@ -197,7 +173,7 @@ def _to_stdout(data: bytes) -> None:
 @click.command(cls=Command, short_help="List the files of the ring.")
 @click.argument("prefix", metavar="[PREFIX]", default="")
 @format_option
-@_file_options
+@asked_options
 def ls(prefix: str, format: str, **given: Any) -> int:
     """List the files of the ring, or those whose names begin with PREFIX.
 
@@ -238,7 +214,7 @@ def ls(prefix: str, format: str, **given: Any) -> int:
 
 @click.command(cls=Command, short_help="Remove files of the ring.")
 @click.argument("names", metavar="NAME…", nargs=-1, required=True)
-@_file_options
+@asked_options
 def rm(names: tuple[str, ...], **given: Any) -> int:
     """Remove files of the ring; with a name that ends in /, all files below it."""
     from p2p.file_client import FileUnknown

@@ -28,6 +28,7 @@ from p2p.command_options import (
     print_table,
     some_peer,
     split_addresses,
+    waiting_options,
 )
 
 if TYPE_CHECKING:
@@ -383,14 +384,22 @@ def status(job: str, format: str, **where_to: Any) -> None:
 @click.argument("job", metavar="JOB")
 @click.option("-o", "--output", metavar="DIR", help="Write parts into this directory.")
 @click.option("--report", metavar="FILE", help="Write a summary as JSON.")
-@click.option("--wait", type=Seconds(min=0.001), metavar="S", help="So long; then exit with 4.")
+@click.option(
+    "--timeout",
+    "--wait",
+    "timeout",
+    type=Seconds(min=0.001),
+    metavar="S",
+    help="Wait so long; then exit with 4, and the job goes on.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
-@peer_options
+@waiting_options
 def attach(
     job: str,
     output: str | None,
     report: str | None,
-    wait: float | None,
+    timeout: float | None,
+    peer_timeout: float,
     quiet: bool,
     format: str,  # noqa: ARG001 - a listing's option, and part of every command that asks a peer
     **where_to: Any,
@@ -406,9 +415,10 @@ def attach(
         check_report(report)
     if output is not None:
         OutputDirectory(output).check()
-    with interruptible(), _Where(**where_to).client() as client, Reporter(quiet=quiet) as reporter:
+    where = _Where(timeout=peer_timeout, **where_to)
+    with interruptible(), where.client() as client, Reporter(quiet=quiet) as reporter:
         handle = JobHandle(client, client.find(job))
-        given = {"output": output, "report": report, "timeout": wait}
+        given = {"output": output, "report": report, "timeout": timeout}
         return _see_through(handle, given, reporter, label=f"job {handle.id[:ID_CHARS]}")
 
 

@@ -121,6 +121,8 @@ def test_a_swarm_without_a_peer_that_can_be_asked_is_refused_at_once(peers: str 
         ("submit", "wordcount", "in.txt", "--ttl"),
         ("submit", "wordcount", "in.txt", "--timeout"),
         ("attach", "abc", "--wait"),
+        ("attach", "abc", "--timeout"),
+        ("attach", "abc", "--peer-timeout"),
     ],
 )
 def test_a_time_that_is_no_number_or_never_ends_is_bad_usage(
@@ -129,6 +131,18 @@ def test_a_time_that_is_no_number_or_never_ends_is_bad_usage(
     outcome = CliRunner().invoke(cli, [*arguments, seconds])
     assert outcome.exit_code == 2
     assert arguments[-1] in outcome.stderr
+
+
+@pytest.mark.parametrize("name", ["submit", "attach"])
+def test_the_timeout_of_a_command_that_waits_is_that_of_the_job(name: str) -> None:
+    context = click.Context(cli, info_name="ringreduce")
+    command = cli.get_command(context, name)
+    assert command is not None
+    told = {option: p.help for p in command.params if isinstance(p, click.Option) for option in p.opts}
+    assert told["--timeout"] == "Wait so long; then exit with 4, and the job goes on."
+    if name == "attach":
+        assert told["--wait"] == told["--timeout"]
+        assert told["--peer-timeout"] == "How long each peer has to answer."
 
 
 def test_the_version_is_shown() -> None:
