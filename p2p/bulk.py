@@ -365,7 +365,8 @@ class Bulk:
             if now - transfer.moved_at > GIVE_UP_AFTER_S:
                 self._end(transfer)
                 events.append(SendFailed(tag=transfer.tag, reason="no answer"))
-            elif transfer.sent and now - transfer.heard_at > RESEND_AFTER_S:
+            # What has no body is sent with no byte of it.
+            elif (transfer.sent or transfer.all_sent) and now - transfer.heard_at > RESEND_AFTER_S:
                 transfer.heard_at = now
                 self._rewind(transfer, transfer.acked)
         for key, heard_at in list(self._heard_at.items()):

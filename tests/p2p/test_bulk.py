@@ -14,6 +14,7 @@ from membership.view import NodeId
 from p2p.bulk import (
     ABANDON_AFTER_S,
     GIVE_UP_AFTER_S,
+    RESEND_AFTER_S,
     STEP_BYTES,
     STEP_PAUSE_S,
     WINDOW_BYTES,
@@ -219,6 +220,18 @@ def test_a_silent_receiver_is_given_up(tmp_path: Path, linked: Callable[..., Pai
     pair.run()
     assert pair.events == [SendFailed(tag=1, reason="no answer")]
     assert pair.now > GIVE_UP_AFTER_S
+
+
+def test_a_lost_segment_without_a_body_is_sent_again(linked: Callable[..., Pair]) -> None:
+    pair = linked()
+    covers = Covers(partitions=(0,), tasks=(5,), attempts=(50,))
+    pair.ends[A].send(JOB, 1, [], B, "tag", pair.now, covers=covers)
+    pair.begin()
+    pair.chunks.clear()
+    pair.run()
+    assert pair.events == [Sent(tag="tag", size_bytes=0)]
+    assert pair.now < 2 * RESEND_AFTER_S
+    assert pair.stores[B].holds(JOB, 1, 50, 0)
 
 
 def test_a_source_that_shrank_fails_the_transfer(tmp_path: Path, linked: Callable[..., Pair]) -> None:
