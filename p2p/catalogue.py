@@ -1,6 +1,8 @@
 """Which files lie on the ring, under which names: what every peer knows, and how peers come to agree on it.
 
-Theory of operation ------------------- A file's content never changes: each `put` makes a new *file* with a
+Theory of operation
+-------------------
+A file's content never changes: each `put` makes a new *file* with a
 random id, and its blocks lie under that id (`p2p.blocks`).  What changes is which file a *name* stands for.
 An `Entry` says that: name, version, file, size, the digests of the blocks.  Every peer has every entry, so
 any peer answers for any name and the last peer alive still knows them all; the bytes of an entry are few (16
@@ -8,8 +10,8 @@ for each block of 32 MiB).
 
 *Which entry stands.*  The one with the greater (version, file): the same one at all peers, in whatever order
 they hear of them.  A removal is an entry too, so that nobody who was away brings the name back; it is kept
-for `REMOVAL_KEPT_S`.  An entry whose time is over (`expires_at_s`, by the wall clock) is forgotten by
-everybody.
+for `REMOVAL_KEPT_S`.  An entry whose time is over (`expires_at_s`, by the wall clock) stands for nothing, and
+is kept as long as a removal, for the same reason.
 
 *Why no register.*  A job's record has a group that is named in the handle; whoever asks, asks that group.  A
 name brings no handle along: its group would have to follow from the ring, and two peers with different views
@@ -39,7 +41,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from math import inf
 
 from p2p.blocks import DIGEST_BYTES, block_count
 
@@ -51,6 +52,7 @@ __all__ = [
     "Catalogue",
     "Entry",
     "NameRow",
+    "is_forgotten",
     "supersedes",
     "why_no_name",
 ]
@@ -150,6 +152,7 @@ class Catalogue:
         self._entries: dict[str, Entry] = {}
         self._files: dict[str, Entry] = {}
         self._claims: dict[str, _Claim] = {}
+        self._over: set[str] = set()
         self._state = 0
         self._sorted: list[str] | None = None
         for entry in entries:
@@ -160,18 +163,18 @@ class Catalogue:
     def get(self, name: str) -> Entry | None:
         """Return what a name stands for, None if for nothing."""
         entry = self._entries.get(name)
-        return None if entry is None or entry.is_removal else entry
+        return entry if entry is not None and self._stands(entry) else None
 
     def known(self, name: str) -> Entry | None:
-        """Return the entry of a name, be it a removal."""
+        """Return the entry of a name, be it a removal or one whose time is over."""
         return self._entries.get(name)
 
     def of_file(self, file: str) -> Entry | None:
         """Return the entry by which a file has a name."""
         return self._files.get(file)
 
-    def learn(self, entry: Entry) -> bool:
-        """Take note of an entry; False if it is no news."""
+    def learn(self, entry: Entry, wall_s: float = 0.0) -> bool:
+        """Take note of an entry, whose time may be over at `wall_s`; False if it is no news."""
         old = self._entries.get(entry.name)
         if not supersedes(entry, old):
             return False
@@ -183,30 +186,35 @@ class Catalogue:
         self._state ^= _mark(entry)
         if not entry.is_removal:
             self._files[entry.file] = entry
+        if _is_over(entry, wall_s):
+            self._hide(entry)
         return True
 
     def expire(self, wall_s: float) -> list[Entry]:
-        """Forget the entries whose time is over; returns them."""
-        over = [one for one in self._entries.values() if 0 < one.expires_at_s <= wall_s]
+        """Hide the entries whose time is over; returns those that nobody brings back, which are forgotten."""
+        over = [one for one in self._entries.values() if _is_over(one, wall_s)]
+        forgotten = [one for one in over if is_forgotten(one, wall_s)]
         for entry in over:
+            self._hide(entry)
+        for entry in forgotten:
             self._leave(entry)
             del self._entries[entry.name]
             self._sorted = None
-        return over
+        return forgotten
 
     def entries(self, prefix: str = "", after: str = "") -> Iterator[Entry]:
         """Yield the entries of names that begin so and stand behind `after`, in order of their names."""
         for name in self._names():
             if name > after and name.startswith(prefix):
                 entry = self._entries[name]
-                if not entry.is_removal:
+                if self._stands(entry):
                     yield entry
 
     def near(self, name: str) -> str:
         """Return a name that may have been meant, or ""."""
         import difflib
 
-        names = [known for known in self._names() if not self._entries[known].is_removal]
+        names = [known for known in self._names() if self._stands(self._entries[known])]
         return next(iter(difflib.get_close_matches(name, names[:MAX_NEAR], n=1)), "")
 
     # -- comparing -------------------------------------------------------------------------------------
@@ -255,7 +263,7 @@ class Catalogue:
             return "", version - 1  # it has been written already: said again, it is the same put
         if claim is not None and claim.put != put and claim.until > now:
             return "busy", version
-        if known is not None and not known.is_removal and not replaces:
+        if known is not None and self._stands(known) and not replaces:
             return "exists", version
         if claim is None and len(self._claims) >= MAX_CLAIMS:
             return "full", version
@@ -274,8 +282,16 @@ class Catalogue:
 
     # -- inside ----------------------------------------------------------------------------------------
 
+    def _stands(self, entry: Entry) -> bool:
+        return not entry.is_removal and entry.name not in self._over
+
     def _leave(self, entry: Entry) -> None:
         self._state ^= _mark(entry)
+        self._hide(entry)
+        self._over.discard(entry.name)
+
+    def _hide(self, entry: Entry) -> None:
+        self._over.add(entry.name)
         if self._files.get(entry.file) is entry:
             del self._files[entry.file]
 
@@ -284,9 +300,15 @@ class Catalogue:
             self._sorted = sorted(self._entries)
         return self._sorted
 
-    def next_expiry(self) -> float:
-        """When an entry's time is over, by the wall clock; infinity if never."""
-        return min((one.expires_at_s for one in self._entries.values() if one.expires_at_s), default=inf)
+
+def is_forgotten(entry: Entry, wall_s: float) -> bool:
+    """Tell whether an entry's time is over for so long that nobody need remember it."""
+    kept_s = 0.0 if entry.is_removal else REMOVAL_KEPT_S  # a removal's own time is that
+    return 0 < entry.expires_at_s <= wall_s - kept_s
+
+
+def _is_over(entry: Entry, wall_s: float) -> bool:
+    return 0 < entry.expires_at_s <= wall_s
 
 
 def _mark(entry: Entry) -> int:

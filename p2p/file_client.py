@@ -206,7 +206,10 @@ class FileClient(JobClient):
                     return []
                 if time.monotonic() >= deadline:
                     bits = int.from_bytes(answer.lacking, "little")
-                    return [number for number in range(entry.blocks) if bits >> number & 1]
+                    lacking = [number for number in range(entry.blocks) if bits >> number & 1]
+                    if not lacking:
+                        raise FileRefused(answer.text)
+                    return lacking
                 time.sleep(LACKING_PAUSE_S)  # the peer may not have heard yet of the last blocks
         finally:
             self._timeout_s = timeout_s

@@ -20,7 +20,7 @@ from mapreduce.placement import DRAINING, FAILING, FULL
 from membership.view import NodeId
 from p2p import file_questions as f
 from p2p.block_keeper import BlockKeeper
-from p2p.catalogue import Catalogue, Entry, why_no_name
+from p2p.catalogue import Catalogue, Entry, is_forgotten, why_no_name
 from p2p.name_files import NameFiles
 from p2p.naming import Named, Namings, Step, Told
 
@@ -197,7 +197,8 @@ class RingFiles:
             self._desk.answer(connection, f.FileNamed(number=question.number, reason="name", text=text))
             return
         known = self.catalogue.known(entry.name)
-        if entry.is_removal and (known is None or (known.is_removal and known.file != entry.file)):
+        is_said_again = known is not None and known.file == entry.file
+        if entry.is_removal and not is_said_again and self.catalogue.get(entry.name) is None:
             near = self.catalogue.near(entry.name)
             text = f"no file {entry.name} is on the ring" + (f"; did you mean {near}?" if near else "")
             self._desk.answer(connection, f.FileNamed(number=question.number, reason="unknown", text=text))
@@ -218,7 +219,8 @@ class RingFiles:
 
     def _keep(self, entry: Entry, now: float) -> str:
         """Write an entry down; "" or why that fails."""
-        if 0 < entry.expires_at_s <= now + self._wall_offset_s:
+        wall_s = now + self._wall_offset_s
+        if is_forgotten(entry, wall_s):
             return ""
         self.catalogue.unclaim(entry.name, entry.file)
         known = self.catalogue.known(entry.name)
@@ -231,7 +233,7 @@ class RingFiles:
                 self._names.save(entry)
         except OSError as error:
             return f"{error.strerror or error}"
-        self.catalogue.learn(entry)
+        self.catalogue.learn(entry, wall_s)
         self.blocks.names_changed()
         return ""
 

@@ -9,7 +9,7 @@ from itertools import permutations
 import pytest
 
 from membership.view import NodeId
-from p2p.catalogue import CLAIM_S, Catalogue, Entry, supersedes, why_no_name
+from p2p.catalogue import CLAIM_S, REMOVAL_KEPT_S, Catalogue, Entry, supersedes, why_no_name
 from p2p.file_questions import ClaimName, KeepName, NameClaimed, NameKept, UnclaimName
 from p2p.naming import ROUND_LIMIT_S, TRIES, Named, Namings, Told
 from p2p.transport import Connection
@@ -43,12 +43,28 @@ def test_a_removal_hides_a_name_and_is_not_undone_by_older_news() -> None:
     assert catalogue.get("x") is not None
 
 
-def test_an_entry_whose_time_is_over_is_forgotten() -> None:
-    catalogue = Catalogue([entry(expires_at_s=50.0), entry("y")])
+def test_an_entry_whose_time_is_over_stands_for_nothing_and_is_forgotten_after_a_while() -> None:
+    catalogue = Catalogue([entry(file="b" * 40, expires_at_s=50.0), entry("y")])
     assert catalogue.expire(49.0) == []
-    assert [one.name for one in catalogue.expire(50.0)] == ["x"]
+    assert catalogue.get("x") is not None
+    assert catalogue.expire(50.0) == []
+    assert catalogue.get("x") is None
+    assert catalogue.of_file("b" * 40) is None
     assert [one.name for one in catalogue.entries()] == ["y"]
+    assert catalogue.claim("x", "put", 0.0, replaces=False) == ("", 1)
+    assert [one.name for one in catalogue.expire(50.0 + REMOVAL_KEPT_S)] == ["x"]
     assert catalogue.state == Catalogue([entry("y")]).state
+
+
+def test_nobody_brings_back_what_an_entry_whose_time_is_over_has_replaced() -> None:
+    late = entry(version=2, file="b" * 40, expires_at_s=50.0)
+    here, away = Catalogue([late]), Catalogue([entry(version=1)])
+    here.expire(60.0)
+    better, wanted = here.compare(away.rows("", 10), "", "")
+    assert (better, wanted) == ([late], [])
+    assert away.learn(late, 60.0)
+    assert away.get("x") is None
+    assert away.state == here.state
 
 
 def test_names_are_listed_in_order_by_prefix_and_from_a_place_on() -> None:

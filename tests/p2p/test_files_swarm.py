@@ -10,12 +10,14 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mapreduce import Csv, Job, Pairs
 from mapreduce.errors import InputError
 from p2p import LocalSwarm
+from p2p import file_questions as f
 from p2p.config import KeySource
 from p2p.file_client import FileClient, FileUnknown
 from p2p.ring_sources import expand_ring
@@ -178,6 +180,28 @@ def test_files_are_put_fetched_listed_and_removed_from_python(swarm: LocalSwarm,
     assert swarm.ls("some/") == []
     with pytest.raises(FileUnknown):
         swarm.get("some/x")
+
+
+def test_blocks_that_nobody_holds_when_the_name_is_asked_for_are_sent_again(
+    client: FileClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p.file_client.LACKING_WAIT_S", 0.0)
+    ask, sent = client.ask, client._sent
+    told = [f.FileNamed(number=0, reason="lacking", lacking=b"\x02")]
+    numbers: list[int] = []
+
+    def ask_forgetful(question: Any, kind: Any) -> Any:
+        return told.pop() if isinstance(question, f.NameFile) and told else ask(question, kind)
+
+    def note(reading: Iterator[Any], *more: Any) -> Iterator[tuple[int, int]]:
+        return sent((numbers.append(block.number) or block for block in reading), *more)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(client, "ask", ask_forgetful)
+    monkeypatch.setattr(client, "_sent", note)
+    data = text(2_000)[: 2 * BLOCK + 10]
+    entry, _ = client.put(io.BytesIO(data), "again/x", block_bytes=BLOCK)
+    assert numbers == [0, 1, 2, 1]
+    assert b"".join(client.block(entry, number) for number in range(3)) == data
 
 
 def test_the_commands_say_in_one_line_what_is_wrong(
