@@ -430,14 +430,15 @@ def result(job: str, output: str | None, format: str, **where_to: Any) -> None: 
     """Fetch the result of JOB, an id or its beginning; without -o all parts go to stdout in order."""
     from mapreduce.outcome import JobStatus
     from mapreduce.outputs import OutputDirectory
-    from p2p.job_client import ResultGone, failure_of
+    from p2p.handles import JobTimeout
+    from p2p.job_client import failure_of
 
     if output is not None:
         OutputDirectory(output).check()
     with _Where(**where_to).client() as client:
         view = client.view(client.find(job))
         if not view.state.is_final:
-            raise ResultGone(
+            raise JobTimeout(
                 f"job {view.job[:ID_CHARS]} is still running: 'ringreduce attach {view.job[:ID_CHARS]}' waits"
             )
         if view.state is not JobStatus.COMMITTED:

@@ -11,9 +11,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from mapreduce.outcome import NOBODY, JobStatus, Totals
+from p2p import commands_jobs
 from p2p.cli import COMMANDS, cli
 from p2p.errors import BadAddress
 from p2p.handles import Swarm
+from p2p.job_questions import JobView
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,6 +146,46 @@ def test_the_timeout_of_a_command_that_waits_is_that_of_the_job(name: str) -> No
     if name == "attach":
         assert told["--wait"] == told["--timeout"]
         assert told["--peer-timeout"] == "How long each peer has to answer."
+
+
+def running(job: str) -> JobView:
+    return JobView(
+        job=job,
+        name="count.py",
+        state=JobStatus.RUNNING,
+        leader=NOBODY,
+        ballot=1,
+        epoch=1,
+        members=(),
+        stages=(),
+        counters={},
+        totals=Totals(),
+        failure=None,
+        events=(),
+        born_at_s=0.0,
+        ended_at_s=0.0,
+        input_bytes=0,
+        out_format="text",
+    )
+
+
+def test_the_result_of_a_job_that_goes_on_is_a_matter_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked:
+        def __enter__(self) -> Asked:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def find(self, job: str) -> str:
+            return job
+
+        def view(self, job: str) -> JobView:
+            return running(job)
+
+    monkeypatch.setattr(commands_jobs._Where, "client", lambda _: Asked())
+    outcome = CliRunner().invoke(cli, ["result", "abcdef"])
+    assert outcome.exit_code == 4
+    assert outcome.stderr == "error: job abcdef is still running: 'ringreduce attach abcdef' waits\n"
 
 
 def test_the_version_is_shown() -> None:

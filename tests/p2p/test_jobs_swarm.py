@@ -211,7 +211,7 @@ def test_a_job_can_be_left_and_ended(ringreduce: Run, address: str, tmp_path: Pa
     found = re.search("job ([0-9a-f]{12})", left.stderr)
     assert found is not None
     early = ringreduce("result", found[1], "--peer", address)
-    assert early.returncode == 1
+    assert early.returncode == 4
     assert "still running" in early.stderr
     ended = ringreduce("cancel", found[1], "--peer", address)
     assert (ended.returncode, "is CANCELLED" in ended.stderr) == (0, True), ended.stderr
