@@ -132,13 +132,11 @@ def _submit(job_argument: str, inputs: tuple[str, ...], **given: Any) -> int:
     from mapreduce import finding, loading
     from mapreduce.command import check_report, with_reading
     from mapreduce.console import interruptible
-    from mapreduce.outputs import OutputDirectory
     from mapreduce.progress import Reporter
 
     if given["report"] is not None:
         check_report(given["report"])
-    if given["output"] is not None:
-        OutputDirectory(given["output"]).check()
+    _try_output(given["output"])
     with contextlib.redirect_stdout(sys.stderr):  # a job file that prints must not print into the results
         job, code, params = finding.load(job_argument, given["param"])
         changed = with_reading(job, given["encoding"], given["errors"], given["on_bad_record"])
@@ -243,7 +241,9 @@ def _see_through(
 ) -> int:
     """Follow a job to its end, fetch its result, tell what it did."""
     from mapreduce.command import summary, write_report
+    from mapreduce.errors import JobError
     from mapreduce.outcome import JobStatus
+    from p2p.errors import PeerError
     from p2p.job_client import failure_of
 
     try:
@@ -266,7 +266,15 @@ def _see_through(
         write_report(given["report"], report)
     if view.state is not JobStatus.COMMITTED:
         raise failure_of(view)
-    _fetch(handle.client, view, given.get("output"))
+    try:
+        _fetch(handle.client, view, given.get("output"))
+    except BrokenPipeError:
+        raise
+    except (JobError, PeerError, OSError) as error:
+        error.add_note(
+            f"the job is done; fetch its result with  ringreduce result {handle.id[:ID_CHARS]} -o DIR"
+        )
+        raise
     lines = summary(label, report, given.get("output"))
     if report["leader_changes"] or report["peers_lost"]:
         lines += (
@@ -306,9 +314,19 @@ def _progress(view: JobView) -> Any:
     return None
 
 
+def _try_output(output: str | None) -> None:
+    """Make the output directory and remove it again: a job is not to run for what cannot be written."""
+    from mapreduce.outputs import OutputDirectory
+
+    if output is not None:
+        target = OutputDirectory(output)
+        target.prepare()
+        target.abort()
+
+
 def _fetch(client: JobClient, view: JobView, output: str | None) -> None:
     """Bring the parts into a directory, or to stdout."""
-    from mapreduce.outputs import OutputDirectory
+    from mapreduce.outputs import OutputDirectory, writing
     from p2p.handles import emptied
 
     if output is None:
@@ -318,7 +336,8 @@ def _fetch(client: JobClient, view: JobView, output: str | None) -> None:
     target.prepare()
     try:
         for row in client.parts(view.job):
-            with open(target.attempt_path(row.part, 1), "wb") as file:
+            path = target.attempt_path(row.part, 1)
+            with writing(path), open(path, "wb") as file:
                 client.write_part(view.job, row, file.write, emptied(file))
             target.commit(row.part, 1)
         target.finish()
@@ -407,14 +426,12 @@ def attach(
     """Follow JOB, an id or its beginning, as 'submit' does, and fetch its result."""
     from mapreduce.command import check_report
     from mapreduce.console import interruptible
-    from mapreduce.outputs import OutputDirectory
     from mapreduce.progress import Reporter
     from p2p.handles import JobHandle
 
     if report is not None:
         check_report(report)
-    if output is not None:
-        OutputDirectory(output).check()
+    _try_output(output)
     where = _Where(timeout=peer_timeout, **where_to)
     with interruptible(), where.client() as client, Reporter(quiet=quiet) as reporter:
         handle = JobHandle(client, client.find(job))

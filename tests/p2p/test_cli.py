@@ -148,6 +148,24 @@ def test_the_timeout_of_a_command_that_waits_is_that_of_the_job(name: str) -> No
         assert told["--peer-timeout"] == "How long each peer has to answer."
 
 
+def test_an_output_that_cannot_be_made_is_known_before_the_job_is_handed_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr("os.mkdir", refuse)  # as /proc does, whose permissions allow it
+    for arguments in (("submit", "wordcount", "in.txt"), ("attach", "abc")):
+        outcome = CliRunner().invoke(cli, [*arguments, "-o", str(tmp_path / "out")])
+        assert outcome.exit_code == 2
+        assert "cannot be made" in outcome.stderr
+
+
+def test_trying_the_output_leaves_nothing_behind(tmp_path: Path) -> None:
+    commands_jobs._try_output(str(tmp_path / "a" / "out"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def running(job: str) -> JobView:
     return JobView(
         job=job,
