@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
 
@@ -479,15 +479,22 @@ class Bulk:
 def _chunks_from(sources: Sequence[Source], offset: int) -> Iterator[bytes]:
     """Read the body from a byte on, in chunks of `CHUNK_BYTES` but for the last."""
     held = bytearray()
-    skip = offset
-    for piece in read_sources(sources, CHUNK_BYTES):
-        if skip >= len(piece):
-            skip -= len(piece)
-            continue
-        held += memoryview(piece)[skip:]
-        skip = 0
+    for piece in read_sources(list(_without(sources, offset)), CHUNK_BYTES):
+        held += piece
         while len(held) >= CHUNK_BYTES:
             yield bytes(held[:CHUNK_BYTES])
             del held[:CHUNK_BYTES]
     if held:
         yield bytes(held)
+
+
+def _without(sources: Sequence[Source], count: int) -> Iterator[Source]:
+    """Give the sources without their first bytes: what has arrived is not read again."""
+    for source in sources:
+        skipped = min(count, source.entry.length)
+        count -= skipped
+        if skipped == 0:
+            yield source
+        elif skipped < source.entry.length:
+            left = replace(source.entry, length=source.entry.length - skipped)
+            yield replace(source, entry=left, offset=source.offset + skipped)

@@ -13,6 +13,7 @@ import pytest
 from membership.view import NodeId
 from p2p.bulk import (
     ABANDON_AFTER_S,
+    CHUNK_BYTES,
     GIVE_UP_AFTER_S,
     RESEND_AFTER_S,
     STEP_BYTES,
@@ -232,6 +233,29 @@ def test_a_lost_segment_without_a_body_is_sent_again(linked: Callable[..., Pair]
     assert pair.events == [Sent(tag="tag", size_bytes=0)]
     assert pair.now < 2 * RESEND_AFTER_S
     assert pair.stores[B].holds(JOB, 1, 50, 0)
+
+
+@pytest.mark.parametrize("arrived", [1, 2, 3])
+def test_what_has_arrived_is_not_read_again(
+    tmp_path: Path, linked: Callable[..., Pair], arrived: int
+) -> None:
+    pair = linked()
+    first, second = (random.Random(seed).randbytes(3 * CHUNK_BYTES // 2) for seed in (1, 2))
+    sources = [source(tmp_path, "f", first, 7, 0), source(tmp_path, "s", second, 7, 1)]
+    pair.ends[A].send(JOB, 1, sources, B, "tag", pair.now)
+    pair.begin()
+    for to, parts in [pair.chunks.popleft() for _ in range(arrived)]:
+        for back, message in pair.ends[to].take_chunk([memoryview(part) for part in parts], pair.now):
+            pair.events += pair.ends[back].receive(message, to, pair.now)
+    pair.chunks.clear()
+    if arrived >= 2:
+        Path(sources[0].path).unlink()
+    pair.run()
+    assert pair.events == [Sent(tag="tag", size_bytes=6 * CHUNK_BYTES // 2)]
+    for partition, data in ((0, first), (1, second)):
+        located = pair.stores[B].find(JOB, 1, 7, partition)
+        assert located is not None
+        assert pair.stores[B].read(located) == data
 
 
 def test_a_source_that_shrank_fails_the_transfer(tmp_path: Path, linked: Callable[..., Pair]) -> None:
