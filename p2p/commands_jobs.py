@@ -134,6 +134,8 @@ def _submit(job_argument: str, inputs: tuple[str, ...], **given: Any) -> int:
     from mapreduce.console import interruptible
     from mapreduce.progress import Reporter
 
+    if given["detach"]:
+        _refuse_what_only_a_follower_does()
     if given["report"] is not None:
         check_report(given["report"])
     _try_output(given["output"])
@@ -156,6 +158,19 @@ def _submit(job_argument: str, inputs: tuple[str, ...], **given: Any) -> int:
         reporter.message(f"job {handle.id[:ID_CHARS]} is submitted; {where_read.where}")
         lives_on = not where_read.reads_stdin
         return _see_through(handle, given, reporter, label=job_argument, lives_without_us=lives_on)
+
+
+def _refuse_what_only_a_follower_does() -> None:
+    """Refuse options that --detach leaves without effect; a setting that was made for all commands may be."""
+    from mapreduce.errors import UsageError
+
+    context = click.get_current_context()
+    for name, shown in (("output", "-o"), ("report", "--report"), ("timeout", "--timeout")):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"{shown} has no effect with --detach: leave one of them out; "
+                "'ringreduce attach ID' takes it later, and 'ringreduce result ID -o DIR' fetches the result"
+            )
 
 
 submit = Command(

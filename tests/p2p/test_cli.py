@@ -166,6 +166,13 @@ def test_trying_the_output_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("option", [("-o", "out"), ("--report", "r.json"), ("--timeout", "3")])
+def test_what_only_a_follower_does_is_refused_with_detach(option: tuple[str, str]) -> None:
+    outcome = CliRunner().invoke(cli, ["submit", "wordcount", "in.txt", "--detach", *option])
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith(f"error: {option[0]} has no effect with --detach")
+
+
 def running(job: str) -> JobView:
     return JobView(
         job=job,
