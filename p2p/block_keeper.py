@@ -125,6 +125,9 @@ class BlockKeeper:
     def on_put(self, put: f.PutBlock, connection: Connection, now: float) -> None:
         """Take some of a block from a client."""
         upload = self._uploads.get(put.upload)
+        if upload is not None and upload.is_stored and not self._holds(upload.file, upload.block):
+            del self._uploads[put.upload]  # it has been dropped meanwhile, and has to be sent again
+            upload = None
         reason = ""
         if upload is None and put.offset == 0 and put.header:
             try:
@@ -138,6 +141,8 @@ class BlockKeeper:
             return
         upload.client = (connection, put.number)
         upload.heard_at = now
+        if put.upload in self._uploads:
+            self._uploads.move_to_end(put.upload)
         incoming = upload.incoming
         if incoming is not None:
             try:
@@ -177,8 +182,11 @@ class BlockKeeper:
             incoming,
         )
         while len(self._uploads) >= MAX_UPLOADS:
-            _, oldest = self._uploads.popitem(last=False)
-            _abort(oldest)
+            # One that is stored is known by its block; else the one that has been silent for longest goes.
+            over = next(
+                (name for name, one in self._uploads.items() if one.is_stored and not one.waiting), ""
+            )
+            _abort(self._uploads.pop(over or next(iter(self._uploads))))
         self._uploads[put.upload] = upload
         if self._holds(file, block):  # said again by a client that has not heard of it
             incoming.abort()

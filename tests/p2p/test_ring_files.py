@@ -13,7 +13,7 @@ import xxhash
 
 from mapreduce.placement import DRAINING, FAILING, FULL
 from p2p import file_questions as f
-from p2p.block_keeper import SCRUB_PERIOD_S
+from p2p.block_keeper import MAX_UPLOADS, SCRUB_PERIOD_S
 from p2p.blocks import attempt_of
 from p2p.catalogue import REMOVAL_KEPT_S, Entry
 from p2p.file_client import block_segment
@@ -391,3 +391,43 @@ def test_a_block_whose_only_holder_leaves_is_lacking(swarm: MemorySwarm) -> None
     assert swarm.run(10, lambda: DRAINING in dict(nodes[0].peer.swim.view.get(nodes[1].id).meta))  # type: ignore[union-attr]
     name = f.NameFile(number=9, entry=entry_of("x", data, file, 1), replaces=False)
     assert asker.ask(nodes[0], name).reason == "lacking"
+
+
+def test_a_slow_put_is_not_starved_by_a_fast_one(swarm: MemorySwarm) -> None:
+    node = swarm.start("a")[0]
+    slow, fast = Asker(swarm), Asker(swarm)
+    whole = chunk_of("5" * 40, 0, content(10_000), 1, 1)
+    first = replace(whole, upload="f" * 40, data=whole.data[:5_000])
+    assert slow.ask(node, first).received == 5_000
+    for number in range(MAX_UPLOADS):
+        chunk = replace(chunk_of(f"{number:040x}", 0, b"x", 1, 1), upload=f"{number:040x}")
+        assert fast.ask(node, chunk).copies == 1
+    rest = replace(first, header=b"", offset=5_000, data=whole.data[5_000:])
+    assert slow.ask(node, rest).copies == 1
+
+
+def test_of_too_many_uploads_the_one_that_was_silent_longest_goes(swarm: MemorySwarm) -> None:
+    node, asker = swarm.start("a")[0], Asker(swarm)
+    firsts = []
+    for number in range(MAX_UPLOADS):
+        whole = replace(chunk_of(f"{number:040x}", 0, content(100), 1, 1), upload=f"{number:040x}")
+        firsts.append((replace(whole, data=whole.data[:50]), whole.data[50:]))
+        assert asker.ask(node, firsts[-1][0]).received == 50
+    assert asker.ask(node, replace(firsts[0][0], header=b"", offset=50, data=b"")).received == 50
+    one_more = replace(chunk_of("e" * 40, 0, b"x", 1, 1), upload="e" * 40)
+    assert asker.ask(node, one_more).copies == 1
+    received = [
+        asker.ask(node, replace(first, header=b"", offset=50, data=rest)).received
+        for first, rest in firsts[:2]
+    ]
+    assert received == [100, 0]
+
+
+def test_a_block_that_was_dropped_after_its_upload_is_asked_for_again(swarm: MemorySwarm) -> None:
+    node, asker = swarm.start("a")[0], Asker(swarm)
+    chunk = chunk_of("a" * 40, 0, b"x", 1, 1)
+    assert asker.ask(node, chunk).copies == 1
+    node.engine.store.drop_job("a" * 40)
+    again = asker.ask(node, replace(chunk, header=b"", offset=len(chunk.data), data=b""))
+    assert (again.received, again.copies) == (0, 0)
+    assert asker.ask(node, chunk).copies == 1
