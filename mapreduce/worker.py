@@ -436,8 +436,11 @@ class Worker:
                 self._orphans_at = min(self._orphans_at, job.heard_at + self._config.orphan_s)
                 continue
             self._orphans_at = min(self._orphans_at, now + self._config.orphan_s)
-            known = [node for node in dict.fromkeys((*job.members, job.leader)) if node]
-            whom = known or [member.id for member in self._view.ring_members]
+            here = [member.id for member in self._view.ring_members]
+            known = [node for node in dict.fromkeys((*job.members, job.leader)) if node in here]
+            # The group may have been healed since we heard of it, and all whom we know of it be gone.  Our
+            # own peer may have joined it: it knows more than its worker.
+            whom = known + [node for node in here if node not in known]
             asked = self._asked.get(name, 0)
             self._asked[name] = asked + 1
             if whom:

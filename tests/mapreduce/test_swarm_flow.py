@@ -842,8 +842,9 @@ def test_a_worker_that_nobody_leads_asks_the_members() -> None:
     assert {key[1] for key in deaf.stored} <= {1}
 
 
-def test_a_worker_whose_members_are_all_gone_asks_the_others() -> None:
-    swarm = FakeSwarm(5)
+@pytest.mark.parametrize("peers", [4, 5])
+def test_a_worker_whose_members_are_all_gone_asks_the_others_and_its_own_peer(peers: int) -> None:
+    swarm = FakeSwarm(peers)
     swarm.submit(plan(tasks=4))
     deaf = swarm.peers[node(3)]
     swarm.commit()
