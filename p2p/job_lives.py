@@ -3,6 +3,11 @@
 A job that is over stays for its time to live; one that was vetted and never born, or that an earlier life of
 this peer left on its disk, for a while.  When its time is over nothing is left of a job but its name, so that
 what others still say of it begins nothing anew.
+
+*That nothing is heard of a job does not say that it is over*: its group may have been without a majority all
+the while.  As long as this peer's own vote says that the job runs, its spec stays, and what an earlier life
+left of it (what this life has made, until its worker gives the job up, see `JobsConfig.forget_s`).  A vote on
+the job's locks stays until the job is known to be over, for a register that is born twice gives tokens twice.
 """
 
 from __future__ import annotations
@@ -75,6 +80,9 @@ class JobLives:
     def tick(self, now: float) -> None:
         """Forget what is due."""
         for job in [job for job, due in self._expiry.items() if due <= now]:
+            if self._runs(job):
+                self._expiry[job] = now + ORPHAN_S
+                continue
             del self._expiry[job]
             self._forget(job)
 
@@ -85,6 +93,8 @@ class JobLives:
         self._desk.ring_inputs.drop_job(job)
         self._desk.runner.drop_job(job)
         self._desk.locks.drop_job(job)
+        if self._is_over(job):  # else its worker has given it up, having heard nothing for so long
+            self._desk.locks.forget(job)
         self._desk.arrivals.drop_job(job)
         keep = {SPEC_STAGE, effect.keep_stage} if effect.keep_stage >= 0 else {SPEC_STAGE}
         self._desk.store.drop_job(job, keep)
@@ -99,18 +109,31 @@ class JobLives:
         self._desk.locks.drop_job(job)
         self._desk.store.drop_job(job)
         self._desk.forget(job)
-        vote = self._desk.registers.acceptor.get(JOB_KEY + job)
-        # A minority of the group may never have been asked to accept the end, but everybody was told of it.
-        is_over = job in self._over or self._desk.worker.fate_of(job) is not None
+        is_over = self._is_over(job)
         self._over.discard(job)
         self._desk.results.forget(job)
-        if is_over or (vote is not None and vote.record.terminal):
+        if is_over:
+            self._desk.locks.forget(job)
             self._desk.leading.forget(job)
             self._gone[job] = None
             if len(self._gone) > MAX_GONE:
                 self._gone.popitem(last=False)
             self._desk.perform_register(self._desk.registers.forget(JOB_KEY + job))
         self._desk.answers.forget(job)
+
+    def _is_over(self, job: str) -> bool:
+        """Whether a job is known to have ended."""
+        # A minority of the group may never have been asked to accept the end, but everybody was told of it.
+        if job in self._over or self._desk.worker.fate_of(job) is not None:
+            return True
+        vote = self._desk.registers.acceptor.get(JOB_KEY + job)
+        return vote is not None and vote.record.terminal
+
+    def _runs(self, job: str) -> bool:
+        """Whether this peer is one of those that keep a job's record, and has not heard of its end."""
+        vote = self._desk.registers.acceptor.get(JOB_KEY + job)
+        is_member = vote is not None and self._desk.registers.me in vote.record.members
+        return is_member and not self._is_over(job)
 
     def _ttl_s(self, job: str) -> float:
         plan = self._desk.plan(job)

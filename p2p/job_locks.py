@@ -20,9 +20,9 @@ KEEPING    a `LockKeeper` amends the table. When a member dies, its epoch is sea
 The register has no election: the job's leader alone proposes to it, as long as it is the only one to think
 that it leads. The keeper goes with the leadership; a later leader finds the group's name in the record.
 
-*The end.* With a job's other leavings its votes on locks are forgotten. A deposed leader, cut off from the
-end of its job, may then found the register anew, with low tokens: for tasks of a job that is over, fenced
-out by whatever has seen a token of its locks.
+*The end.* When a job is over its votes on locks are forgotten, and never before (`p2p.job_lives`). A deposed
+leader, cut off from the end of its job, may then found the register anew, with low tokens: for tasks of a job
+that is over, fenced out by whatever has seen a token of its locks.
 """
 
 from __future__ import annotations
@@ -294,7 +294,10 @@ class JobLocks:
             self._desk.registers.close(LOCK_KEY + job)
 
     def drop_job(self, job: str) -> None:
-        """The job is over, and its locks with it."""
+        """This peer has no part in the job any more."""
         self._claims.drop_job(job)
         self._stop(job)
+
+    def forget(self, job: str) -> None:
+        """The job is known to be over, and its locks with it."""
         self._desk.perform_register(self._desk.registers.forget(LOCK_KEY + job))

@@ -583,7 +583,7 @@ class JobService:
         kind = type(message)
         failpoint(_ON_HEARING.get(kind, ""))
         if kind in _REGISTER_MESSAGES:
-            if not self.is_gone(message.key.removeprefix(JOB_KEY)):
+            if not self.is_gone(message.key.removeprefix(JOB_KEY).removeprefix(LOCK_KEY)):
                 self._registers(self.registers.receive(message, sender, now))
         elif kind in _TO_WORKER:
             self._hear_leader(message, sender, now)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mapreduce.config import JobsConfig
+from mapreduce.messages import Beat
 from mapreduce.record import JobStatus, born
 from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from membership.acceptor import Vote, encode_vote
@@ -22,11 +23,14 @@ from membership.swim import Swim
 from membership.view import Member, NodeId
 from p2p import job_questions as q
 from p2p.job_files import JobFiles
+from p2p.job_keys import SPEC_ATTEMPT
+from p2p.job_locks import LOCK_KEY
 from p2p.job_protocol import pack_record
 from p2p.job_service import JOB_KEY, JobService, OwnLimits
+from p2p.result_questions import AskKept
 from p2p.roles import Role
 from p2p.service import Effect, Origin, Reply
-from p2p.store import Store
+from p2p.store import SPEC_STAGE, Store
 from p2p.transport import Connection
 from p2p.votes import VoteStore
 
@@ -55,15 +59,23 @@ class Client(Connection):
 
 
 class Alone:
-    """A peer that keeps the vote of a job that is over; the other two of its group are silent."""
+    """A peer that keeps the votes of a job that is over, or in `status`; the others of its group are silent.
 
-    def __init__(self, directory: Path, members: int = 3) -> None:
+    Without a status it keeps a vote on the job's locks alone.
+    """
+
+    def __init__(
+        self, directory: Path, members: int = 3, status: JobStatus | None = JobStatus.CANCELLED
+    ) -> None:
         votes = VoteStore(str(directory / "votes"))
         self.members = [AcceptorId(NodeId("a"), votes.disk)]
         self.members += [AcceptorId(NodeId(name), "00" * 8) for name in ("b", "c")][: members - 1]
         ballot = Ballot(1, NodeId("b"), 1)
-        vote = Vote(promised=ballot, accepted=ballot, record=record_of(self.members, JobStatus.CANCELLED))
-        votes.save(JOB_KEY + JOB, encode_vote(vote))
+        if status is not None:
+            vote = Vote(promised=ballot, accepted=ballot, record=record_of(self.members, status))
+            votes.save(JOB_KEY + JOB, encode_vote(vote))
+        locks = Record(generation=0, epoch=0, members=tuple(self.members))
+        votes.save(LOCK_KEY + JOB, encode_vote(Vote(promised=ballot, accepted=ballot, record=locks)))
         self.now = BEGUN_AT_S
         swim = Swim(me=Member(NodeId("a"), "memory:1"), config=LOCAL, rng=random.Random(1), seeds=[])
         swim.start(self.now)
@@ -95,6 +107,14 @@ class Alone:
             self.ticks += 1
             self._take(self.engine.tick(self.now))
         self.now = until
+
+    def leave_alone(self, seconds: float) -> None:
+        """Let time pass in one leap, and a little more, in which house is kept."""
+        self.now += seconds
+        self.advance(2.0)
+
+    def has_lock_vote(self) -> bool:
+        return self.engine.registers.acceptor.get(LOCK_KEY + JOB) is not None
 
     def knows_the_job(self) -> bool:
         return self.engine.registers.group(JOB_KEY + JOB) is not None
@@ -143,6 +163,9 @@ def test_what_others_still_say_of_such_a_job_does_not_begin_it_anew(peer: Alone)
     late = Birth(key=JOB_KEY + JOB, record=record_of(peer.members, JobStatus.RUNNING), to=peer.members[0])
     peer.hear(late, "b")
     assert not peer.knows_the_job()
+    locks = Record(generation=0, epoch=0, members=tuple(peer.members))
+    peer.hear(Birth(key=LOCK_KEY + JOB, record=locks, to=peer.members[0]), "b")
+    assert not peer.has_lock_vote()
 
 
 def test_a_job_whose_keepers_are_all_away_is_not_unknown_to_who_has_its_spec(peer: Alone) -> None:
@@ -156,3 +179,50 @@ def test_a_job_whose_keepers_are_all_away_is_not_unknown_to_who_has_its_spec(pee
     assert answer.view.state is JobStatus.RUNNING
     assert not answer.view.is_fresh
     assert "none of them answers" in answer.view.waiting_for
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> Iterator[Alone]:
+    """A peer that keeps the votes of a job that runs, and has its spec and an output on its disk."""
+    Store(str(tmp_path / "segments"), low_free_bytes=0, high_free_bytes=0).put(
+        JOB, SPEC_STAGE, 0, SPEC_ATTEMPT, b"spec"
+    )
+    Store(str(tmp_path / "segments"), low_free_bytes=0, high_free_bytes=0).put(JOB, 0, 0, 1, b"output")
+    alone = Alone(tmp_path, status=JobStatus.RUNNING)
+    yield alone
+    alone.engine.close()
+
+
+def test_a_job_that_runs_keeps_its_spec_and_its_outputs_however_long_nobody_leads_it(member: Alone) -> None:
+    for _ in range(2):
+        member.leave_alone(ORPHAN_S)
+        assert member.engine.store.holds(JOB, SPEC_STAGE, SPEC_ATTEMPT)
+        assert member.engine.store.holds(JOB, 0, 1)
+
+
+def test_a_lock_vote_outlives_every_silence_while_the_job_runs(member: Alone) -> None:
+    member.leave_alone(ORPHAN_S)
+    assert member.has_lock_vote()
+    member.hear(Beat(job=JOB, ballot=1, spec_digest="00" * 32, stage=0, version=0), "b")
+    member.leave_alone(JobsConfig().forget_s)
+    assert member.has_lock_vote()
+
+
+def test_a_lock_vote_stays_where_no_other_vote_is_until_the_job_is_known_to_be_over(tmp_path: Path) -> None:
+    keeper = Alone(tmp_path, status=None)
+    try:
+        keeper.leave_alone(ORPHAN_S)
+        assert keeper.has_lock_vote()
+        keeper.hear(AskKept(number=1, job=JOB, stage=0, left_s=5.0), "b")
+        keeper.advance(4.0)
+        assert keeper.has_lock_vote()
+        keeper.advance(3.0)
+        assert not keeper.has_lock_vote()
+    finally:
+        keeper.engine.close()
+
+
+def test_with_a_job_that_is_over_its_votes_on_locks_go(peer: Alone) -> None:
+    assert peer.has_lock_vote()
+    peer.advance(2.0)
+    assert not peer.has_lock_vote()
