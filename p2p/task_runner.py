@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,11 +52,11 @@ from mapreduce.orders import (
 from mapreduce.pieces import BlockDamaged, BlockNotHere, pieces_path
 from mapreduce.plan import Split
 from mapreduce.record import Failure, StageKind
-from mapreduce.runs import DamagedRun, read_blocks
 from mapreduce.shuffle import RunRange
 from mapreduce.spec import PackedColumn
 from membership.view import NodeId
 from p2p.blocks import RingPath
+from p2p.input_checks import damaged_inputs
 from p2p.job_files import JobFiles, OpenedJob
 from p2p.job_questions import MAX_LOG_BYTES
 from p2p.ring_inputs import pieces_here
@@ -74,6 +74,9 @@ __all__ = [
 ]
 
 READ_BYTES = 1 << 20
+# What failed attempts have read is checked so many megabytes in a turn of the loop, a few milliseconds.
+CHECK_STEPS = 4
+CHECK_PAUSE_S = 0.001
 CHECK_TIMEOUT_S = 60.0
 MAX_LOGS = 64
 
@@ -156,6 +159,16 @@ class _Run:
 
 
 @dataclass(slots=True)
+class _Check:
+    """An attempt that failed, perhaps because of what it read; `steps` end with whose outputs are damaged."""
+
+    run: _Run
+    effect: RunTask
+    error: TaskError
+    steps: Generator[None, None, tuple[int, ...]]
+
+
+@dataclass(slots=True)
 class _Log:
     """What a job's user code printed, the end of it."""
 
@@ -191,6 +204,7 @@ class TaskRunner:
         self._under_way: dict[int, _Run] = {}  # by id of the order, which stays alive here
         self._loads: dict[tuple[str, int], tuple[StageSetup, Load]] = {}
         self._outputs: dict[str, dict[int, _Output]] = {}
+        self._checks: deque[_Check] = deque()
         self._events: list[RunnerEvent] = []
         self._logs: OrderedDict[str, _Log] = OrderedDict()
 
@@ -253,6 +267,7 @@ class TaskRunner:
                 held.is_cancelled = True
                 if place == 0:
                     self._executor.kill(child, "its attempt is not wanted any more")
+        self._uncheck(lambda run: run.job == job and run.order.attempt == attempt)
         self.release(job, (attempt,))
 
     def answer_lock(self, job: str, attempt: int, answer: LockAnswer) -> None:
@@ -279,17 +294,20 @@ class TaskRunner:
         for child, event in self._executor.wait(0.0):
             self._take(child, event)
         self._hand_out()
+        self._check_on()
         events, self._events = self._events, []
         return events
 
     def until_deadline(self, most_s: float) -> float:
         """Return when `pump` is due at the latest, in seconds from now."""
-        return 0.0 if self._events else self._executor.until_deadline(most_s)
+        if self._events:
+            return 0.0
+        return self._executor.until_deadline(min(most_s, CHECK_PAUSE_S) if self._checks else most_s)
 
     @property
     def is_busy(self) -> bool:
         """Whether anything runs or waits to run."""
-        return bool(self._waiting or self._under_way)
+        return bool(self._waiting or self._under_way or self._checks)
 
     # -- outputs ---------------------------------------------------------------------------------------
 
@@ -336,6 +354,7 @@ class TaskRunner:
                 self._executor.kill(child, "its job is over")
         for held in self._under_way.values():
             held.is_cancelled = held.is_cancelled or held.job == job
+        self._uncheck(lambda run: run.job == job)
         self._outputs.pop(job, None)
         for key in [key for key in self._loads if key[0] == job]:
             del self._loads[key]
@@ -348,6 +367,7 @@ class TaskRunner:
 
     def close(self) -> None:
         """End all children."""
+        self._uncheck(lambda _: True)
         self._executor.close()
 
     # -- orders, inside --------------------------------------------------------------------------------
@@ -565,45 +585,49 @@ class TaskRunner:
                 self._store.verify(error.message)  # it goes, and is fetched again
             self._events.append(InputLacks(run.task, -1))
             return
-        missing: tuple[int, ...] = ()
-        is_innocent = False
-        if error.kind == "EnvironmentFailed":
-            missing = self._damaged(run.task)
-            # Another task may have found the same damage a moment ago, and the segment is gone since.
-            is_innocent = bool(missing) or not self._reads_what_is_here(run.order)
-        failure = Failure(
-            kind=INPUT_GONE if is_innocent else error.kind,
+        if error.kind == EnvironmentFailed.__name__:
+            steps = damaged_inputs(self._store, run.task)
+            self._checks.append(_Check(run, run.task, error, steps))
+            return
+        failure = self._failure(error.kind, error)
+        self._events.append(TaskFailed(run.job, run.task.attempt, failure))
+
+    def _failure(self, kind: str, error: TaskError) -> Failure:
+        return Failure(
+            kind=kind,
             message=error.message,
             details=error.traceback,
             position=error.position,
             node=self._me,
         )
-        self._events.append(TaskFailed(run.job, run.task.attempt, failure, missing))
+
+    def _check_on(self) -> None:
+        """Check a little more of what a failed attempt has read; tell of it when all is checked."""
+        if not self._checks:
+            return
+        check = self._checks[0]
+        try:
+            for _ in range(CHECK_STEPS):
+                next(check.steps)
+        except StopIteration as end:
+            self._checks.popleft()
+            missing: tuple[int, ...] = end.value
+            # Another task may have found the same damage a moment ago, and the segment is gone since.
+            is_innocent = bool(missing) or not self._reads_what_is_here(check.run.order)
+            failure = self._failure(INPUT_GONE if is_innocent else check.error.kind, check.error)
+            self._events.append(TaskFailed(check.run.job, check.effect.attempt, failure, missing))
+
+    def _uncheck(self, is_unwanted: Callable[[_Run], bool]) -> None:
+        """Nothing is to be told of these attempts any more."""
+        for check in [one for one in self._checks if is_unwanted(one.run)]:
+            check.steps.close()
+            self._checks.remove(check)
 
     def _reads_what_is_here(self, order: AnyOrder) -> bool:
         """Whether everything that an attempt was to read is still in the store."""
         if not isinstance(order, ReduceOrder):
             return True
         return all(self._store.holds_path(path) for path in {found.path for found in order.runs})
-
-    def _damaged(self, effect: RunTask) -> tuple[int, ...]:
-        """Check every byte that a failed attempt read; gives the map tasks whose outputs are damaged."""
-        job = effect.setup.job
-        if effect.piece is not None:
-            located = self._store.find(job, effect.piece.stage, effect.piece.attempt)
-            return (effect.piece.part,) if located and not self._store.verify(located.path) else ()
-        found = {
-            task: located
-            for task, attempt in enumerate(effect.reads)
-            if attempt and (located := self._store.find(job, effect.read_stage, attempt, effect.task))
-        }
-        bad = {path for path in {one.path for one in found.values()} if not self._store.verify(path)}
-        for located in found.values():
-            # A copy that was made of damaged bytes is whole as a segment; the run in it has its own digest.
-            if located.path not in bad and not _is_sound(located):
-                self._store.remove_segment(located.path)
-                bad.add(located.path)
-        return tuple(task for task, located in found.items() if located.path in bad)
 
     def _died(self, event: ChildDied) -> None:
         if event.order is not None:
@@ -639,17 +663,6 @@ class TaskRunner:
     def _fail(self, effect: RunTask, kind: str, message: str, *, missing: tuple[int, ...] = ()) -> None:
         failure = Failure(kind=kind, message=message, node=self._me)
         self._events.append(TaskFailed(effect.setup.job, effect.attempt, failure, missing))
-
-
-def _is_sound(located: Located) -> bool:
-    """Read a run to its end."""
-    try:
-        with open(located.path, "rb") as file:
-            for _ in read_blocks(file, located.offset, located.length):
-                pass
-    except (DamagedRun, OSError):
-        return False
-    return True
 
 
 def _run_range(located: Located) -> RunRange:

@@ -11,12 +11,17 @@ import pytest
 import xxhash
 
 from mapreduce.effects import RunTask, StageSetup
+from mapreduce.executor import Load
+from mapreduce.failures import INPUT_GONE
+from mapreduce.orders import ReduceOrder, TaskError
 from mapreduce.record import StageKind
 from mapreduce.runs import RunWriter
+from mapreduce.shuffle import RunRange
 from membership.view import NodeId
+from p2p.input_checks import damaged_inputs
 from p2p.job_files import JobFiles
 from p2p.store import Covers, DamagedSegment, Store, pack_header
-from p2p.task_runner import TaskRunner
+from p2p.task_runner import CHECK_PAUSE_S, CHECK_STEPS, RunnerEvent, TaskFailed, TaskRunner, _Run
 
 JOB = "ab" * 16
 REDUCE = RunTask(
@@ -74,31 +79,94 @@ def keep(store: Store, task: int, run: bytes) -> str:
     return located.path
 
 
-def test_a_run_that_is_damaged_within_a_whole_segment_is_named_and_removed(
-    runner: TaskRunner, store: Store
-) -> None:
+def damaged(store: Store) -> tuple[int, ...]:
+    """Check all that the reduce task reads, to the end."""
+    steps = damaged_inputs(store, REDUCE)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_a_run_that_is_damaged_within_a_whole_segment_is_named_and_removed(store: Store) -> None:
     keep(store, 0, a_run())
     bad = keep(store, 1, a_run()[:-1] + b"!")
     assert store.verify(bad)
     assert store.rotted == []
-    assert runner._damaged(REDUCE) == (1,)
+    assert damaged(store) == (1,)
     assert store.find(JOB, 0, 1, 0) is not None
     assert store.find(JOB, 0, 2, 0) is None
     assert store.rotted == [(JOB, 0, 1, 2)]
 
 
-def test_a_segment_that_is_damaged_is_named_and_removed(runner: TaskRunner, store: Store) -> None:
+def test_a_segment_that_is_damaged_is_named_and_removed(store: Store) -> None:
     keep(store, 0, a_run())
     path = Path(keep(store, 1, a_run()))
     path.write_bytes(path.read_bytes()[:-1] + b"!")
-    assert runner._damaged(REDUCE) == (1,)
+    assert damaged(store) == (1,)
     assert store.find(JOB, 0, 2, 0) is None
 
 
-def test_what_is_whole_is_not_blamed(runner: TaskRunner, store: Store) -> None:
+def test_what_is_whole_is_not_blamed(store: Store) -> None:
     for task in (0, 1):
         keep(store, task, a_run())
-    assert runner._damaged(REDUCE) == ()
+    assert damaged(store) == ()
+
+
+def fail(runner: TaskRunner, store: Store) -> None:
+    """Have the runner hear from a child that its inputs could not be read."""
+    found = [located for attempt in (1, 2) if (located := store.find(JOB, 0, attempt, 0))]
+    runs = tuple(
+        RunRange(path=one.path, offset=one.offset, length=one.length, keys=0, values=0, is_sorted=False)
+        for one in found
+    )
+    order = ReduceOrder(task=0, attempt=9, runs=runs, out_path="")
+    error = TaskError(task=0, attempt=9, kind="EnvironmentFailed", message="it is damaged")
+    runner._failed(_Run(JOB, order, Load(b""), REDUCE), error)
+
+
+def keep_large_damaged(store: Store) -> None:
+    path = Path(keep(store, 0, bytes(16 << 20)))
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    keep(store, 1, a_run())
+
+
+def test_what_a_failed_attempt_has_read_is_checked_a_little_a_turn(runner: TaskRunner, store: Store) -> None:
+    keep_large_damaged(store)
+    fail(runner, store)
+    turns = 0
+    while not (events := runner.pump()):
+        assert runner.is_busy
+        assert runner.until_deadline(1.0) <= CHECK_PAUSE_S
+        turns += 1
+        assert turns < 100
+    assert turns >= 16 // CHECK_STEPS - 1
+    (event,) = events
+    assert isinstance(event, TaskFailed)
+    assert (event.attempt, event.failure.kind, event.missing) == (9, INPUT_GONE, (0,))
+    assert not runner.is_busy
+
+
+def test_of_two_attempts_that_met_the_same_damage_neither_is_blamed(runner: TaskRunner, store: Store) -> None:
+    keep_large_damaged(store)
+    fail(runner, store)
+    fail(runner, store)
+    events: list[RunnerEvent] = []
+    while runner.is_busy:
+        events += runner.pump()
+    told = [(one.failure.kind, one.missing) for one in events if isinstance(one, TaskFailed)]
+    assert told == [(INPUT_GONE, (0,)), (INPUT_GONE, ())]
+    assert store.damaged == 1
+
+
+def test_nothing_is_told_of_a_failed_attempt_that_is_cancelled(runner: TaskRunner, store: Store) -> None:
+    keep_large_damaged(store)
+    fail(runner, store)
+    assert runner.pump() == []
+    runner.cancel(JOB, 9)
+    assert not runner.is_busy
+    assert runner.pump() == []
 
 
 def test_a_segment_that_rotted_is_not_copied_and_its_loss_is_kept_to_be_told(store: Store) -> None:
