@@ -133,8 +133,9 @@ def get(name: str, output: str | None, quiet: bool, **given: Any) -> int:
     from mapreduce.console import interruptible
     from mapreduce.errors import UsageError
     from p2p.file_progress import FileProgress
-    from p2p.local_files import whole_file
+    from p2p.local_files import directory_for, ring_name, whole_file
 
+    name = ring_name(name)
     with interruptible(), _client(given) as client:
         if not name.endswith("/"):
             entry = client.file(name)
@@ -157,7 +158,7 @@ def get(name: str, output: str | None, quiet: bool, **given: Any) -> int:
         with FileProgress("get", sum(row.size_bytes for row in rows), quiet=quiet) as progress:
             for row in rows:
                 path = os.path.join(output, *row.name.removeprefix(name).split("/"))
-                os.makedirs(os.path.dirname(path), exist_ok=True)
+                directory_for(path)
                 with whole_file(path) as file:
                     client.get(client.file(row.name), file.write, progress.add)
     return 0
@@ -179,6 +180,9 @@ def ls(prefix: str, format: str, **given: Any) -> int:
 
     `copies` is that of the block with the fewest, of as many as there should be.
     """
+    from p2p.local_files import ring_name
+
+    prefix = ring_name(prefix)
     with _client(given) as client:
         # Names that begin with "." are the swarm's own (inputs that were brought for a job), or meant so.
         rows = [row for row in client.files(prefix) if prefix or not row.name.startswith(".")]
@@ -218,9 +222,10 @@ def ls(prefix: str, format: str, **given: Any) -> int:
 def rm(names: tuple[str, ...], **given: Any) -> int:
     """Remove files of the ring; with a name that ends in /, all files below it."""
     from p2p.file_client import FileUnknown
+    from p2p.local_files import ring_name
 
     with _client(given) as client:
-        for name in names:
+        for name in map(ring_name, names):
             if not name.endswith("/"):
                 client.remove(name)
                 continue

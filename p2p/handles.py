@@ -10,8 +10,8 @@
     swarm.submit(job, "ring:books/")
 
 A handle has a connection of its own, so that several can be followed at once; it ends with the handle and its
-result, or earlier by `close` or at the end of a `with` block.  Nothing of the job depends on it: a handle that
-is closed, or dies, leaves the job running.
+result, or earlier by `close` or at the end of a `with` block.  Nothing of the job depends on it: a handle
+that is closed, or dies, leaves the job running.
 """
 
 from __future__ import annotations
@@ -398,11 +398,11 @@ class Swarm:
         Raises:
             FileUnknown, FileLost: it is not there, or none of its holders is.
         """
-        with self._files() as client:
-            entry = client.file(name)
-            if path is not None:
-                from p2p.local_files import whole_file
+        from p2p.local_files import ring_name, whole_file
 
+        with self._files() as client:
+            entry = client.file(ring_name(name))
+            if path is not None:
                 with whole_file(os.fspath(path)) as file:
                     client.get(entry, file.write)
                 return None
@@ -412,8 +412,10 @@ class Swarm:
 
     def ls(self, prefix: str = "") -> list[FileRow]:
         """Return the files of the ring whose names begin so, in order of their names."""
+        from p2p.local_files import ring_name
+
         with self._files() as client:
-            return client.files(prefix)
+            return client.files(ring_name(prefix))
 
     def rm(self, name: str) -> None:
         """Remove a file of the ring.
@@ -421,8 +423,10 @@ class Swarm:
         Raises:
             FileUnknown: there is none of that name.
         """
+        from p2p.local_files import ring_name
+
         with self._files() as client:
-            client.remove(name)
+            client.remove(ring_name(name))
 
     def _files(self) -> FileClient:
         from p2p.file_client import FileClient  # a job needs nothing of it

@@ -15,7 +15,15 @@ from mapreduce.errors import InputError, UsageError
 from mapreduce.inputs import expand
 from p2p.catalogue import why_no_name
 
-__all__ = ["named_sources", "whole_file"]
+__all__ = ["directory_for", "named_sources", "ring_name", "whole_file"]
+
+
+RING = "ring:"
+
+
+def ring_name(given: str) -> str:
+    """Return a file's name on the ring, which may be written as jobs write it: ring:NAME."""
+    return given.removeprefix(RING)
 
 
 def named_sources(given: Sequence[str], name: str) -> list[tuple[str, str, int]]:
@@ -31,14 +39,14 @@ def named_sources(given: Sequence[str], name: str) -> list[tuple[str, str, int]]
     """
     found: list[tuple[str, str, int]] = []
     is_directory = name.endswith("/") or len(given) > 1
-    base = name.rstrip("/")
+    base = ring_name(name).rstrip("/")
     for path in given:
         if path == "-":
             if is_directory:
                 raise UsageError("-: standard input has no name of its own: put it alone, as one NAME")
             found.append(("-", base, 0))
             continue
-        if path.startswith("ring:"):
+        if path.startswith(RING):
             raise InputError(f"{path}: it is on the ring already")
         sources = expand([path])
         root = path if os.path.isdir(path) else None
@@ -62,6 +70,21 @@ def named_sources(given: Sequence[str], name: str) -> list[tuple[str, str, int]]
             raise UsageError(f"{seen[target]} and {path} would both be {target}: put them one by one")
         seen[target] = path
     return found
+
+
+def directory_for(path: str) -> None:
+    """Make the directory that a file shall lie in.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    directory = os.path.dirname(path)
+    try:
+        os.makedirs(directory or ".", exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{directory}: is a file, or lies below one; name a directory") from None
+    except OSError as error:
+        raise UsageError(f"{directory}: cannot be made: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

@@ -172,7 +172,7 @@ def test_an_input_that_only_the_client_sees_is_brought_and_taken_back(swarm: Loc
 def test_files_are_put_fetched_listed_and_removed_from_python(swarm: LocalSwarm, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"content")
     swarm.put(tmp_path / "x", "some/x")
-    assert swarm.get("some/x") == b"content"
+    assert swarm.get("some/x") == swarm.get("ring:some/x") == b"content"
     assert swarm.get("some/x", tmp_path / "y") is None
     assert (tmp_path / "y").read_bytes() == b"content"
     assert [(row.name, row.size_bytes, row.replicas) for row in swarm.ls("some/")] == [("some/x", 7, 2)]
@@ -213,7 +213,7 @@ def test_the_commands_say_in_one_line_what_is_wrong(
     done = ringreduce("put", str(path), "cli/x", *there, **keys)
     assert (done.returncode, done.stdout) == (0, "")
     assert "cli/x: 4 bytes" in done.stderr
-    assert ringreduce("get", "cli/x", *there, **keys).stdout == "one\n"
+    assert ringreduce("get", "ring:cli/x", *there, **keys).stdout == "one\n"
     listed = json.loads(ringreduce("ls", "cli/", "--format", "json", *there, **keys).stdout)
     assert [(row["name"], row["size_bytes"], row["replicas"]) for row in listed] == [("cli/x", 4, 2)]
     for arguments, code, words_said in (
@@ -221,6 +221,8 @@ def test_the_commands_say_in_one_line_what_is_wrong(
         (("put", str(tmp_path / "nix"), "cli/y"), 2, "no such file"),
         (("put", str(path), "cli/../y"), 2, "no name for a file"),
         (("get", "cli/z"), 2, "no file cli/z is on the ring; did you mean cli/x?"),
+        (("get", "ring:cli/z"), 2, "no file cli/z is on the ring; did you mean cli/x?"),
+        (("get", "cli/", "-o", str(path)), 2, "is a file, or lies below one; name a directory"),
         (("rm", "nothing"), 2, "no file nothing is on the ring"),
         (("run", "wordcount", "ring:cli/x"), 2, "submit the job to a peer"),
     ):
@@ -228,7 +230,7 @@ def test_the_commands_say_in_one_line_what_is_wrong(
         assert (wrong.returncode, wrong.stdout) == (code, "")
         assert words_said in wrong.stderr
         assert wrong.stderr.count("\n") == 1
-    assert ringreduce("rm", "cli/x", *there, **keys).returncode == 0
+    assert ringreduce("rm", "ring:cli/x", *there, **keys).returncode == 0
     nobody = ringreduce("ls", "--peer", "127.0.0.1:1", "--timeout", "0.5", **keys)
     assert (nobody.returncode, nobody.stderr.count("\n")) == (3, 1)
 

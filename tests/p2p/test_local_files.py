@@ -11,7 +11,7 @@ import pytest
 
 from mapreduce.errors import InputError, UsageError
 from p2p.file_progress import FileProgress
-from p2p.local_files import named_sources, whole_file
+from p2p.local_files import directory_for, named_sources, whole_file
 
 
 @pytest.fixture
@@ -39,6 +39,8 @@ def names(*given: str, name: str) -> list[str]:
         (("books", "a.txt"), "x", ["x/books/b.txt", "x/books/old/c.txt", "x/a.txt"]),
         (("books/*.txt",), "x", ["x"]),
         (("-",), "x", ["x"]),
+        (("a.txt",), "ring:x", ["x"]),
+        (("books",), "ring:x", ["x/b.txt", "x/old/c.txt"]),
     ],
 )
 def test_one_file_becomes_the_name_and_more_lie_below_it(
@@ -99,6 +101,16 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(here: Path) -> None:
     reader.join(10.0)
     assert read == [b"new"]
     assert (here / "pipe").is_fifo()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_file_in_the_place_of_a_directory_is_named() -> None:
+    for path in ("a.txt/b", "a.txt/b/c"):
+        with pytest.raises(UsageError, match=r"a\.txt.*: is a file, or lies below one; name a directory"):
+            directory_for(path)
+    directory_for("b")
+    directory_for("new/old/c")
+    assert os.path.isdir("new/old")
 
 
 def test_progress_is_a_line_a_second_and_nothing_when_quiet() -> None:
