@@ -32,7 +32,7 @@ from mapreduce.placement import DRAINING, holders_ring
 from membership.ring import Ring
 from membership.view import NodeId
 from p2p import file_questions as f
-from p2p.blocks import attempt_of, block_of, is_file_id, places
+from p2p.blocks import RingPath, attempt_of, block_of, is_file_id, places
 from p2p.bulk import BulkEvent, Sent
 from p2p.catalogue import Catalogue, Entry
 from p2p.replication import (
@@ -47,6 +47,7 @@ from p2p.replication import (
 from p2p.store import COPY_BYTES, FILE_STAGE, DamagedSegment, Incoming, StoreFull
 
 if TYPE_CHECKING:
+    from mapreduce.spec import JobPlan
     from p2p.job_service import JobService
     from p2p.transport import Connection
 
@@ -113,6 +114,8 @@ class BlockKeeper:
         self._unnamed: dict[str, float] = {}
         self._was_named: set[str] = set()
         self._used_at: dict[str, float] = {}
+        # The files that a job reads, {job: ...}: its plan does not change.
+        self._read_by: dict[str, frozenset[str]] = {}
         self._has_work_left = False
         self._quiet_since = inf
         self._scrub_at = now + SCRUB_TURN_S
@@ -412,9 +415,21 @@ class BlockKeeper:
                 self._was_named.add(file)
                 continue
             limit_s = NO_NAME_ANY_MORE_S if file in self._was_named else UNNAMED_S
-            if now - max(since, self._used_at.get(file, -inf)) >= limit_s:
+            is_due = now - max(since, self._used_at.get(file, -inf)) >= limit_s
+            if is_due and not self._is_read(file):
                 self._desk.store.drop_job(file)
         self._used_at = {file: at for file, at in self._used_at.items() if now - at < IN_USE_S}
+
+    def _is_read(self, file: str) -> bool:
+        """Whether a job that goes on reads it: its later tasks need it, though it has no name any more."""
+        going_on = [job for job in self._desk.heard if self._desk.worker.fate_of(job) is None]
+        read_by: dict[str, frozenset[str]] = {}
+        for job in going_on:
+            plan = self._desk.plan(job)
+            if plan is not None:
+                read_by[job] = self._read_by[job] if job in self._read_by else _files_of(plan)
+        self._read_by = read_by
+        return any(file in files for files in read_by.values())
 
     def has_handed_over(self, now: float) -> bool:
         """Whether nothing is left to be copied, when this peer is about to leave.
@@ -494,6 +509,11 @@ class BlockKeeper:
         for upload in self._uploads.values():
             _abort(upload)
         self._uploads.clear()
+
+
+def _files_of(plan: JobPlan) -> frozenset[str]:
+    paths = {split.path for step in plan.steps for split in step.splits}
+    return frozenset(found.file for path in paths if (found := RingPath.parse(path)) is not None)
 
 
 def _abort(upload: _Upload) -> None:

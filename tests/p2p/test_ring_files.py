@@ -12,11 +12,13 @@ import pytest
 import xxhash
 
 from mapreduce.placement import DRAINING, FAILING, FULL
+from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from p2p import file_questions as f
 from p2p.block_keeper import MAX_UPLOADS, SCRUB_PERIOD_S
-from p2p.blocks import attempt_of
+from p2p.blocks import RingPath, attempt_of
 from p2p.catalogue import REMOVAL_KEPT_S, Entry
 from p2p.file_client import block_segment
+from p2p.job_service import Heard
 from p2p.replication import SURPLUS_S
 from p2p.store import FILE_STAGE, REFUSALS, Store
 from tests.p2p.memory_swarm import Asker, MemorySwarm, Node
@@ -431,3 +433,23 @@ def test_a_block_that_was_dropped_after_its_upload_is_asked_for_again(swarm: Mem
     again = asker.ask(node, replace(chunk, header=b"", offset=len(chunk.data), data=b""))
     assert (again.received, again.copies) == (0, 0)
     assert asker.ask(node, chunk).copies == 1
+
+
+def test_a_file_that_has_lost_its_name_stays_as_long_as_a_job_reads_it(swarm: MemorySwarm) -> None:
+    nodes = swarm.start("a", "b")
+    put(swarm, "x", content(100))
+    path = RingPath(file="a" * 40, block_bytes=BLOCK, size_bytes=100, name="x")
+    split = InputSplit(path=str(path), start=0, end=100, name="x", key="x")
+    step = StepPlan(name="only", splits=(split,))
+    plan = JobPlan(name="long", steps=(step,), split_bytes=100, python="3.11")
+    job = "1" * 32
+    for node in nodes:
+        node.engine.take_plan(job, plan)
+        node.engine.heard[job] = Heard(nodes[0].id, (), "")
+    removal = Entry(name="x", version=0, file="c" * 40, is_removal=True, expires_at_s=1e9 + REMOVAL_KEPT_S)
+    assert Asker(swarm).ask(nodes[0], f.NameFile(number=1, entry=removal, replaces=True)).reason == ""
+    swarm.run(120)
+    assert copies(swarm, 1) == [2]
+    for node in nodes:
+        node.engine.forget(job)
+    assert swarm.run(30, lambda: copies(swarm, 1) == [0])
