@@ -36,7 +36,7 @@ from p2p.blocks import (
     attempt_of,
     block_count,
 )
-from p2p.catalogue import REMOVAL_KEPT_S, Entry
+from p2p.catalogue import MAX_NAME_CHARS, REMOVAL_KEPT_S, Entry
 from p2p.errors import NoPeerReached, PeerError
 from p2p.job_client import JobClient, ResultGone
 from p2p.job_questions import CHUNK_BYTES, PartChunk, PartRow, ReadPart
@@ -145,6 +145,7 @@ class FileClient(JobClient):
         if blocks > MAX_BLOCKS:
             raise FileRefused(f"{name}: {size:,} bytes are too many: cut it into files below 512 GiB")
         _check(self.ask(f.BeginPut(number=0, name=name, replaces=replaces), f.PutBegun))
+        self._check_place(name)
         put = secrets.token_hex(20)
         digests: dict[int, bytes] = {}
         copies = replicas
@@ -175,6 +176,22 @@ class FileClient(JobClient):
             reading = _blocks(source, put, size, block_bytes, lacking, digests)
             copies = min(copies, *[count for _, count in self._sent(reading, places, blocks, replicas)])
         raise FileRefused(f"{name}: its blocks are gone again before it has its name: try again")
+
+    def _check_place(self, name: str) -> None:
+        """Refuse a name below a file, or of a directory: who fetches all of them could not have both.
+
+        Two who put at the same time may still make such a pair; nothing but that fetch minds.
+        """
+        below = f"{name}/"
+        if (
+            len(below) <= MAX_NAME_CHARS
+            and self.ask(f.AskFiles(number=0, prefix=below, after=""), f.FilesAre).rows
+        ):
+            raise FileRefused(f"{name}: files lie below {below} on the ring: choose another name")
+        parent = name
+        while parent := parent.rpartition("/")[0]:
+            if self.ask(f.AskFile(number=0, name=parent), f.FileIs).entry is not None:
+                raise FileRefused(f"{name}: {parent} is a file on the ring: choose another name")
 
     def remove(self, name: str) -> None:
         """Take a file off the ring.

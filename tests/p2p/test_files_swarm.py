@@ -220,6 +220,8 @@ def test_the_commands_say_in_one_line_what_is_wrong(
         (("put", str(path), "cli/x"), 2, "cli/x exists already"),
         (("put", str(tmp_path / "nix"), "cli/y"), 2, "no such file"),
         (("put", str(path), "cli/../y"), 2, "no name for a file"),
+        (("put", str(path), "cli"), 2, "cli: files lie below cli/ on the ring"),
+        (("put", str(path), "cli/x/y"), 2, "cli/x/y: cli/x is a file on the ring"),
         (("get", "cli/z"), 2, "no file cli/z is on the ring; did you mean cli/x?"),
         (("get", "ring:cli/z"), 2, "no file cli/z is on the ring; did you mean cli/x?"),
         (("get", "cli/", "-o", str(path)), 2, "is a file, or lies below one; name a directory"),
