@@ -38,6 +38,7 @@ Pure; `p2p.ring_files` performs, `p2p.name_files` keeps entries on disk.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -62,8 +63,9 @@ WRITE_WITHIN_S = 4.0
 REMOVAL_KEPT_S = 7 * 24 * 3600.0
 MAX_NAME_CHARS = 512
 MAX_CLAIMS = 4_096
-# To compare one name takes some ten microseconds, and a peer answers in its loop.
-MAX_NEAR = 1_000
+# A peer answers in its loop, and comparing takes time with the square of the length.
+MAX_NEAR = 100
+NEAR_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,8 +216,13 @@ class Catalogue:
         """Return a name that may have been meant, or ""."""
         import difflib
 
-        names = [known for known in self._names() if self._stands(self._entries[known])]
-        return next(iter(difflib.get_close_matches(name, names[:MAX_NEAR], n=1)), "")
+        names = self._names()
+        at = bisect_left(names, name)
+        beside = names[max(0, at - MAX_NEAR // 2) :][:MAX_NEAR]
+        # Names that lie side by side begin alike: they differ in their ends.
+        ends = {known[-NEAR_CHARS:]: known for known in beside if self._stands(self._entries[known])}
+        found = difflib.get_close_matches(name[-NEAR_CHARS:], list(ends), n=1)
+        return ends[found[0]] if found else ""
 
     # -- comparing -------------------------------------------------------------------------------------
 

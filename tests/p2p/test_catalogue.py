@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import random
 from dataclasses import replace
 from itertools import permutations
@@ -71,6 +72,27 @@ def test_names_are_listed_in_order_by_prefix_and_from_a_place_on() -> None:
     catalogue = Catalogue([entry(name) for name in ("b/2", "a", "b/1", "c")])
     assert [one.name for one in catalogue.entries("b/")] == ["b/1", "b/2"]
     assert [one.name for one in catalogue.entries("", "b/1")] == ["b/2", "c"]
+
+
+def test_a_name_that_may_have_been_meant_is_sought_among_its_neighbours_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = "warehouse/events/" * 20
+    catalogue = Catalogue([entry(f"{start}part-{number:05}.json") for number in range(1_000)])
+    compared: list[int] = []
+    usual = difflib.get_close_matches
+
+    def count(word: str, names: list[str], n: int) -> list[str]:
+        compared.extend(len(name) for name in (word, *names))
+        return usual(word, names, n)
+
+    monkeypatch.setattr(difflib, "get_close_matches", count)
+    assert catalogue.near(f"{start}part-00500.jsn") == f"{start}part-00500.json"
+    assert len(compared) <= 101
+    assert max(compared) <= 64
+    assert catalogue.near("quite another one") == ""
+    catalogue.learn(entry(f"{start}part-00500.json", version=2, is_removal=True))
+    assert catalogue.near(f"{start}part-00500.jsn") != f"{start}part-00500.json"
 
 
 @pytest.mark.parametrize("seed", range(10))
