@@ -2,7 +2,8 @@
 
 An entry that a peer has said to keep must survive a loss of power, since a majority's word is what a `put`
 ends with.  So it is written beside the old one, synced, renamed over it, and the directory synced.  A file
-that cannot be read back is as good as lost: the next comparison with another peer brings the entry again.
+whose bytes are not what was written is as good as lost: the next comparison with another peer brings the
+entry again.
 
 ⚙ This module reads, writes and syncs files.
 """
@@ -42,13 +43,19 @@ class NameFiles:
         os.makedirs(directory, mode=0o700, exist_ok=True)
 
     def load(self) -> Iterator[Entry]:
-        """Yield the entries that lie here; what is damaged or was half written is removed."""
+        """Yield the entries that lie here; what is damaged or was half written is removed.
+
+        One that cannot be read just now stays for another time: a majority's word may rest on it.
+        """
         for name in sorted(os.listdir(self._directory)):
             path = os.path.join(self._directory, name)
-            entry = _read(path) if name.endswith(ENDING) else None
-            if entry is None:
-                os.unlink(path)
-            else:
+            try:
+                entry = _read(path) if name.endswith(ENDING) else None
+                if entry is None:
+                    os.unlink(path)
+            except OSError:
+                continue
+            if entry is not None:
                 yield entry
 
     def save(self, entry: Entry) -> None:
@@ -71,7 +78,11 @@ class NameFiles:
             os.close(directory)
 
     def remove(self, name: str) -> None:
-        """Forget a name; harmless if it is not known."""
+        """Forget a name; harmless if it is not known.
+
+        Raises:
+            OSError: the disk is broken, and the entry may be here again after a restart.
+        """
         try:
             os.unlink(self._path(name))
         except FileNotFoundError:
@@ -82,14 +93,14 @@ class NameFiles:
 
 
 def _read(path: str) -> Entry | None:
+    with open(path, "rb") as file:
+        data = file.read()
     try:
-        with open(path, "rb") as file:
-            data = file.read()
         packed = data[DIGEST_BYTES:]
         if data[:DIGEST_BYTES] != _digest(packed):
             return None
         entry: Entry = _schema().unpack(msgpack.unpackb(packed, use_list=False))
-    except (OSError, ValueError, MalformedFrame):
+    except (ValueError, MalformedFrame):
         return None
     return entry
 

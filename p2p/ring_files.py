@@ -304,8 +304,11 @@ class RingFiles:
     def _forget_old(self, now: float) -> None:
         self.catalogue.drop_claims(now)
         for entry in self.catalogue.expire(now + self._wall_offset_s):
-            if self._names is not None:
-                self._names.remove(entry.name)
+            try:
+                if self._names is not None:
+                    self._names.remove(entry.name)
+            except OSError as error:  # after a restart it is here again, and over
+                self._desk.log(f"the entry of {entry.name} cannot be removed: {error.strerror or error}")
             self.blocks.names_changed()
 
     def _say_marks(self, now: float) -> None:

@@ -453,3 +453,20 @@ def test_a_file_that_has_lost_its_name_stays_as_long_as_a_job_reads_it(swarm: Me
     for node in nodes:
         node.engine.forget(job)
     assert swarm.run(30, lambda: copies(swarm, 1) == [0])
+
+
+def test_an_entry_that_cannot_be_removed_ends_no_peer(
+    swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = swarm.start("a")[0]
+    entry = replace(entry_of("x", b"", "1" * 40, 1), expires_at_s=2.0)
+    assert Asker(swarm).ask(node, f.NameFile(number=1, entry=entry, replaces=False)).reason == ""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("p2p.name_files.os.unlink", refuse)
+        node.engine.ring_files.tick(swarm.now + 2 * REMOVAL_KEPT_S)
+    assert any("Read-only file system" in line for line in node.log)
+    assert node.engine.ring_files.catalogue.known("x") is None
