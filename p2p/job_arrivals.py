@@ -143,7 +143,7 @@ class JobArrivals:
                 case ("piece", str(job), int(attempt)):
                     self._desk.perform(self._desk.worker.on_fetch_failed(job, attempt, one.reason, now))
                 case ("vet", str(job)) if not one.reason:
-                    self._desk.vetting.look_at(job)
+                    self._desk.vetting.look_at(job, now)
                 case ("vet", str(job)):
                     self._desk.vetting.answer(job, "spec", f"the job's spec: {one.reason}")
                 case ("lead", str(job)):

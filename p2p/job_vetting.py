@@ -116,6 +116,10 @@ class JobVetting:
         if not self._desk.store.holds(job, SPEC_STAGE, SPEC_ATTEMPT):
             self._desk.store.put(job, SPEC_STAGE, 0, SPEC_ATTEMPT, packed)
         self._desk.take_plan(job, plan)
+        self._expect_birth(job, now)
+
+    def _expect_birth(self, job: str, now: float) -> None:
+        """Keep what lies here of a job that may never be born no longer than that may take."""
         if job not in self._desk.heard and self._desk.registers.group(JOB_KEY + job) is None:
             self._desk.lives.expires(job, now + UNBORN_S)
 
@@ -182,10 +186,11 @@ class JobVetting:
         if self._desk.plan(job) is None:
             self._desk.arrivals.want_spec(job, [sender], ("vet", job), now)
             return
-        self.look_at(job)
+        self.look_at(job, now)
 
-    def look_at(self, job: str) -> None:
-        """Have a child look whether a job can run here."""
+    def look_at(self, job: str, now: float) -> None:
+        """Have a child look whether a job can run here, whose spec has come."""
+        self._expect_birth(job, now)
         plan = self._desk.plan(job)
         if plan is None:
             self.answer(job, "spec", "the spec cannot be read")

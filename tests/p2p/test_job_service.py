@@ -13,7 +13,7 @@ import pytest
 from mapreduce.config import JobsConfig
 from mapreduce.messages import Beat
 from mapreduce.record import JobStatus, born
-from mapreduce.spec import InputSplit, JobPlan, StepPlan
+from mapreduce.spec import InputSplit, JobCode, JobPlan, JobSpec, StepPlan
 from membership.acceptor import Vote, encode_vote
 from membership.config import LOCAL
 from membership.register import AcceptorId, Ballot, Record
@@ -27,9 +27,11 @@ from p2p.job_keys import SPEC_ATTEMPT
 from p2p.job_locks import LOCK_KEY
 from p2p.job_protocol import pack_record
 from p2p.job_service import JOB_KEY, JobService, OwnLimits
+from p2p.job_vetting import UNBORN_S
 from p2p.result_questions import AskKept
 from p2p.roles import Role
 from p2p.service import Effect, Origin, Reply
+from p2p.spec_packing import pack_spec, spec_digest
 from p2p.store import SPEC_STAGE, Store
 from p2p.transport import Connection
 from p2p.votes import VoteStore
@@ -226,3 +228,22 @@ def test_with_a_job_that_is_over_its_votes_on_locks_go(peer: Alone) -> None:
     assert peer.has_lock_vote()
     peer.advance(2.0)
     assert not peer.has_lock_vote()
+
+
+def spec_of_another_python() -> bytes:
+    """What a peer refuses when it has looked at it."""
+    split = InputSplit(path="/0", name="0", size_bytes=1, key="/0:0")
+    step = StepPlan(name="main", map_only=True, splits=(split,))
+    plan = JobPlan(name="job", steps=(step,), split_bytes=100, python="2.7", replicas=2, ttl_s=60.0)
+    return pack_spec(JobSpec(plan=plan, code=JobCode(job=b"", files={}, file=None, digest="")))
+
+
+def test_a_spec_that_was_fetched_for_a_job_that_is_never_born_does_not_stay(peer: Alone) -> None:
+    job, packed = "1" * 32, spec_of_another_python()
+    peer.hear(q.Vet(number=1, job=job, spec_digest=spec_digest(packed), spec=b""), "b")
+    peer.engine.store.put(job, SPEC_STAGE, 0, SPEC_ATTEMPT, packed)
+    peer.engine.arrivals.something_arrived(peer.now)
+    peer.leave_alone(UNBORN_S - 3.0)
+    assert peer.engine.store.holds(job, SPEC_STAGE, SPEC_ATTEMPT)
+    peer.advance(3.0)
+    assert not peer.engine.store.holds(job, SPEC_STAGE, SPEC_ATTEMPT)
