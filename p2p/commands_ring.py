@@ -214,8 +214,11 @@ def why(node: str, format: str, **where_to: Any) -> int:
 
     NODE is a node id or its beginning.
     """
+    from mapreduce.errors import UsageError
     from p2p.questions import AskWhy, WhyIs
 
+    if not node:
+        raise UsageError("NODE is empty: give a node id or its beginning; 'ringreduce members' shows them")
     with _client(**where_to) as client:
         answer = client.ask(AskWhy(number=0, node=node), WhyIs)
     if format == "json":

@@ -108,6 +108,12 @@ def test_an_empty_peer_is_bad_usage(arguments: tuple[str, ...], peer: str) -> No
     assert outcome.stderr.startswith("error: --peer is empty")
 
 
+def test_asking_why_of_nobody_is_bad_usage() -> None:
+    outcome = CliRunner().invoke(cli, ["why", ""])
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith("error: NODE is empty")
+
+
 @pytest.mark.parametrize("peers", ["", ",", [], "127.0.0.1:abc"])
 def test_a_swarm_without_a_peer_that_can_be_asked_is_refused_at_once(peers: str | list[str]) -> None:
     with pytest.raises(BadAddress, match=r"peers is empty|is no port"):
