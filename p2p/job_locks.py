@@ -72,11 +72,13 @@ class _Keeping:
     Attributes:
         keeper: None until its register is founded.
         naming: number of the proposal to the job's register that names the group, or NOTHING.
+        named: the epoch of the group that the job's record names, as far as is known here; NOTHING: none.
         amending: number of the proposal to the lock register that is under way, or NOTHING.
     """
 
     keeper: LockKeeper | None = None
     naming: int = NOTHING
+    named: int = NOTHING
     amending: int = NOTHING
     healed_at: float = -inf
 
@@ -151,7 +153,7 @@ class JobLocks:
     def lead(self, job: str, record: JobRecord, now: float, *, is_wanted: bool = False) -> None:
         """This peer leads a job: keep its locks, if it has any or one is wanted."""
         if record.lock_members:
-            self._keepings[job] = _Keeping()
+            self._keepings[job] = _Keeping(named=record.lock_epoch)
             self._found(job, record, now)
         elif is_wanted:
             group = self._desk.job_group(job)
@@ -168,17 +170,29 @@ class JobLocks:
             return record.payload if after is before else pack_record(after)
 
         number = self._desk.propose(job, change, now)
+        keeping = self._keepings[job]
+        keeping.naming = NOTHING if number is None else number
         if number is None:
-            self._keepings.pop(job, None)  # asked again, it begins again
-        else:
-            self._keepings[job].naming = number
+            self._not_named(job, keeping)
+
+    def _not_named(self, job: str, keeping: _Keeping) -> None:
+        """The first name is sought again when somebody asks for a lock again, a later one by `heal`."""
+        if keeping.keeper is None:
+            del self._keepings[job]
+
+    def naming_failed(self, job: str, proposals: tuple[int, ...]) -> None:
+        """Proposals to a job's register were refused or given up, ours perhaps among them."""
+        keeping = self._keepings.get(job)
+        if keeping is not None and keeping.naming in proposals:
+            keeping.naming = NOTHING
+            self._not_named(job, keeping)
 
     def on_read(self, job: str, proposal: int, record: JobRecord, now: float) -> bool:
         """A proposal to a job's register is chosen; whether it was one of ours."""
         keeping = self._keepings.get(job)
         if keeping is None or keeping.naming != proposal:
             return False
-        keeping.naming = NOTHING
+        keeping.naming, keeping.named = NOTHING, record.lock_epoch
         if keeping.keeper is None and record.lock_members:
             self._found(job, record, now)
         return True
@@ -275,12 +289,16 @@ class JobLocks:
         return min([self._claims.next_deadline(), *keepers])
 
     def heal(self, now: float) -> None:
-        """Give the lock registers that we keep a group of the living again."""
-        for job, keeping in self._keepings.items():
+        """Give the lock registers that we keep a group of the living again, and see that it is named."""
+        for job, keeping in list(self._keepings.items()):
             group, plan = self._desk.registers.group(LOCK_KEY + job), self._desk.plan(job)
-            if keeping.keeper is None or group is None or plan is None:
+            if keeping.keeper is None or group is None or now - keeping.healed_at < HEAL_PAUSE_S:
                 continue
-            if now - keeping.healed_at < HEAL_PAUSE_S:
+            if keeping.naming == NOTHING and group.place.epoch > keeping.named:
+                keeping.healed_at = now
+                self._name(job, group.place.epoch, group.members, now)
+                continue
+            if plan is None:
                 continue
             alive = acceptors(job, self._desk.swim.view)
             members = next_group(group.members, alive, 2 * plan.replicas - 1)

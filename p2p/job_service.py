@@ -654,14 +654,11 @@ class JobService:
                 self._committed(event, now)
             case reg.Abandoned(key=key, proposals=numbers):
                 self.answers.on_abandoned(key.removeprefix(JOB_KEY), numbers)
-            case (
-                reg.Refused()
-                | reg.Leads()
-                | reg.Outbid()
-                | reg.GroupChanged()
-                | reg.QuorumLost()
-                | reg.QuorumRegained()
-            ):
+                self.locks.naming_failed(key.removeprefix(JOB_KEY), numbers)
+            case reg.Refused(key=key, proposal=number):
+                self.leading.on_register(event, now)
+                self.locks.naming_failed(key.removeprefix(JOB_KEY), (number,))
+            case reg.Leads() | reg.Outbid() | reg.GroupChanged() | reg.QuorumLost() | reg.QuorumRegained():
                 self.leading.on_register(event, now)
             case reg.LeaderHeard():
                 pass  # its beats tell the worker
