@@ -305,6 +305,8 @@ def _strike(
                 continue
             if event.view.state.is_final:
                 break
+            if not all(cluster.by_id(member) in cluster.serving() for member in event.view.members):
+                continue  # losses one after another are promised to do no harm if the ring heals between them
             victims = _victims(waiting.pop(0).victims, event.view, cluster, submission, rng)
             cluster.kill_together(victims, f"at {100 * _share(event.view):.0f} % of the tasks")
             if not waiting:
