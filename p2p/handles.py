@@ -20,7 +20,7 @@ import os
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -247,6 +247,12 @@ class SwarmResult:
         self._took_s = took_s
         self.counters: dict[str, int] = dict(view.counters)
 
+    def __enter__(self) -> SwarmResult:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: the parts stay with the swarm, and the connection is the handle's."""
+
     def __iter__(self) -> Iterator[Pair]:
         if self._view.out_format:
             raise ResultGone(
@@ -302,7 +308,7 @@ class Swarm:
     def submit(
         self,
         job: Job,
-        inputs: str | Sequence[str],
+        inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         partitions: int | None = None,
         split_bytes: int = DEFAULT_SPLIT_BYTES,
@@ -328,8 +334,12 @@ class Swarm:
             on_message: takes lines for people.
 
         Raises:
+            TypeError: `job` is no Job, or `inputs` are no paths.
             JobError, PeerError: what is wrong, in one line.
         """
+        if not isinstance(job, Job):
+            raise TypeError(f"job: expected a Job, got {job!r}; 'ringreduce submit' takes the name of a file")
+        given = _paths(inputs)
         began_at = time.monotonic()
         client = self.client()
         try:
@@ -338,7 +348,7 @@ class Swarm:
                 client,
                 job,
                 bundle(code if code is not None else pack(job)),
-                [inputs] if isinstance(inputs, str) else list(inputs),
+                given,
                 on_move=lambda moved: tell(str(moved)),
                 tell=tell,
                 partitions=partitions,
@@ -470,6 +480,22 @@ class Swarm:
         self._handles.add(handle)
         weakref.finalize(handle, handle.client.close)
         return handle
+
+
+def _paths(inputs: Any) -> list[str]:
+    """Return a job's inputs as a list.
+
+    Raises:
+        TypeError: they are none.
+    """
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
+        raise TypeError(f"inputs: expected a path or a list of paths, got {inputs!r}")
+    paths = list(given)
+    for path in paths:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"inputs: expected paths, got {path!r}")
+    return [str(os.fspath(path)) for path in paths]
 
 
 def progress_line(view: q.JobView) -> str:

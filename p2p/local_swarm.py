@@ -35,12 +35,17 @@ class LocalSwarm(Swarm):
         quiet: drop what they write to stderr.
 
     Raises:
+        TypeError, ValueError: `peers` is no number from 1 on.
         PeerStartFailed: one did not come up.
     """
 
     def __init__(
         self, peers: int = 3, *, slots: int | None = None, data: Path | None = None, quiet: bool = True
     ) -> None:
+        if not isinstance(peers, int) or isinstance(peers, bool):
+            raise TypeError(f"peers: expected how many, got {peers!r}")
+        if peers < 1:
+            raise ValueError(f"peers: expected at least 1, got {peers}")
         self._directory = tempfile.mkdtemp(prefix="ringreduce-swarm-")
         self._guard, self._held = _guarded(self._directory)
         self.keys_directory = keys = Path(self._directory) / "keys"

@@ -1,0 +1,48 @@
+"""The interface from Python: what is no job, no input or no number of peers is named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mapreduce.job import Job
+from p2p.handles import Swarm
+from p2p.keys import generate, store
+from p2p.local_swarm import LocalSwarm
+from p2p.zmq_transport import new_key_pair
+
+JOB = Job(lambda line: [(line, 1)], lambda key, values: [(key, sum(values))])
+
+
+@pytest.fixture
+def swarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Swarm:
+    """Return a swarm whose peers must not be asked."""
+
+    def refuse(_swarm: Swarm) -> Any:
+        raise AssertionError("no peer is to be asked")
+
+    monkeypatch.setattr(Swarm, "client", refuse)
+    store(generate("default", new_key_pair), tmp_path)
+    return Swarm("127.0.0.1:1", keys=tmp_path)
+
+
+@pytest.mark.parametrize("job", ["count.py", None])
+def test_what_is_no_job_is_named(swarm: Swarm, job: Any) -> None:
+    with pytest.raises(TypeError, match="job: expected a Job, got"):
+        swarm.submit(job, "books")
+
+
+@pytest.mark.parametrize("inputs", [3, None, b"books", {"books": 1}, ["books", 3]])
+def test_what_is_no_input_is_named(swarm: Swarm, inputs: Any) -> None:
+    with pytest.raises(TypeError, match="inputs: expected"):
+        swarm.submit(JOB, inputs)
+
+
+@pytest.mark.parametrize(
+    ("peers", "error"), [(0, ValueError), (-1, ValueError), ("x", TypeError), (True, TypeError)]
+)
+def test_what_is_no_number_of_peers_is_named(peers: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="peers: expected"):
+        LocalSwarm(peers=peers)
