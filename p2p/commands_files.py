@@ -26,6 +26,7 @@ from p2p.command_options import (
 )
 
 if TYPE_CHECKING:
+    from p2p.catalogue import Entry
     from p2p.file_client import FileClient
 
 __all__ = ["get", "ls", "put", "rm"]
@@ -75,7 +76,8 @@ def put(
     """Put files on the ring, where jobs read them as ring:NAME.
 
     One FILE becomes NAME; several, and the files of a directory, become NAME/… by their own names.
-    - is standard input.
+    - is standard input.  Of a directory, empty ones within it and files whose names begin with . or _ are
+    left out.
     """
     from mapreduce.console import interruptible
     from p2p.file_progress import FileProgress
@@ -138,7 +140,7 @@ def get(name: str, output: str | None, quiet: bool, **given: Any) -> int:
     name = ring_name(name)
     with interruptible(), _client(given) as client:
         if not name.endswith("/"):
-            entry = client.file(name)
+            entry = _file(client, name)
             target = output
             if target is not None and (target.endswith("/") or os.path.isdir(target)):
                 target = os.path.join(target, os.path.basename(name))
@@ -162,6 +164,21 @@ def get(name: str, output: str | None, quiet: bool, **given: Any) -> int:
                 with whole_file(path) as file:
                     client.get(client.file(row.name), file.write, progress.add)
     return 0
+
+
+def _file(client: FileClient, name: str) -> Entry:
+    """Return what a name stands for; of a directory it is said how to fetch that."""
+    from p2p.file_client import FileUnknown
+
+    try:
+        return client.file(name)
+    except FileUnknown:
+        if name and client.files(f"{name}/"):
+            raise FileUnknown(
+                f"{name} is a directory on the ring: fetch all files of it with"
+                f"  ringreduce get {name}/ -o DIR"
+            ) from None
+        raise
 
 
 def _to_stdout(data: bytes) -> None:
@@ -220,18 +237,23 @@ def ls(prefix: str, format: str, **given: Any) -> int:
 @click.argument("names", metavar="NAME…", nargs=-1, required=True)
 @asked_options
 def rm(names: tuple[str, ...], **given: Any) -> int:
-    """Remove files of the ring; with a name that ends in /, all files below it."""
+    """Remove files of the ring; with a name that ends in /, all files below it.
+
+    All names are looked up first: if one is unknown, nothing is removed.
+    """
     from p2p.file_client import FileUnknown
     from p2p.local_files import ring_name
 
     with _client(given) as client:
+        found: dict[str, None] = {}  # a name that was given twice is removed once
         for name in map(ring_name, names):
             if not name.endswith("/"):
-                client.remove(name)
+                found[client.file(name).name] = None
                 continue
             rows = client.files(name)
             if not rows:
                 raise FileUnknown(f"no file is below {name} on the ring")
-            for row in rows:
-                client.remove(row.name)
+            found.update(dict.fromkeys(row.name for row in rows))
+        for name in found:
+            client.remove(name)
     return 0

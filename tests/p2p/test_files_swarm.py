@@ -225,6 +225,13 @@ def test_the_commands_say_in_one_line_what_is_wrong(
         (("get", "cli/z"), 2, "no file cli/z is on the ring; did you mean cli/x?"),
         (("get", "ring:cli/z"), 2, "no file cli/z is on the ring; did you mean cli/x?"),
         (("get", "cli/", "-o", str(path)), 2, "is a file, or lies below one; name a directory"),
+        (
+            ("get", "cli"),
+            2,
+            "cli is a directory on the ring: fetch all files of it with  ringreduce get cli/ -o",
+        ),
+        (("rm", "cli/x", "nothing"), 2, "no file nothing is on the ring"),
+        (("get", "cli/z"), 2, "did you mean cli/x?"),
         (("rm", "nothing"), 2, "no file nothing is on the ring"),
         (("run", "wordcount", "ring:cli/x"), 2, "submit the job to a peer"),
     ):
