@@ -244,7 +244,7 @@ def execute(source: Source, inputs: list[str], options: RunOptions, *, label: st
         if options.report is not None:  # before the results: their reader may leave early
             write_report(options.report, report)
         if options.output is None:
-            with _told_if_full():
+            with told_if_full():
                 _copy_parts(output)
         reporter.message(summary(label, report, options.output))
 
@@ -337,7 +337,12 @@ def _reader_with(step: str, reader: Any, changes: Mapping[str, str]) -> Any:
 
 
 @contextlib.contextmanager
-def _told_if_full() -> Iterator[None]:
+def told_if_full() -> Iterator[None]:
+    """Within the block an OSError is one of standard output, and is told as such; a closed pipe stays one.
+
+    Raises:
+        EnvironmentFailed: nothing more can be written to it.
+    """
     try:
         yield
     except BrokenPipeError:

@@ -147,6 +147,7 @@ def get(name: str, output: str | None, quiet: bool, **given: Any) -> int:
             with FileProgress("get", entry.size_bytes, quiet=quiet) as progress:
                 if target is None:
                     client.get(entry, _to_stdout, progress.add)
+                    _to_stdout(b"", flushes=True)
                 else:
                     with whole_file(target) as file:
                         client.get(entry, file.write, progress.add)
@@ -181,8 +182,13 @@ def _file(client: FileClient, name: str) -> Entry:
         raise
 
 
-def _to_stdout(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
+def _to_stdout(data: bytes, *, flushes: bool = False) -> None:
+    from mapreduce.command import told_if_full
+
+    with told_if_full():
+        sys.stdout.buffer.write(data)
+        if flushes:
+            sys.stdout.buffer.flush()
 
 
 # ---- ls, rm ---------------------------------------------------------------------------------------------

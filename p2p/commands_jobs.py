@@ -365,6 +365,7 @@ def _fetch_to_stdout(client: JobClient, view: JobView) -> None:
     """Write each part when all of it is here and right: half a part on stdout could not be taken back."""
     import tempfile
 
+    from mapreduce.command import told_if_full
     from p2p.handles import emptied
 
     out = sys.stdout.buffer
@@ -372,9 +373,11 @@ def _fetch_to_stdout(client: JobClient, view: JobView) -> None:
         with tempfile.TemporaryFile() as file:
             client.write_part(view.job, row, file.write, emptied(file))
             file.seek(0)
-            while block := file.read(1 << 20):
-                out.write(block)
-    out.flush()
+            with told_if_full():
+                while block := file.read(1 << 20):
+                    out.write(block)
+    with told_if_full():
+        out.flush()
 
 
 # ---- looking ----------------------------------------------------------------------------------------------

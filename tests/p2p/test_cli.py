@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from mapreduce.errors import EnvironmentFailed
 from mapreduce.outcome import NOBODY, JobStatus, Totals
-from p2p import commands_jobs
+from p2p import commands_files, commands_jobs
 from p2p.cli import COMMANDS, cli
 from p2p.errors import BadAddress
 from p2p.handles import Swarm
@@ -177,6 +181,16 @@ def test_what_only_a_follower_does_is_refused_with_detach(option: tuple[str, str
     outcome = CliRunner().invoke(cli, ["submit", "wordcount", "in.txt", "--detach", *option])
     assert outcome.exit_code == 2
     assert outcome.stderr.startswith(f"error: {option[0]} has no effect with --detach")
+
+
+def test_a_full_standard_output_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, _data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=Full()))
+    with pytest.raises(EnvironmentFailed, match="cannot write to standard output: No space left"):
+        commands_files._to_stdout(b"x")
 
 
 def running(job: str) -> JobView:
