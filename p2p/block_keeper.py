@@ -493,6 +493,10 @@ class BlockKeeper:
         for member in self._desk.swim.view.ring_members:
             if member.id != self._desk.me:
                 self._desk.say(member.id, message)
+        store = self._desk.store
+        if store.unremoved:
+            self._desk.log(f"a segment cannot be removed: {store.unremoved}")
+            store.unremoved = ""
         for name, upload in list(self._uploads.items()):
             if now - upload.heard_at > UPLOAD_IDLE_S:
                 del self._uploads[name]

@@ -395,6 +395,8 @@ class Store:
         self.touched: set[str] = set()
         """Jobs of which something came or went; whoever looks after them takes them out."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
+        self.unremoved = ""
+        """What was last not to be removed and why, until it is told."""
         self.damaged = 0
         self.rotted: list[tuple[str, int, int, int]] = []
         """What was damaged and is not here any more, as (job, stage, task, attempt), until it is told."""
@@ -555,12 +557,16 @@ class Store:
                 self._unlink(path)
             self._index.get(job, {}).pop(stage, None)
             self._covered.get(job, {}).pop(stage, None)
-        if not self._files.get(job):
-            self._files.pop(job, None)
-            self._index.pop(job, None)
-            self._covered.pop(job, None)
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.join(self._directory, job))
+        self._leave_if_empty(job)
+
+    def _leave_if_empty(self, job: str) -> None:
+        if any(self._files.get(job, {}).values()):
+            return
+        self._files.pop(job, None)
+        self._index.pop(job, None)
+        self._covered.pop(job, None)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.join(self._directory, job))
 
     def drop_job(self, job: str, keep_stages: Iterable[int] = ()) -> None:
         """Remove what lies here of a job but for some stages."""
@@ -637,6 +643,8 @@ class Store:
         if is_damaged:
             self.rotted += gone
         self._unlink(path)
+        for job in {job for job, *_ in gone}:
+            self._leave_if_empty(job)
         return gone
 
     def segments(self) -> list[str]:
@@ -760,6 +768,9 @@ class Store:
             size = os.path.getsize(path)
             os.unlink(path)
         except FileNotFoundError:
+            return
+        except OSError as error:  # it goes on taking space, and is found again when the peer starts again
+            self.unremoved = f"{path}: {error.strerror or error}"
             return
         self.bytes_held = max(0, self.bytes_held - size)
 

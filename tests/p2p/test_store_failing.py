@@ -89,3 +89,30 @@ def test_a_probe_writes_as_much_as_was_refused_and_leaves_nothing(
     store.probe()
     assert store.failing == ""
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_segment_that_cannot_be_removed_is_told_of_and_ends_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(JOB, 0, 0, 1, b"data")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("p2p.store.os.unlink", refuse)
+        store.drop_job(JOB)
+    assert store.unremoved.endswith(".seg: Read-only file system")
+    assert not store.holds(JOB, 0, 1)
+
+
+def test_with_its_last_segment_a_job_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    for attempt in (1, 2):
+        store.put(JOB, 0, attempt, attempt, b"data")
+    for attempt, left in ((1, [JOB]), (2, [])):
+        located = store.find(JOB, 0, attempt)
+        assert located is not None
+        store.remove_segment(located.path, is_damaged=False)
+        assert [path.name for path in (tmp_path / "store").iterdir()] == left
+    store.put(JOB, 0, 1, 1, b"data")
+    assert store.holds(JOB, 0, 1)
