@@ -102,7 +102,8 @@ def put(
             if copies < replicas:
                 text = f"{copies} of {replicas} copies are made; the others follow as peers join"
                 progress.message(f"warning: {target}: {text}")
-            progress.message(f"{target}: {entry.size_bytes:,} bytes, {entry.blocks} blocks")
+            blocks = f"{entry.blocks} block{'s' if entry.blocks != 1 else ''}"
+            progress.message(f"{target}: {entry.size_bytes:,} bytes, {blocks}")
     return 0
 
 

@@ -293,7 +293,8 @@ def _see_through(
     lines = summary(label, report, given.get("output"))
     if report["leader_changes"] or report["peers_lost"]:
         lines += (
-            f"\n  {report['peers_lost']} peers lost, {report['leader_changes']} takeovers, maps run again: "
+            f"\n  {_counted(report['peers_lost'], 'peer')} lost, "
+            f"{_counted(report['leader_changes'], 'takeover')}, maps run again: "
             f"{report['maps_run_again']}"
         )
     reporter.message(lines)
@@ -537,6 +538,10 @@ def demo(peers: int) -> None:
 
 
 # ---- how things are shown ---------------------------------------------------------------------------------
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def _row(row: JobRow) -> dict[str, Any]:

@@ -388,11 +388,14 @@ class Swarm:
             ttl_s: how long to keep it; None: until it is removed.
 
         Raises:
+            TypeError: `name` is no text.
             InputError: there is no such file.
             FileExists, FileRefused, NoPeerReached: the ring does not take it.
         """
         from p2p.local_files import named_sources
 
+        if not isinstance(name, str):
+            raise TypeError(f"name: expected what the file shall be called, got {name!r}")
         with self._files() as client:
             for where, target, _ in named_sources([os.fspath(path)], name):
                 with open(where, "rb") as source:

@@ -193,6 +193,11 @@ def test_a_full_standard_output_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         commands_files._to_stdout(b"x")
 
 
+@pytest.mark.parametrize(("count", "said"), [(0, "0 peers"), (1, "1 peer"), (2, "2 peers")])
+def test_one_is_counted_in_the_singular(count: int, said: str) -> None:
+    assert commands_jobs._counted(count, "peer") == said
+
+
 def running(job: str) -> JobView:
     return JobView(
         job=job,

@@ -46,3 +46,9 @@ def test_what_is_no_input_is_named(swarm: Swarm, inputs: Any) -> None:
 def test_what_is_no_number_of_peers_is_named(peers: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="peers: expected"):
         LocalSwarm(peers=peers)
+
+
+def test_a_file_is_put_under_a_name(swarm: Swarm) -> None:
+    nothing: Any = None
+    with pytest.raises(TypeError, match="name: expected what the file shall be called, got None"):
+        swarm.put("books", nothing)
