@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from mapreduce.job import Job
-from p2p.handles import Swarm
+from p2p.handles import Swarm, SwarmResult
 from p2p.keys import generate, store
 from p2p.local_swarm import LocalSwarm
 from p2p.zmq_transport import new_key_pair
@@ -52,3 +53,12 @@ def test_a_file_is_put_under_a_name(swarm: Swarm) -> None:
     nothing: Any = None
     with pytest.raises(TypeError, match="name: expected what the file shall be called, got None"):
         swarm.put("books", nothing)
+
+
+def test_a_result_may_be_used_in_a_with_block() -> None:
+    client, view = MagicMock(), MagicMock(counters={"words": 3})
+    result = SwarmResult(client, view, None)
+    with result as entered:
+        assert entered is result
+        assert entered.counters == {"words": 3}
+    client.close.assert_not_called()  # it is the handle's, and may give another result
