@@ -319,8 +319,7 @@ class Incoming:
             raise DamagedSegment("more bytes than announced")
         self._digest.update(data)
         try:
-            failpoint("store.write")
-            _write(self._file, data)
+            _write_body(self._file, data)
         except OSError as error:
             self._store._note_refused(self.size, error)
             raise
@@ -665,8 +664,7 @@ class Store:
         path = os.path.join(self._directory, _PROBE)
         try:
             with open(path, "wb", buffering=0) as file:
-                failpoint("store.write")
-                _write(file, bytes(max(1, min(self._refused_bytes, COPY_BYTES))))
+                _write_body(file, bytes(max(1, min(self._refused_bytes, COPY_BYTES))))
             self._note_taken(self._refused_bytes)
         except OSError as error:
             self._note_refused(self._refused_bytes, error)
@@ -802,6 +800,11 @@ def _read_header(file: BinaryIO) -> tuple[_Header, int]:
 
 def _checksum(header: bytes) -> bytes:
     return xxhash.xxh3_128_digest(header)
+
+
+def _write_body(file: BinaryIO, data: bytes | memoryview) -> None:
+    failpoint("store.write")
+    _write(file, data)
 
 
 def _write(file: BinaryIO, data: bytes | memoryview) -> None:
