@@ -35,6 +35,7 @@ from p2p import file_questions as f
 from p2p.blocks import RingPath, attempt_of, block_of, is_file_id, places
 from p2p.bulk import BulkEvent, Sent
 from p2p.catalogue import Catalogue, Entry
+from p2p.incoming import Incoming
 from p2p.replication import (
     SURPLUS_S,
     UNNAMED_S,
@@ -44,7 +45,8 @@ from p2p.replication import (
     due_copies,
     state_of,
 )
-from p2p.store import COPY_BYTES, FILE_STAGE, DamagedSegment, Incoming, StoreFull
+from p2p.segments import COPY_BYTES, FILE_STAGE, DamagedSegment
+from p2p.store import StoreFull
 
 if TYPE_CHECKING:
     from mapreduce.spec import JobPlan

@@ -8,8 +8,9 @@ last record.  So each block brings along the byte before it and the first `AFTER
 whose split is one block then finds all that it reads on the peer that holds the block; only a longer record,
 or the header of a table, takes it to another block, which is fetched (`p2p.ring_inputs`).
 
-A block is a segment of the store (`p2p.store`): the "job" is the file's id, the stage `FILE_STAGE`, the task
-the number of the block.  It has three entries: the block itself, what stands before it, and what behind it.
+A block is a segment of the store (`p2p.segments`): the "job" is the file's id, the stage `FILE_STAGE`, the
+task the number of the block.  It has three entries: the block itself, what stands before it, and what behind
+it.
 
 A job names a file by `ring_path`: id, size and length of the blocks stand in it, so whoever is given a task
 needs to know nothing else of the file.

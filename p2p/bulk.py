@@ -2,7 +2,7 @@
 
 Theory
 ------
-A transfer brings one segment (see `p2p.store`): a header, then its body in chunks over the bulk link.
+A transfer brings one segment (see `p2p.segments`): a header, then its body in chunks over the bulk link.
 
     sender                                   receiver
     -------------------------------------------------------------------------------------
@@ -42,7 +42,9 @@ import msgpack
 
 from mapreduce.failpoints import failpoint
 from membership.view import NodeId
-from p2p.store import Covers, DamagedSegment, Incoming, Source, Store, StoreFull, read_sources
+from p2p.incoming import Incoming
+from p2p.segments import Covers, DamagedSegment, Source, read_sources
+from p2p.store import Store, StoreFull
 
 __all__ = ["Bulk", "BulkEvent", "Received", "SendFailed", "Sent", "Stored"]
 

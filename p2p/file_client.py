@@ -41,7 +41,7 @@ from p2p.errors import NoPeerReached, PeerError
 from p2p.job_client import JobClient, ResultGone
 from p2p.job_questions import CHUNK_BYTES, PartChunk, PartRow, ReadPart
 from p2p.questions import AskMembers, MembersAre
-from p2p.store import FILE_STAGE, WHOLE, Covers, pack_header
+from p2p.segments import FILE_STAGE, WHOLE, Covers, pack_header
 
 __all__ = ["FileClient", "FileExists", "FileLost", "FileRefused", "FileUnknown", "RingFull"]
 

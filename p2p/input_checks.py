@@ -13,7 +13,8 @@ from collections.abc import Generator
 
 from mapreduce.effects import RunTask
 from mapreduce.runs import DamagedRun, read_blocks
-from p2p.store import Located, Store
+from p2p.segments import Located
+from p2p.store import Store
 
 __all__ = ["damaged_inputs"]
 

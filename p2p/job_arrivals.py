@@ -17,8 +17,8 @@ from p2p import job_questions as q
 from p2p.errors import MalformedFrame
 from p2p.fetches import FetchEnded, Fetches
 from p2p.job_keys import SPEC_ATTEMPT
+from p2p.segments import SPEC_STAGE
 from p2p.spec_packing import unpack_spec
-from p2p.store import SPEC_STAGE
 
 if TYPE_CHECKING:
     from p2p.job_service import JobService

@@ -21,7 +21,7 @@ from mapreduce.record import JobStatus
 from p2p.blocks import is_file_id
 from p2p.job_keys import JOB_KEY
 from p2p.job_locks import LOCK_KEY
-from p2p.store import SPEC_STAGE
+from p2p.segments import SPEC_STAGE
 
 if TYPE_CHECKING:
     from p2p.job_service import JobService

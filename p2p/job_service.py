@@ -83,9 +83,10 @@ from p2p.name_files import NameFiles
 from p2p.result_keeper import ResultKeeper
 from p2p.ring_files import RingFiles
 from p2p.ring_inputs import RingInputs
+from p2p.segments import SPEC_STAGE, Covers, Source
 from p2p.service import Effect, Origin, Reply, Say
 from p2p.spec_packing import unpack_spec
-from p2p.store import SPEC_STAGE, Covers, Source, Store
+from p2p.store import Store
 from p2p.transport import BulkArrival, Connection
 from p2p.votes import VoteStore
 

@@ -23,8 +23,8 @@ from p2p.blocks import RING
 from p2p.errors import MalformedFrame
 from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT, nodes_of
 from p2p.job_protocol import pack_record
+from p2p.segments import SPEC_STAGE
 from p2p.spec_packing import spec_digest, unpack_spec
-from p2p.store import SPEC_STAGE
 from p2p.submissions import Begun, Submissions
 from p2p.transport import Connection
 

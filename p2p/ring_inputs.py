@@ -25,7 +25,8 @@ from mapreduce.pieces import Piece
 from mapreduce.record import Failure
 from membership.view import NodeId
 from p2p.blocks import AFTER, BEFORE, RingPath, attempt_of, block_count, places
-from p2p.store import FILE_STAGE, WHOLE, DamagedSegment, Store
+from p2p.segments import FILE_STAGE, WHOLE, DamagedSegment
+from p2p.store import Store
 
 if TYPE_CHECKING:
     from p2p.job_service import JobService

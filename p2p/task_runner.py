@@ -60,7 +60,8 @@ from p2p.input_checks import damaged_inputs
 from p2p.job_files import JobFiles, OpenedJob
 from p2p.job_questions import MAX_LOG_BYTES
 from p2p.ring_inputs import pieces_here
-from p2p.store import WHOLE, Entry, Located, Source, Store
+from p2p.segments import WHOLE, Entry, Located, Source
+from p2p.store import Store
 
 __all__ = [
     "Checked",

@@ -68,6 +68,7 @@ PURE_IN_P2P = (
     "p2p.naming",
     "p2p.replication",
     "p2p.schema",
+    "p2p.segment_index",
     "p2p.submissions",
     "p2p.wire",
 )

@@ -24,8 +24,8 @@ from mapreduce.record import Failure, JobRecord, JobStatus, StageKind, born
 from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from mapreduce.worker import Worker
 from membership.view import Member, NodeId, Status, View
+from p2p.disk import REFUSALS
 from p2p.job_protocol import JOB_KINDS, pack_record
-from p2p.store import REFUSALS
 from p2p.wire import Envelope, WireFormat
 
 TO_WORKER = frozenset(get_args(m.ToWorker))

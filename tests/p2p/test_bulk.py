@@ -23,7 +23,8 @@ from p2p.bulk import (
     SendFailed,
     Sent,
 )
-from p2p.store import WHOLE, Covers, Entry, Source, Store
+from p2p.segments import WHOLE, Covers, Entry, Source
+from p2p.store import Store
 
 JOB = "ab" * 16
 A, B = NodeId("a"), NodeId("b")

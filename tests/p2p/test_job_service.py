@@ -32,7 +32,8 @@ from p2p.result_questions import AskKept
 from p2p.roles import Role
 from p2p.service import Effect, Origin, Reply
 from p2p.spec_packing import pack_spec, spec_digest
-from p2p.store import SPEC_STAGE, Store
+from p2p.segments import SPEC_STAGE
+from p2p.store import Store
 from p2p.transport import Connection
 from p2p.votes import VoteStore
 

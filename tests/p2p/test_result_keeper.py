@@ -22,8 +22,9 @@ from p2p import job_questions as q
 from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
 from p2p.job_protocol import pack_record
 from p2p.result_keeper import ResultKeeper
+from p2p.segments import SPEC_STAGE
 from p2p.spec_packing import pack_spec
-from p2p.store import SPEC_STAGE, Store
+from p2p.store import Store
 from p2p.votes import VoteStore
 from tests.p2p.memory_swarm import Asker, MemorySwarm, Node
 

@@ -17,10 +17,12 @@ from p2p import file_questions as f
 from p2p.block_keeper import MAX_UPLOADS, SCRUB_PERIOD_S
 from p2p.blocks import RingPath, attempt_of
 from p2p.catalogue import REMOVAL_KEPT_S, Entry
+from p2p.disk import REFUSALS
 from p2p.file_client import block_segment
 from p2p.job_service import Heard
 from p2p.replication import SURPLUS_S
-from p2p.store import FILE_STAGE, REFUSALS, Store
+from p2p.segments import FILE_STAGE
+from p2p.store import Store
 from tests.p2p.memory_swarm import Asker, MemorySwarm, Node
 
 BLOCK = 10_000
@@ -319,7 +321,7 @@ def test_a_peer_whose_disk_takes_nothing_says_so_until_a_probe_goes_well(
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as broken:
-        broken.setattr("p2p.store._write", refuse)
+        broken.setattr("p2p.disk.write_all", refuse)
         for number in range(REFUSALS):
             with pytest.raises(OSError, match="Input/output error"):
                 failing.engine.store.put("a" * 32, 0, number, 1, b"data")

@@ -18,7 +18,8 @@ from membership.view import Member, NodeId, View
 from p2p.blocks import RingPath
 from p2p.file_client import block_segment
 from p2p.ring_inputs import MAX_BEGINNINGS, PAUSE_S, TRIES, RingInputs, pieces_here
-from p2p.store import FILE_STAGE, Store
+from p2p.segments import FILE_STAGE
+from p2p.store import Store
 
 FILE = "a" * 40
 DATA = bytes(range(256)) * 4  # four blocks

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import p2p.store
-from p2p.store import REFUSALS, Store
+import p2p.disk
+from p2p.disk import REFUSALS
+from p2p.store import Store
 
 JOB = "ab" * 16
 Write = Callable[[object, bytes], None]
@@ -38,7 +39,7 @@ def fail(store: Store, size: int = 1000) -> None:
 def test_a_disk_that_refuses_some_segments_in_a_row_is_failing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(p2p.store, "_write", taking_at_most(0))
+    monkeypatch.setattr(p2p.disk, "write_all", taking_at_most(0))
     for _ in range(REFUSALS):
         assert store.failing == ""
         fail(store)
@@ -48,7 +49,7 @@ def test_a_disk_that_refuses_some_segments_in_a_row_is_failing(
 def test_a_small_segment_does_not_make_up_for_large_ones_that_were_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(p2p.store, "_write", taking_at_most(500))
+    monkeypatch.setattr(p2p.disk, "write_all", taking_at_most(500))
     for number in range(REFUSALS):
         fail(store)
         store.put(JOB, 0, number, 2, bytes(10))
@@ -60,7 +61,7 @@ def test_a_segment_as_large_as_those_refused_makes_up_for_them(
 ) -> None:
     for _ in range(REFUSALS):
         with monkeypatch.context() as broken:
-            broken.setattr(p2p.store, "_write", taking_at_most(500))
+            broken.setattr(p2p.disk, "write_all", taking_at_most(500))
             fail(store)
         store.put(JOB, 0, 0, 1, bytes(1000))
     assert store.failing == ""
@@ -70,7 +71,7 @@ def test_a_header_that_cannot_be_written_counts_too(store: Store, monkeypatch: p
     def write(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(p2p.store, "_write", write)
+    monkeypatch.setattr(p2p.disk, "write_all", write)
     for number in range(REFUSALS):
         with pytest.raises(OSError, match="Input/output error"):
             store.put(JOB, 0, number, 1, b"")
@@ -81,7 +82,7 @@ def test_a_probe_writes_as_much_as_was_refused_and_leaves_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(p2p.store, "_write", taking_at_most(500))
+        broken.setattr(p2p.disk, "write_all", taking_at_most(500))
         for _ in range(REFUSALS):
             fail(store)
         store.probe()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from p2p.store import Covers, Entry, Source, Store
+from p2p.segments import Covers, Entry, Source
+from p2p.store import Store
 
 JOB = "ab" * 16
 TASK, ATTEMPT = 3, 70

@@ -20,7 +20,8 @@ from mapreduce.shuffle import RunRange
 from membership.view import NodeId
 from p2p.input_checks import damaged_inputs
 from p2p.job_files import JobFiles
-from p2p.store import Covers, DamagedSegment, Store, pack_header
+from p2p.segments import Covers, DamagedSegment, pack_header
+from p2p.store import Store
 from p2p.task_runner import CHECK_PAUSE_S, CHECK_STEPS, RunnerEvent, TaskFailed, TaskRunner, _Run
 
 JOB = "ab" * 16

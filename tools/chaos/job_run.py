@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from p2p.store import SPEC_STAGE, DamagedSegment, read_covers
+from p2p.segments import SPEC_STAGE, DamagedSegment, read_covers
 from tools.chaos.cluster import ChaosPeer, Cluster
 from tools.chaos.invariants import Invariants, difference
 from tools.chaos.workloads import Expected, Workload, parts_of
