@@ -368,7 +368,8 @@ class JobAnswers:
         leader = desk.leader(job)
         if leader is not None:
             # A job that cannot be written is one that waits, however long it has not been a stall.
-            waiting = leader.waiting_for if leader.lacks_quorum else desk.stalled.get(job, "")
+            waiting = leader.waiting_for if leader.lacks_quorum else ""
+            waiting = waiting or self._quorum_unheard(job) or desk.stalled.get(job, "")
             return view_of(leader.record, desk.plan(job), members=members, epoch=epoch, waiting_for=waiting)
         final = self._final.get(job)
         if final is not None:
@@ -376,17 +377,25 @@ class JobAnswers:
         vote = desk.registers.acceptor.get(JOB_KEY + job)
         if vote is None or not any(member.node == desk.me for member in vote.record.members):
             return None
-        assert group is not None
-        # Who is alone takes long to be sure that the others are dead; that it hears none is news enough.
-        heard = {member.id for member in desk.swim.view.alive}
-        missing = sorted(node for node in members if node not in heard)
-        waiting = ""
-        if len(members) - len(missing) < majority(group.members):
-            waiting = f"waiting for a quorum: {{{', '.join(missing)}}} do not answer"
-        record = desk.record_in(vote.record)
+        record, waiting = desk.record_in(vote.record), self._quorum_unheard(job)
         return view_of(
             record, desk.plan(job), members=members, epoch=epoch, waiting_for=waiting, is_fresh=False
         )
+
+    def _quorum_unheard(self, job: str) -> str:
+        """Say who of a job's group is not heard, when those who are heard are too few to write its record.
+
+        Who is alone takes long to be sure that the others are dead, and a leader with nothing to write does
+        not notice that it could not; that nobody is heard is news enough for those who follow the job.
+        """
+        group = self._desk.registers.group(JOB_KEY + job)
+        if group is None:
+            return ""
+        heard = {member.id for member in self._desk.swim.view.alive}
+        missing = sorted(member.node for member in group.members if member.node not in heard)
+        if len(group.members) - len(missing) >= majority(group.members):
+            return ""
+        return f"waiting for a quorum: {{{', '.join(missing)}}} do not answer"
 
     def _hearsay(self, job: str) -> q.JobView | None:
         """A job of which this peer has the spec alone: whoever keeps its record is not here now.

@@ -14,13 +14,15 @@ from mapreduce.config import JobsConfig
 from mapreduce.messages import Beat
 from mapreduce.record import JobStatus, born
 from mapreduce.spec import InputSplit, JobCode, JobPlan, JobSpec, StepPlan
-from membership.acceptor import Vote, encode_vote
+from membership.acceptor import Acceptor, Vote, encode_vote
 from membership.config import LOCAL
+from membership.messages import Gossip, Rumour
 from membership.register import AcceptorId, Ballot, Record
 from membership.register_config import LOCAL_REGISTER
-from membership.register_messages import Birth
+from membership.register_effects import SendTo
+from membership.register_messages import Accept, AskHearing, Birth, Hearing, Prepare
 from membership.swim import Swim
-from membership.view import Member, NodeId
+from membership.view import Member, NodeId, Status
 from p2p import job_questions as q
 from p2p.job_files import JobFiles
 from p2p.job_keys import SPEC_ATTEMPT
@@ -30,9 +32,9 @@ from p2p.job_service import JOB_KEY, JobService, OwnLimits
 from p2p.job_vetting import UNBORN_S
 from p2p.result_questions import AskKept
 from p2p.roles import Role
-from p2p.service import Effect, Origin, Reply
-from p2p.spec_packing import pack_spec, spec_digest
 from p2p.segments import SPEC_STAGE
+from p2p.service import Effect, Origin, Reply, Say
+from p2p.spec_packing import pack_spec, spec_digest
 from p2p.store import Store
 from p2p.transport import Connection
 from p2p.votes import VoteStore
@@ -80,7 +82,8 @@ class Alone:
         locks = Record(generation=0, epoch=0, members=tuple(self.members))
         votes.save(LOCK_KEY + JOB, encode_vote(Vote(promised=ballot, accepted=ballot, record=locks)))
         self.now = BEGUN_AT_S
-        swim = Swim(me=Member(NodeId("a"), "memory:1"), config=LOCAL, rng=random.Random(1), seeds=[])
+        me = Member(NodeId("a"), "memory:a")
+        swim = Swim(me=me, config=LOCAL, rng=random.Random(1), seeds=[], known=self._known())
         swim.start(self.now)
         self.engine = JobService(
             swim=swim,
@@ -99,6 +102,10 @@ class Alone:
         self.answers: list[Any] = []
         self.ticks = 0
         self._take(self.engine.start(self.now))
+
+    def _known(self) -> list[Member]:
+        """Other peers that membership has told us of."""
+        return []
 
     def hear(self, message: Any, sender: str) -> None:
         self._take(self.engine.receive(message, Origin(NodeId(sender), 1, Role.PEER, Client()), self.now))
@@ -194,6 +201,71 @@ def member(tmp_path: Path) -> Iterator[Alone]:
     alone = Alone(tmp_path, status=JobStatus.RUNNING)
     yield alone
     alone.engine.close()
+
+
+class Leading(Alone):
+    """A peer whose job's other members vote until they are `silent`, so that it comes to lead the job."""
+
+    def __init__(self, directory: Path) -> None:
+        self.silent = False
+        self.others: dict[AcceptorId, Acceptor] = {}
+        super().__init__(directory, status=JobStatus.RUNNING)
+
+    def _take(self, effects: Sequence[Effect]) -> None:
+        super()._take(effects)
+        for effect in effects:
+            match effect:
+                case Say(message=Prepare() | Accept() | Birth() as asked) if not self.silent:
+                    self._vote(asked)
+                case Say(address=address, message=AskHearing(key=key, number=number)) if not self.silent:
+                    hearing = Hearing(key=key, number=number, leader=None, fence=None)
+                    self.hear(hearing, address.removeprefix("memory:"))
+
+    def _vote(self, asked: Prepare | Accept | Birth) -> None:
+        if asked.to not in self.others:
+            ballot = Ballot(1, NodeId("b"), 1)
+            vote = Vote(promised=ballot, accepted=ballot, record=record_of(self.members, JobStatus.RUNNING))
+            saved = {JOB_KEY + JOB: encode_vote(vote)}
+            self.others[asked.to] = Acceptor(asked.to, LOCAL_REGISTER, saved)
+        acceptor = self.others[asked.to]
+        for effect in acceptor.receive(asked, NodeId("a"), self.now):
+            if isinstance(effect, SendTo):
+                self.hear(effect.message, asked.to.node)
+
+    def _known(self) -> list[Member]:
+        return [Member(member.node, f"memory:{member.node}") for member in self.members[1:]]
+
+    def leads(self) -> bool:
+        return self.engine.leader(JOB) is not None
+
+    def suspect(self, *nodes: str) -> None:
+        """Let gossip accuse peers."""
+        for node in nodes:
+            accused = replace(self.engine.swim.get(NodeId(node)), status=Status.SUSPECT)
+            news = Gossip(rumours=(Rumour(member=accused, accusers=(NodeId("d"),)),))
+            self.engine.swim.receive(news, NodeId("d"), self.now)
+
+
+def test_a_leader_with_nothing_to_write_says_that_it_lacks_a_quorum_once_the_others_are_suspected(
+    tmp_path: Path,
+) -> None:
+    peer = Leading(tmp_path)
+    try:
+        split = InputSplit(path="/0", name="0", size_bytes=1, key="/0:0")
+        step = StepPlan(name="main", map_only=True, splits=(split,))
+        peer.engine.take_plan(JOB, JobPlan(name="job", steps=(step,), split_bytes=100, python="3.11"))
+        peer.advance(10.0)
+        assert peer.leads()
+        peer.silent = True
+        said = []
+        for accused in ("b", "c"):
+            peer.suspect(accused)
+            peer.answers.clear()
+            peer.hear(q.Follow(number=8, job=JOB), "client")
+            said.append(peer.answers[0].view.waiting_for)
+        assert said == ["", "waiting for a quorum: {b, c} do not answer"]
+    finally:
+        peer.engine.close()
 
 
 def test_a_job_that_runs_keeps_its_spec_and_its_outputs_however_long_nobody_leads_it(member: Alone) -> None:

@@ -124,7 +124,7 @@ def test_without_a_majority_a_job_says_who_is_missing_and_goes_on_when_they_are_
     lost = [number for number in range(3) if number != left]
     here = peers.addresses[left]
     peers.kill(*lost)
-    blocked = ringreduce("attach", job, "--peer", here, "--timeout", "20")
+    blocked = ringreduce("attach", job, "--peer", here, "--timeout", "6")
     assert blocked.returncode == 3, blocked.stderr
     assert blocked.stdout == ""
     said = blocked.stderr.splitlines()[-1]
