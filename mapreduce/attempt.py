@@ -25,6 +25,7 @@ from mapreduce.context import task as context
 from mapreduce.errors import BadKey, BadValue, InputError, JobDefinitionError, TooManyBadRecords
 from mapreduce.failpoints import failpoint
 from mapreduce.job import Job, Step, TotalOrder, batch_kind, identity
+from mapreduce.merging import fan_in_for, gather, gather_sorted, merge_runs
 from mapreduce.orders import (
     MapOrder,
     Order,
@@ -36,24 +37,15 @@ from mapreduce.orders import (
     task_kind,
     task_name,
 )
+from mapreduce.partitioner import Splitter, split_by_borders, split_by_function, split_by_hash
 from mapreduce.plan import Split
 from mapreduce.records import Pair, normal_key
+from mapreduce.run_files import memory_needed
 from mapreduce.runs import RunWriter, read_blocks
-from mapreduce.shuffle import (
-    FailedAtKey,
-    MapOutput,
-    Splitter,
-    fan_in_for,
-    gather,
-    gather_sorted,
-    memory_needed,
-    merge_runs,
-    split_by_borders,
-    split_by_function,
-    split_by_hash,
-)
+from mapreduce.shuffle import MapOutput
 from mapreduce.task_files import SharedRuns, TaskFiles, file_lock, resident_bytes, stay_one
 from mapreduce.user_results import checked_counters, is_pair, items_of, iterable_results, value_order_of
+from mapreduce.value_order import FailedAtKey
 
 # Small enough that a batch's lines are still in the cache when they are mapped.
 BATCH_BYTES = 256 << 10

@@ -45,6 +45,7 @@ from mapreduce.orders import (
     task_name,
 )
 from mapreduce.outputs import OutputDirectory
+from mapreduce.partitioner import borders_of
 from mapreduce.plan import (
     SAMPLE_SPLIT_BYTES,
     SAMPLE_SPLITS,
@@ -53,7 +54,7 @@ from mapreduce.plan import (
     execution_order,
 )
 from mapreduce.progress import Progress
-from mapreduce.shuffle import RunRange, borders_of
+from mapreduce.run_files import RunRange
 from mapreduce.tasks import TaskTable
 
 POLL_S = 0.2

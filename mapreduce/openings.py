@@ -11,9 +11,9 @@ from typing import Any
 
 from mapreduce.changes import Change, DropStages, Fail, Finish, OpenStage, changed
 from mapreduce.columns import pack_column, unpack_column
+from mapreduce.partitioner import borders_of
 from mapreduce.placement import Rows, draw_rows, holders_ring
 from mapreduce.record import MAX_COUNTERS, Failure, JobRecord, StageKind
-from mapreduce.shuffle import borders_of
 from mapreduce.spec import MAX_TASKS, JobPlan, PackedColumn
 from mapreduce.stages import Stage, StageGraph
 from membership.view import View

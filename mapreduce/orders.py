@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mapreduce.plan import Split
-from mapreduce.shuffle import RunRange
+from mapreduce.run_files import RunRange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,7 @@ class Entry:
 
     Attributes:
         offset, length: its bytes in the body.
-        keys, values, is_sorted: of a run, as in `mapreduce.shuffle.RunRange`.
+        keys, values, is_sorted: of a run, as in `mapreduce.run_files.RunRange`.
     """
 
     task: int

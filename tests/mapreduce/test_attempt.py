@@ -30,8 +30,8 @@ from mapreduce.orders import (
     unpack_report,
 )
 from mapreduce.plan import Split
+from mapreduce.run_files import RunRange
 from mapreduce.runs import read_blocks
-from mapreduce.shuffle import RunRange
 from mapreduce.task_files import SharedRuns, TaskFiles, file_lock, resident_bytes
 
 PLENTY = 1 << 40

@@ -17,25 +17,12 @@ from hypothesis import strategies as st
 
 from mapreduce.columns import TUPLES, pack_column, unpack_column
 from mapreduce.errors import BadKey, BadValue, JobDefinitionError
+from mapreduce.merging import MAX_FAN_IN, MIN_FAN_IN, fan_in_for, gather, gather_sorted, merge_runs
+from mapreduce.partitioner import Splitter, borders_of, split_by_borders, split_by_function, split_by_hash
 from mapreduce.records import Partitions
+from mapreduce.run_files import RunRange, memory_needed, write_merged
 from mapreduce.runs import BLOCK_BYTES
-from mapreduce.shuffle import (
-    MAX_FAN_IN,
-    MIN_FAN_IN,
-    MapOutput,
-    RunRange,
-    Splitter,
-    borders_of,
-    fan_in_for,
-    gather,
-    gather_sorted,
-    memory_needed,
-    merge_runs,
-    split_by_borders,
-    split_by_function,
-    split_by_hash,
-    write_merged,
-)
+from mapreduce.shuffle import MapOutput
 from tests.mapreduce.contract import CONFUSABLE, compare, exactly, in_order, keys
 
 Pair = tuple[Any, Any]

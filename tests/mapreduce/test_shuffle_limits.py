@@ -8,7 +8,10 @@ from typing import Any, BinaryIO
 import pytest
 
 from mapreduce.columns import pack_column, unpack_column
-from mapreduce.shuffle import MapOutput, RunRange, merge_runs, split_by_hash
+from mapreduce.merging import merge_runs
+from mapreduce.partitioner import split_by_hash
+from mapreduce.run_files import RunRange
+from mapreduce.shuffle import MapOutput
 
 
 class Kept(io.BytesIO):

@@ -20,7 +20,7 @@ from mapreduce.effects import RunTask, StageSetup
 from mapreduce.orders import MapOrder, Order, ReduceOrder, SampleOrder, StepSetup, TaskDone
 from mapreduce.plan import Split
 from mapreduce.record import StageKind
-from mapreduce.shuffle import RunRange
+from mapreduce.run_files import RunRange
 from mapreduce.spec import PackedColumn
 from mapreduce.task_files import SharedRuns
 from tools.simulation.jobs_workloads import SPLIT_BYTES, Workload, scratch
