@@ -1,4 +1,4 @@
-"""Runs attempts in child processes, beside the peer's loop, and keeps what they wrote until it is pushed.
+"""Runs attempts in child processes, beside the peer's loop.
 
 Theory
 ------
@@ -7,9 +7,8 @@ few more where tasks are short.  They wait here until a child has room; children
 the next one finds them warm.  `pump` asks the children what is new, without waiting, and is called whenever
 `fileno` is readable.
 
-What an attempt wrote is an *output*: files in the job's work directory and where in them each partition
-lies.  It is the source of pushes until the leader has settled the attempt (`release`); then a file of its own
-is removed, and what lies in a file that several attempts share goes with the stage.
+What a child is told is `p2p.task_orders`' to say; what it wrote, `p2p.task_outputs`' to keep; and if it could
+not read its input, `p2p.input_checks` finds out why before the failure is told.
 
 A child's report is believed in as far as it concerns its own attempt; that its bytes are what they should be
 is checked wherever they are read.
@@ -19,49 +18,28 @@ is checked wherever they are read.
 
 from __future__ import annotations
 
-import os
-import pickle
-from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import xxhash
-
-from mapreduce.columns import unpack_column
-from mapreduce.effects import RunTask, StageSetup, TaskOutput
+from mapreduce.effects import RunTask, TaskOutput
 from mapreduce.errors import EnvironmentFailed
 from mapreduce.executor import Child, ChildDied, Executor, Load, Printed
 from mapreduce.failpoints import failpoint
-from mapreduce.failures import INPUT_GONE, NOT_BEGUN
+from mapreduce.failures import INPUT_GONE
 from mapreduce.messages import HeldGroup
-from mapreduce.orders import (
-    AnyOrder,
-    CheckOrder,
-    LockAnswer,
-    MapOrder,
-    Order,
-    ReduceOrder,
-    SampleOrder,
-    StepSetup,
-    TaskDone,
-    TaskError,
-    TaskLock,
-    TaskProgress,
-)
-from mapreduce.pieces import BlockDamaged, BlockNotHere, pieces_path
-from mapreduce.plan import Split
-from mapreduce.record import Failure, StageKind
-from mapreduce.shuffle import RunRange
-from mapreduce.spec import PackedColumn
+from mapreduce.orders import AnyOrder, CheckOrder, LockAnswer, TaskDone, TaskError, TaskLock, TaskProgress
+from mapreduce.pieces import BlockDamaged, BlockNotHere
+from mapreduce.record import Failure
 from membership.view import NodeId
-from p2p.blocks import RingPath
-from p2p.input_checks import damaged_inputs
+from p2p.input_checks import CHECK_PAUSE_S, InputChecks
 from p2p.job_files import JobFiles, OpenedJob
-from p2p.job_questions import MAX_LOG_BYTES
-from p2p.ring_inputs import pieces_here
-from p2p.segments import WHOLE, Entry, Located, Source
+from p2p.job_logs import JobLogs
+from p2p.segments import Source
 from p2p.store import Store
+from p2p.task_orders import CannotBegin, TaskOrders, position
+from p2p.task_outputs import TaskOutputs
 
 __all__ = [
     "Checked",
@@ -74,12 +52,7 @@ __all__ = [
     "TaskRunner",
 ]
 
-READ_BYTES = 1 << 20
-# What failed attempts have read is checked so many megabytes in a turn of the loop, a few milliseconds.
-CHECK_STEPS = 4
-CHECK_PAUSE_S = 0.001
 CHECK_TIMEOUT_S = 60.0
-MAX_LOGS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +113,6 @@ RunnerEvent = TaskFinished | TaskFailed | InputLacks | Status | Checked | LockAs
 
 
 @dataclass(slots=True)
-class _Output:
-    """What an attempt wrote; `path` is a file of its own, or ""."""
-
-    stage: int
-    sources: dict[int, Source]
-    path: str = ""
-
-
-@dataclass(slots=True)
 class _Run:
     """An order on its way; `task` is None for a check."""
 
@@ -157,30 +121,6 @@ class _Run:
     load: Load
     task: RunTask | None
     is_cancelled: bool = False
-
-
-@dataclass(slots=True)
-class _Check:
-    """An attempt that failed, perhaps because of what it read; `steps` end with whose outputs are damaged."""
-
-    run: _Run
-    effect: RunTask
-    error: TaskError
-    steps: Generator[None, None, tuple[int, ...]]
-
-
-@dataclass(slots=True)
-class _Log:
-    """What a job's user code printed, the end of it."""
-
-    lines: deque[str] = field(default_factory=deque)
-    size: int = 0
-
-    def add(self, text: str) -> None:
-        self.lines.append(text)
-        self.size += len(text) + 1
-        while self.size > MAX_LOG_BYTES and self.lines:
-            self.size -= len(self.lines.popleft()) + 1
 
 
 class TaskRunner:
@@ -197,17 +137,16 @@ class TaskRunner:
     def __init__(self, *, me: NodeId, slots: int, memory_bytes: int, files: JobFiles, store: Store) -> None:
         self._me = me
         self._slots = slots
-        self._memory_bytes = memory_bytes
         self._files = files
         self._store = store
         self._executor = Executor(None, workers=slots, memory_limit_bytes=memory_bytes)
         self._waiting: deque[_Run] = deque()
         self._under_way: dict[int, _Run] = {}  # by id of the order, which stays alive here
-        self._loads: dict[tuple[str, int], tuple[StageSetup, Load]] = {}
-        self._outputs: dict[str, dict[int, _Output]] = {}
-        self._checks: deque[_Check] = deque()
+        self._orders = TaskOrders(memory_bytes=memory_bytes, files=files, store=store)
+        self._outputs = TaskOutputs(store)
+        self._checks = InputChecks(store)
         self._events: list[RunnerEvent] = []
-        self._logs: OrderedDict[str, _Log] = OrderedDict()
+        self._logs = JobLogs()
 
     def fileno(self) -> int:
         """Return the descriptor to watch."""
@@ -238,22 +177,16 @@ class TaskRunner:
         Args:
             more_blocks: of a file of the ring, besides those in which the split lies and their neighbours.
         """
-        setup = effect.setup
-        opened = self._files.get(setup.job)
-        if opened is None:
-            self._fail(effect, NOT_BEGUN, "the job's code is not here")
-            return
         try:
-            load = self._load(setup, opened)
-            order = self._order(effect, load, more_blocks)
+            order, load = self._orders.make(effect, more_blocks)
+        except CannotBegin as error:
+            self._fail(effect, error.kind, str(error), missing=error.missing)
         except EnvironmentFailed as error:
             self._fail(effect, "EnvironmentFailed", str(error))
-            return
         except OSError as error:
             self._fail(effect, "EnvironmentFailed", error.strerror or str(error))
-            return
-        if order is not None:
-            self._waiting.append(_Run(setup.job, order, load, effect))
+        else:
+            self._waiting.append(_Run(effect.setup.job, order, load, effect))
             self._hand_out()
 
     def cancel(self, job: str, attempt: int) -> None:
@@ -268,7 +201,7 @@ class TaskRunner:
                 held.is_cancelled = True
                 if place == 0:
                     self._executor.kill(child, "its attempt is not wanted any more")
-        self._uncheck(lambda run: run.job == job and run.order.attempt == attempt)
+        self._checks.drop(job, attempt)
         self.release(job, (attempt,))
 
     def answer_lock(self, job: str, attempt: int, answer: LockAnswer) -> None:
@@ -313,37 +246,17 @@ class TaskRunner:
     # -- outputs ---------------------------------------------------------------------------------------
 
     def sources(self, job: str, group: HeldGroup) -> list[Source] | None:
-        """Return where outputs lie that are to be pushed; None if one of the attempts is not here."""
-        found: list[Source] = []
-        for attempt in group.attempts:
-            output = self._outputs.get(job, {}).get(attempt)
-            if output is not None:
-                wanted = group.partitions or sorted(output.sources)
-                found += [output.sources[p] for p in wanted if p in output.sources]
-                continue
-            stored = self._store.sources(job, group.stage, (attempt,), group.partitions)
-            if stored is None:
-                if not self._store.holds(job, group.stage, attempt):
-                    return None
-                stored = []
-            found += stored
-        return found
+        """See `TaskOutputs.sources`."""
+        return self._outputs.sources(job, group)
 
     def release(self, job: str, attempts: Iterable[int]) -> None:
-        """These attempts need not be pushed any more."""
-        outputs = self._outputs.get(job, {})
-        for attempt in attempts:
-            output = outputs.pop(attempt, None)
-            if output is not None and output.path:
-                _remove(output.path)
+        """See `TaskOutputs.release`."""
+        self._outputs.release(job, attempts)
 
     def drop(self, job: str, stages: Sequence[int]) -> None:
         """Remove what attempts of some stages have written."""
-        outputs = self._outputs.get(job, {})
-        for attempt in [a for a, output in outputs.items() if output.stage in stages]:
-            del outputs[attempt]
-        for stage in stages:
-            self._loads.pop((job, stage), None)
+        self._outputs.drop(job, stages)
+        self._orders.forget(job, stages)
         self._files.drop(job, stages)
 
     def drop_job(self, job: str) -> None:
@@ -355,120 +268,21 @@ class TaskRunner:
                 self._executor.kill(child, "its job is over")
         for held in self._under_way.values():
             held.is_cancelled = held.is_cancelled or held.job == job
-        self._uncheck(lambda run: run.job == job)
-        self._outputs.pop(job, None)
-        for key in [key for key in self._loads if key[0] == job]:
-            del self._loads[key]
+        self._checks.drop(job)
+        self._outputs.drop_job(job)
+        self._orders.forget_job(job)
         self._files.drop_job(job)
 
     def log(self, job: str) -> str:
         """Return what user code of a job has printed here, the end of it."""
-        log = self._logs.get(job)
-        return "\n".join(log.lines) if log is not None else ""
+        return self._logs.text(job)
 
     def close(self) -> None:
         """End all children."""
-        self._uncheck(lambda _: True)
+        self._checks.close()
         self._executor.close()
 
     # -- orders, inside --------------------------------------------------------------------------------
-
-    def _load(self, setup: StageSetup, opened: OpenedJob) -> Load:
-        known = self._loads.get((setup.job, setup.stage))
-        if known is not None and known[0] == setup:
-            return known[1]
-        borders = None
-        if setup.borders is not None:
-            borders = tuple(unpack_column(setup.borders.form, setup.borders.data))
-        work_dir = self._files.work_directory(setup.job, setup.stage)
-        step = StepSetup(
-            step=setup.step_name,
-            partitions=setup.partitions,
-            borders=borders,
-            params=opened.params,
-            side_files=opened.side_files,
-            work_dir=work_dir,
-            out_format=setup.out_format or None,
-            split_bytes=opened.plan.split_bytes,
-            memory_bytes=self._memory_bytes,
-            asks_for_locks=True,
-        )
-        load = Load(opened.code, pickle.dumps(step), work_dir, opened.plan.task_timeout_s)
-        self._loads[setup.job, setup.stage] = (setup, load)
-        return load
-
-    def _order(self, effect: RunTask, load: Load, more_blocks: Collection[int]) -> Order | None:
-        """Make the order; None, and a failure is told, if what it reads is not here."""
-        task, attempt, number = effect.task, effect.attempt, effect.number
-        out_path = os.path.join(load.work_dir, f"part-{task:05d}.{attempt}")
-        if effect.setup.kind is StageKind.REDUCE:
-            runs = self._runs(effect)
-            if runs is None:
-                return None
-            return ReduceOrder(task=task, attempt=attempt, number=number, runs=runs, out_path=out_path)
-        split = self._split(effect, more_blocks)
-        if split is None:
-            return None
-        if effect.setup.kind is StageKind.SAMPLE:
-            return SampleOrder(
-                task=task, attempt=attempt, number=number, split=split, keys=effect.sample_keys
-            )
-        return MapOrder(task=task, attempt=attempt, number=number, split=split, out_path=out_path)
-
-    def _split(self, effect: RunTask, more_blocks: Collection[int]) -> Split | None:
-        if effect.split is not None:
-            given = effect.split
-            path, ring_path = given.path, RingPath.parse(given.path)
-            if ring_path is not None:
-                pieces = pieces_here(self._store, ring_path, given.start, given.end, more_blocks)
-                path = pieces_path(pieces, ring_path.size_bytes, ring_path.name)
-            return Split(
-                path=path,
-                name=given.name,
-                start=given.start,
-                end=given.end,
-                size_bytes=given.size_bytes,
-            )
-        piece = effect.piece
-        assert piece is not None, "a map task reads a split or a piece"
-        located = self._found(effect.setup.job, piece.stage, piece.attempt)
-        if located is None:
-            self._fail(effect, INPUT_GONE, f"{piece.name} is not here")
-            return None
-        return Split(
-            path=located.path,
-            name=piece.name,
-            start=located.offset + piece.start,
-            end=located.offset + piece.end,
-            size_bytes=piece.end - piece.start,
-        )
-
-    def _runs(self, effect: RunTask) -> tuple[RunRange, ...] | None:
-        """The runs of a partition, in map task order."""
-        job, stage, partition = effect.setup.job, effect.read_stage, effect.task
-        runs: list[RunRange] = []
-        missing: list[int] = []
-        for task, attempt in enumerate(effect.reads):
-            if not attempt:
-                continue
-            located = self._found(job, stage, attempt, partition)
-            if located is not None:
-                runs.append(_run_range(located))
-            elif not self._store.holds(job, stage, attempt, partition):
-                missing.append(task)
-        if missing:
-            text = f"{len(missing)} map outputs of partition {partition} are not here"
-            self._fail(effect, INPUT_GONE, text, missing=tuple(missing))
-            return None
-        return tuple(runs)
-
-    def _found(self, job: str, stage: int, attempt: int, partition: int = WHOLE) -> Located | None:
-        """Where an output lies that a child shall read; one in whose place another lies is removed."""
-        while located := self._store.find(job, stage, attempt, partition):
-            if self._store.is_own(located.path):
-                return located
-            self._store.remove_segment(located.path)
-        return None
 
     def _hand_out(self) -> None:
         while self._waiting:
@@ -521,58 +335,12 @@ class TaskRunner:
             self._events.append(Checked(run.job, None))
             return
         failpoint("task.done")
-        setup = run.task.setup
-        is_part = setup.kind is StageKind.REDUCE or setup.map_only
-        digest = b""
-        is_empty = not done.ranges
-        if setup.kind is not StageKind.SAMPLE:
-            try:
-                if is_part:
-                    is_empty = not (done.bytes_out if setup.out_format else done.records_out)
-                    digest = _digest(done.path)
-                self._keep(run.task, done, is_part=is_part)
-            except OSError as error:
-                self._fail(run.task, "EnvironmentFailed", error.strerror or str(error))
-                return
-        sample = PackedColumn(form=done.sample[0], data=done.sample[1])
-        output = TaskOutput(
-            partitions=tuple([partition for partition, _ in done.ranges]),
-            is_empty=is_empty,
-            digest=digest,
-            size_bytes=done.bytes_out,
-            records=done.records_out,
-            cuts=tuple(done.cuts),
-            counters=tuple(sorted(done.counters.items())),
-            sample=sample if setup.kind is StageKind.SAMPLE else None,
-            spilled_bytes=done.spilled_bytes,
-            bad_records=done.bad_records,
-            took_s=took_s,
-            cpu_s=done.cpu_s,
-        )
+        try:
+            output = self._outputs.take(run.task, done, took_s)
+        except OSError as error:
+            self._fail(run.task, "EnvironmentFailed", error.strerror or str(error))
+            return
         self._events.append(TaskFinished(run.job, run.task.attempt, output))
-
-    def _keep(self, effect: RunTask, done: TaskDone, *, is_part: bool) -> None:
-        sources: dict[int, Source] = {}
-        if is_part:
-            entry = Entry(
-                task=effect.task, attempt=effect.attempt, partition=WHOLE, offset=0, length=done.bytes_out
-            )
-            sources[WHOLE] = Source(entry=entry, path=done.path, offset=0)
-        for partition, found in done.ranges:
-            entry = Entry(
-                task=effect.task,
-                attempt=effect.attempt,
-                partition=partition,
-                offset=0,
-                length=found.length,
-                keys=found.keys,
-                values=found.values,
-                is_sorted=found.is_sorted,
-            )
-            sources[partition] = Source(entry=entry, path=found.path, offset=found.offset)
-        own = "" if done.path.endswith(".runs") else done.path
-        outputs = self._outputs.setdefault(effect.setup.job, {})
-        outputs[effect.attempt] = _Output(effect.setup.stage, sources, own)
 
     def _failed(self, run: _Run, error: TaskError) -> None:
         if run.task is None:
@@ -587,8 +355,7 @@ class TaskRunner:
             self._events.append(InputLacks(run.task, -1))
             return
         if error.kind == EnvironmentFailed.__name__:
-            steps = damaged_inputs(self._store, run.task)
-            self._checks.append(_Check(run, run.task, error, steps))
+            self._checks.begin(run.task, run.order, error)
             return
         failure = self._failure(error.kind, error)
         self._events.append(TaskFailed(run.job, run.task.attempt, failure))
@@ -604,31 +371,11 @@ class TaskRunner:
 
     def _check_on(self) -> None:
         """Check a little more of what a failed attempt has read; tell of it when all is checked."""
-        if not self._checks:
-            return
-        check = self._checks[0]
-        try:
-            for _ in range(CHECK_STEPS):
-                next(check.steps)
-        except StopIteration as end:
-            self._checks.popleft()
-            missing: tuple[int, ...] = end.value
-            # Another task may have found the same damage a moment ago, and the segment is gone since.
-            is_innocent = bool(missing) or not self._reads_what_is_here(check.run.order)
-            failure = self._failure(INPUT_GONE if is_innocent else check.error.kind, check.error)
-            self._events.append(TaskFailed(check.run.job, check.effect.attempt, failure, missing))
-
-    def _uncheck(self, is_unwanted: Callable[[_Run], bool]) -> None:
-        """Nothing is to be told of these attempts any more."""
-        for check in [one for one in self._checks if is_unwanted(one.run)]:
-            check.steps.close()
-            self._checks.remove(check)
-
-    def _reads_what_is_here(self, order: AnyOrder) -> bool:
-        """Whether everything that an attempt was to read is still in the store."""
-        if not isinstance(order, ReduceOrder):
-            return True
-        return all(self._store.holds_path(path) for path in {found.path for found in order.runs})
+        verdict = self._checks.go_on()
+        if verdict is not None:
+            effect, error = verdict.effect, verdict.error
+            failure = self._failure(INPUT_GONE if verdict.is_innocent else error.kind, error)
+            self._events.append(TaskFailed(effect.setup.job, effect.attempt, failure, verdict.missing))
 
     def _died(self, event: ChildDied) -> None:
         if event.order is not None:
@@ -641,7 +388,7 @@ class TaskRunner:
                         attempt=event.order.attempt,
                         kind="Died",
                         message=event.reason,
-                        position=_position(event.order),
+                        position=position(event.order),
                         traceback=event.output,
                     ),
                 )
@@ -653,54 +400,9 @@ class TaskRunner:
     def _print(self, child: Child, text: str) -> None:
         order: Any = child.orders[0] if child.orders else child.answered
         run = self._under_way.get(id(order))
-        if run is None:
-            return
-        log = self._logs.setdefault(run.job, _Log())
-        self._logs.move_to_end(run.job)
-        if len(self._logs) > MAX_LOGS:
-            self._logs.popitem(last=False)
-        log.add(text)
+        if run is not None:
+            self._logs.add(run.job, text)
 
     def _fail(self, effect: RunTask, kind: str, message: str, *, missing: tuple[int, ...] = ()) -> None:
         failure = Failure(kind=kind, message=message, node=self._me)
         self._events.append(TaskFailed(effect.setup.job, effect.attempt, failure, missing))
-
-
-def _run_range(located: Located) -> RunRange:
-    entry = located.entry
-    return RunRange(
-        path=located.path,
-        offset=located.offset,
-        length=located.length,
-        keys=entry.keys,
-        values=entry.values,
-        is_sorted=entry.is_sorted,
-    )
-
-
-def _position(order: AnyOrder) -> str:
-    """Say what an order reads, as the embedded engine does."""
-    match order:
-        case ReduceOrder():
-            return f"partition {order.task}"
-        case MapOrder() | SampleOrder():
-            split = order.split
-            return split.name if split.end < 0 else f"{split.name}, bytes {split.start:,} to {split.end:,}"
-        case CheckOrder():
-            return ""
-
-
-def _digest(path: str) -> bytes:
-    """Return the digest of a part, by which a client knows that it has got the part's own bytes."""
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    return digest.digest()
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass  # its stage was dropped

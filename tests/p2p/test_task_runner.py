@@ -15,14 +15,14 @@ from mapreduce.executor import Load
 from mapreduce.failures import INPUT_GONE
 from mapreduce.orders import ReduceOrder, TaskError
 from mapreduce.record import StageKind
+from mapreduce.run_files import RunRange
 from mapreduce.runs import RunWriter
-from mapreduce.shuffle import RunRange
 from membership.view import NodeId
-from p2p.input_checks import damaged_inputs
+from p2p.input_checks import CHECK_PAUSE_S, CHECK_STEPS, damaged_inputs
 from p2p.job_files import JobFiles
 from p2p.segments import Covers, DamagedSegment, pack_header
 from p2p.store import Store
-from p2p.task_runner import CHECK_PAUSE_S, CHECK_STEPS, RunnerEvent, TaskFailed, TaskRunner, _Run
+from p2p.task_runner import RunnerEvent, TaskFailed, TaskRunner, _Run
 
 JOB = "ab" * 16
 REDUCE = RunTask(
