@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import select
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -96,12 +97,21 @@ class Place:
                 continue
         return found
 
+    def await_ends(self, limit_s: float) -> None:
+        """Wait until the processes that are here now have ended, `limit_s` seconds for all of them."""
+        deadline = time.monotonic() + limit_s
+        for command in self.processes():
+            try:
+                end = os.pidfd_open(int(command.split()[0]))
+            except ProcessLookupError:
+                continue
+            select.select([end], [], [], max(0.0, deadline - time.monotonic()))
+            os.close(end)
+
     def assert_nothing_is_left(self) -> None:
         """Look for processes, after a moment, and for files of the engine."""
-        deadline = time.monotonic() + GONE_S
-        while (left := self.processes()) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert left == [], "processes were left behind"
+        self.await_ends(GONE_S)
+        assert self.processes() == [], "processes were left behind"
         files = [path for path in self.temp.rglob("*") if path.name != f"ringreduce-{os.getuid()}"]
         assert files == [], "temporary files were left behind"
         assert list(self.root.glob("**/_temporary")) == [], "an unfinished output was left behind"

@@ -371,9 +371,7 @@ def test_what_a_killed_run_started_ends_and_the_next_run_sweeps_its_files(place:
     process = start(place, stuck=stuck)
     process.kill()
     process.communicate(timeout=PATIENCE_S)
-    deadline = time.monotonic() + GONE_S
-    while place.processes() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    place.await_ends(GONE_S)
     assert place.processes() == []
     assert list(place.temp.glob("*/run-*")) != []
     place.run(Job(ones(), totals()), place.lines("b"))  # the fixture sees that nothing is left
