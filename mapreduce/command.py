@@ -126,6 +126,24 @@ def job_options() -> list[click.Parameter]:
         ),
         click.Option(["--report"], metavar="FILE", help="Write a summary as JSON."),
         click.Option(["-q", "--quiet"], is_flag=True, help="No progress and no summary."),
+        click.Option(
+            ["--out-format"],
+            type=click.Choice(OUT_FORMATS),
+            default="text",
+            show_default=True,
+            help="text is KEY<tab>VALUE.",
+        ),
+    ]
+
+
+def reading_options() -> list[click.Parameter]:
+    """Return the options that say how a job reads its records, wherever it runs; see `with_reading`."""
+    return [
+        click.Option(["--encoding"], metavar="NAME", help="Of text inputs.  [default: utf-8]"),
+        click.Option(["--errors"], metavar="NAME", help="For undecodable bytes: strict, replace, ignore, …"),
+        click.Option(
+            ["--on-bad-record"], metavar="fail|skip:N", help="Leave out and count up to N bad records."
+        ),
     ]
 
 
@@ -138,19 +156,8 @@ def _run_options() -> list[click.Parameter]:
             help="Worker processes.  [default: one a core]",
         ),
         *job_options(),
-        click.Option(
-            ["--out-format"],
-            type=click.Choice(OUT_FORMATS),
-            default="text",
-            show_default=True,
-            help="text is KEY<tab>VALUE.",
-        ),
         click.Option(["--memory"], type=Size(), metavar="SIZE", help="Limit of each task; beyond it, spill."),
-        click.Option(["--encoding"], metavar="NAME", help="Of text inputs.  [default: utf-8]"),
-        click.Option(["--errors"], metavar="NAME", help="For undecodable bytes: strict, replace, ignore, …"),
-        click.Option(
-            ["--on-bad-record"], metavar="fail|skip:N", help="Leave out and count up to N bad records."
-        ),
+        *reading_options(),
         click.Option(["--temp-dir"], metavar="DIR", help="For intermediate files."),
     ]
 

@@ -5,9 +5,9 @@ Only click is imported here; what a command needs is imported when it runs.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,10 +17,12 @@ from mapreduce.errors import UsageError
 
 if TYPE_CHECKING:
     from p2p.config import KeySource
+    from p2p.job_client import JobClient
 
 __all__ = [
     "DEFAULT_ADDRESS",
     "Seconds",
+    "Where",
     "asked_options",
     "format_option",
     "key_options",
@@ -120,8 +122,38 @@ def key_source(directory: Path | None, cluster: str | None, token: str | None) -
     return KeySource(directory=directory, cluster=cluster, token=token)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Which swarm, and by which peers: what the options of a command about jobs say.
+
+    Attributes:
+        peer: their addresses.
+        timeout: how long each has to answer, in seconds.
+        keys, cluster, token: see `key_source`.
+    """
+
+    peer: str
+    timeout: float
+    keys: Path | None
+    cluster: str | None
+    token: str | None
+
+    def client(self) -> JobClient:
+        """Return a client of that swarm.
+
+        Raises:
+            PeerError: there are no such keys.
+        """
+        from p2p.job_client import JobClient
+
+        keys = key_source(self.keys, self.cluster, self.token).load().keys
+        return JobClient(keys, split_addresses(self.peer), timeout_s=self.timeout)
+
+
 def print_json(rows: Sequence[Mapping[str, Any]]) -> None:
     """A JSON list with a row a line, for programs and for grep."""
+    import json
+
     click.echo("[" + ",\n ".join(json.dumps(row) for row in rows) + "]")
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mapreduce import finding
+from mapreduce.console import Command
 from mapreduce.errors import JobError
 from mapreduce.job import Job
 from mapreduce.loading import Code
@@ -29,7 +30,7 @@ from p2p.local_swarm import LocalSwarm
 if TYPE_CHECKING:
     from p2p.job_questions import JobView
 
-__all__ = ["DemoFailed", "run_demo"]
+__all__ = ["DemoFailed", "demo", "run_demo"]
 
 SPLIT_BYTES = 512 << 10
 PARTITIONS = 8
@@ -41,6 +42,17 @@ LONGEST_S = 300.0
 
 class DemoFailed(JobError):
     """The demonstration did not show what it should have."""
+
+
+@click.command(cls=Command, short_help="A swarm loses its leader in the midst of a job.")
+@click.option("--peers", type=click.IntRange(3, 32), default=4, show_default=True, help="How many peers.")
+def demo(peers: int) -> None:
+    """Show a swarm at work on this machine.
+
+    It starts real peer processes, counts the words of the Python standard library, kills the job's leader
+    with SIGKILL on the way, and compares the result with a single process's.
+    """
+    run_demo(peers)
 
 
 def run_demo(peers: int) -> None:

@@ -16,11 +16,14 @@ from click.testing import CliRunner
 
 from mapreduce.errors import EnvironmentFailed
 from mapreduce.outcome import NOBODY, JobStatus, Totals
-from p2p import commands_files, commands_jobs
+from p2p import commands_files
 from p2p.cli import COMMANDS, cli
+from p2p.command_options import Where
 from p2p.errors import BadAddress
+from p2p.following import counted
 from p2p.handles import Swarm
 from p2p.job_questions import JobView
+from p2p.result_output import try_output
 
 ROOT = Path(__file__).parents[2]
 
@@ -172,7 +175,7 @@ def test_an_output_that_cannot_be_made_is_known_before_the_job_is_handed_in(
 
 
 def test_trying_the_output_leaves_nothing_behind(tmp_path: Path) -> None:
-    commands_jobs._try_output(str(tmp_path / "a" / "out"))
+    try_output(str(tmp_path / "a" / "out"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -195,7 +198,7 @@ def test_a_full_standard_output_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 peers"), (1, "1 peer"), (2, "2 peers")])
 def test_one_is_counted_in_the_singular(count: int, said: str) -> None:
-    assert commands_jobs._counted(count, "peer") == said
+    assert counted(count, "peer") == said
 
 
 def running(job: str) -> JobView:
@@ -232,7 +235,7 @@ def test_the_result_of_a_job_that_goes_on_is_a_matter_of_time(monkeypatch: pytes
         def view(self, job: str) -> JobView:
             return running(job)
 
-    monkeypatch.setattr(commands_jobs._Where, "client", lambda _: Asked())
+    monkeypatch.setattr(Where, "client", lambda _: Asked())
     outcome = CliRunner().invoke(cli, ["result", "abcdef"])
     assert outcome.exit_code == 4
     assert outcome.stderr == "error: job abcdef is still running: 'ringreduce attach abcdef' waits\n"
