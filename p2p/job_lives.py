@@ -13,6 +13,7 @@ the job's locks stays until the job is known to be over, for a register that is 
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import inf
 from typing import TYPE_CHECKING
 
 from mapreduce.effects import DropJob
@@ -73,9 +74,21 @@ class JobLives:
         """Somebody leads the job, or it was just born."""
         self._expiry.pop(job, None)
 
+    def until(self, job: str) -> float:
+        """When what is known here of a job is forgotten; infinity if that is not decided."""
+        return self._expiry.get(job, inf)
+
     def is_gone(self, job: str) -> bool:
         """Whether a job was here, and its time to live is over."""
         return job in self._gone
+
+    def is_over(self, job: str) -> bool:
+        """Whether a job is known to have ended."""
+        # A minority of the group may never have been asked to accept the end, but everybody was told of it.
+        if job in self._over or self._desk.worker.fate_of(job) is not None:
+            return True
+        vote = self._desk.registers.acceptor.get(JOB_KEY + job)
+        return vote is not None and vote.record.terminal
 
     def tick(self, now: float) -> None:
         """Forget what is due."""
@@ -93,7 +106,7 @@ class JobLives:
         self._desk.ring_inputs.drop_job(job)
         self._desk.runner.drop_job(job)
         self._desk.locks.drop_job(job)
-        if self._is_over(job):  # else its worker has given it up, having heard nothing for so long
+        if self.is_over(job):  # else its worker has given it up, having heard nothing for so long
             self._desk.locks.forget(job)
         self._desk.arrivals.drop_job(job)
         keep = {SPEC_STAGE, effect.keep_stage} if effect.keep_stage >= 0 else {SPEC_STAGE}
@@ -109,7 +122,7 @@ class JobLives:
         self._desk.locks.drop_job(job)
         self._desk.store.drop_job(job)
         self._desk.forget(job)
-        is_over = self._is_over(job)
+        is_over = self.is_over(job)
         self._over.discard(job)
         self._desk.results.forget(job)
         if is_over:
@@ -121,19 +134,11 @@ class JobLives:
             self._desk.perform_register(self._desk.registers.forget(JOB_KEY + job))
         self._desk.answers.forget(job)
 
-    def _is_over(self, job: str) -> bool:
-        """Whether a job is known to have ended."""
-        # A minority of the group may never have been asked to accept the end, but everybody was told of it.
-        if job in self._over or self._desk.worker.fate_of(job) is not None:
-            return True
-        vote = self._desk.registers.acceptor.get(JOB_KEY + job)
-        return vote is not None and vote.record.terminal
-
     def _runs(self, job: str) -> bool:
         """Whether this peer is one of those that keep a job's record, and has not heard of its end."""
         vote = self._desk.registers.acceptor.get(JOB_KEY + job)
         is_member = vote is not None and self._desk.registers.me in vote.record.members
-        return is_member and not self._is_over(job)
+        return is_member and not self.is_over(job)
 
     def _ttl_s(self, job: str) -> float:
         plan = self._desk.plan(job)

@@ -336,6 +336,7 @@ class JobService:
         """See `Engine.drain`."""
         self._jobs(self.worker.drain(now))
         self.ring_files.drain(now)
+        self.results.drain(now)
         return self._performed(now)
 
     def is_drained(self, now: float) -> bool:
@@ -343,7 +344,8 @@ class JobService:
         others = [member.id for member in self.swim.view.ring_members if can_hold(member)]
         if not others:
             return True  # nobody is left to take it, as where all peers leave at once
-        return self.worker.may_leave and self.ring_files.blocks.has_handed_over(now)
+        has_blocks_elsewhere = self.ring_files.blocks.has_handed_over(now)
+        return self.worker.may_leave and has_blocks_elsewhere and self.results.has_handed_over()
 
     def leave(self, now: float) -> Sequence[Effect]:
         """See `Engine.leave`."""

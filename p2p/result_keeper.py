@@ -23,6 +23,10 @@ any more which parts are the result; and a member that starts anew needs a major
 
 Whoever is asked learns how long the result lives, before anything is sent to it; so what comes, goes.
 
+A peer that is about to leave looks, too, be it a member of the group or not: what lies with it shall lie with
+R others before it goes, also when one of them has just died and nobody has seen to that yet.  It knows no
+more of the result than what it has, and that is enough.
+
 Bounds: `MAX_RESULTS` are looked after, the oldest go first; `MAX_LOOKS` at a time; `MAX_SENDING` parts of
 each; `MAX_TRIES` looks without gain, after which only another change of the membership begins anew.
 """
@@ -44,6 +48,7 @@ from p2p.bulk import BulkEvent, Sent
 from p2p.job_keys import JOB_KEY
 
 if TYPE_CHECKING:
+    from mapreduce.spec import JobPlan
     from p2p.job_service import JobService
 
 __all__ = ["ResultKeeper", "part_key"]
@@ -85,8 +90,8 @@ class _Result:
     """A result that this peer looks after.
 
     Attributes:
-        record: the job's, once it was read.
-        attempts: {part: attempt} of those that have any bytes.
+        until: when its time to live is over, once the job's record was read; None: it was not yet.
+        attempts: {attempt: part} of those that have any bytes.
         held: which attempts lie with whom, as of the last look.
         relies_on: who holds copies, each in which life.
         is_short: copies are missing, perhaps: look whenever the membership changes.
@@ -94,7 +99,7 @@ class _Result:
     """
 
     due: float
-    record: JobRecord | None = None
+    until: float | None = None
     attempts: dict[int, int] = field(default_factory=dict)
     held: dict[NodeId, frozenset[int]] = field(default_factory=dict)
     relies_on: frozenset[Life] = frozenset()
@@ -114,6 +119,8 @@ class ResultKeeper:
         # What is on its way from here, {(job, attempt, to): the last who has asked for it}.
         self._sending: dict[tuple[str, int, NodeId], tuple[r.SendKept, NodeId]] = {}
         self._view_version = -1
+        self._is_leaving = False
+        self._handing_over: set[str] = set()  # jobs whose results lay here when this peer began to leave
         self.copies_made = 0
 
     # ---- which results -------------------------------------------------------------------------------------
@@ -130,10 +137,41 @@ class ResultKeeper:
             self._results[job] = _Result(due, is_short=not is_sure)
             if len(self._results) > MAX_RESULTS:
                 self._results.popitem(last=False)
+        if self._is_leaving:
+            self._hand_over(job, now)
 
     def forget(self, job: str) -> None:
         """Its time to live is over."""
         self._results.pop(job, None)
+        self._handing_over.discard(job)
+
+    def drain(self, now: float) -> None:
+        """This peer is about to leave: what lies here of results shall lie elsewhere first."""
+        self._is_leaving = True
+        for job in self._desk.store.jobs:
+            if self._desk.lives.is_over(job):
+                self._hand_over(job, now)
+
+    def has_handed_over(self) -> bool:
+        """Whether nothing more can be done for the results here, when this peer is about to leave."""
+        results = [self._results.get(job) for job in self._handing_over]
+        return all(result is None or (result.look is None and result.due == inf) for result in results)
+
+    def _hand_over(self, job: str, now: float) -> None:
+        plan, until = self._desk.plan(job), self._desk.lives.until(job)
+        is_enough = job in self._handing_over or len(self._handing_over) >= MAX_RESULTS
+        if plan is None or until == inf or is_enough:
+            return
+        held = self._held_here(job, StageGraph(plan).result_stage)
+        if not held:
+            return
+        self._handing_over.add(job)
+        result = self._results.setdefault(job, _Result(now))
+        if result.until is None:
+            result.until, result.attempts = until, held
+        result.is_short, result.tries = True, 0
+        if result.look is None:
+            result.due = now
 
     def holders(self, job: str, part: int, recorded: Iterable[NodeId]) -> list[NodeId]:
         """Return who may hold a part, the surest first.
@@ -145,8 +183,8 @@ class ResultKeeper:
         result, plan = self._results.get(job), self._desk.plan(job)
         known: list[NodeId] = []
         if result is not None:
-            attempt = result.attempts.get(part)
-            known = sorted(node for node, attempts in result.held.items() if attempt in attempts)
+            wanted = {attempt for attempt, of in result.attempts.items() if of == part}
+            known = sorted(node for node, attempts in result.held.items() if wanted & attempts)
         found = [node for node in dict.fromkeys((*known, *recorded)) if node in here]
         ring = holders_ring(self._desk.swim.view)
         if plan is not None and len(found) < plan.replicas and len(ring):
@@ -162,11 +200,12 @@ class ResultKeeper:
             case r.AskKept(job=job):
                 if self._desk.is_gone(job):
                     return  # nothing is to be sent here any more
-                result = self._results.get(job)
-                if result is not None and result.look is None and now + REST_S > result.due:
+                result, asking = self._results.get(job), self._desk.swim.get(sender)
+                is_seen_to = asking is not None and _stays(asking)  # who leaves sees to what he has himself
+                if result is not None and is_seen_to and result.look is None and now + REST_S > result.due:
                     result.due = now + REST_S + self._stagger_s(job)
                 self._desk.lives.keep_result(job, now + message.left_s)
-                attempts = self._held_here(job, message.stage)
+                attempts = tuple(sorted(self._held_here(job, message.stage)))
                 self._desk.say(sender, r.KeptHere(number=message.number, job=job, attempts=attempts))
             case r.KeptHere(job=job, number=number, attempts=kept):
                 look = self._look_of(job, number)
@@ -198,18 +237,14 @@ class ResultKeeper:
         look = result.look if result is not None else None
         return look if look is not None and look.number == number else None
 
-    def _held_here(self, job: str, stage: int) -> tuple[int, ...]:
-        held = self._desk.store.held(job)
-        return tuple(
-            sorted(
-                {
-                    attempt
-                    for of, covers in held
-                    if of == stage and not covers.partitions
-                    for attempt in covers.attempts
-                }
-            )
-        )
+    def _held_here(self, job: str, stage: int) -> dict[int, int]:
+        """{attempt: part} of the whole outputs of a stage that lie here."""
+        return {
+            attempt: part
+            for of, covers in self._desk.store.held(job)
+            if of == stage and not covers.partitions
+            for attempt, part in zip(covers.attempts, covers.tasks, strict=True)
+        }
 
     def _send(self, order: r.SendKept, sender: NodeId, now: float) -> None:
         sources = self._desk.store.sources(order.job, order.stage, (order.attempt,), ())
@@ -266,7 +301,7 @@ class ResultKeeper:
     def _members_changed(self, now: float) -> None:
         lives = self._lives()
         for job, result in self._results.items():
-            if result.record is not None and not result.is_short and result.relies_on <= lives:
+            if result.until is not None and not result.is_short and result.relies_on <= lives:
                 continue
             result.tries = 0
             if result.look is None:
@@ -281,37 +316,41 @@ class ResultKeeper:
 
     def _begin(self, job: str, result: _Result, now: float) -> None:
         """Look at a result; first of all, read its record."""
-        plan, record = self._desk.plan(job), result.record or self._desk.answers.final(job, now)
-        if record is None or plan is None:
+        plan = self._desk.plan(job)
+        is_new = result.until is None
+        if plan is None or (is_new and not self._read(job, result, plan, now)):
             self._try_again(result, now)
             return
-        if result.record is None:
-            if record.status is not JobStatus.COMMITTED:
-                del self._results[job]
-                return
-            self._adopt(result, record, StageGraph(plan).result_stage, plan.replicas)
-            if not result.is_short:
-                result.due = inf
-                return
-        left_s = record.ended_at_s + plan.ttl_s - (now + self._desk.wall_offset_s)
-        if left_s <= 0 or not result.attempts:
+        is_well = is_new and not result.is_short
+        if is_well or not result.attempts or result.until is None or result.until <= now:
             result.due = inf
             return
         here = self._desk.here()
         look = _Look(self._desk.fresh_number(), now + ANSWER_LIMIT_S, set(here))
         result.look = look
-        stage = StageGraph(plan).result_stage
+        ask = r.AskKept(
+            number=look.number, job=job, stage=StageGraph(plan).result_stage, left_s=result.until - now
+        )
         for node in sorted(here):
-            self._desk.say(node, r.AskKept(number=look.number, job=job, stage=stage, left_s=left_s))
+            self._desk.say(node, ask)
+
+    def _read(self, job: str, result: _Result, plan: JobPlan, now: float) -> bool:
+        """Take what is to be known of a result from its job's record; False if that is still being read."""
+        record = self._desk.answers.final(job, now)
+        if record is None:
+            return False
+        result.until = record.ended_at_s + plan.ttl_s - self._desk.wall_offset_s
+        if record.status is JobStatus.COMMITTED:  # else there is none, and nothing to be done
+            self._adopt(result, record, StageGraph(plan).result_stage, plan.replicas)
+        return True
 
     def _adopt(self, result: _Result, record: JobRecord, stage: int, replicas: int) -> None:
         lives = self._lives()
         winners = record.stages[stage].winners
-        result.record = record
         present = {node for node, _ in lives}
         for part, winner in enumerate(winners):
             if winner is not None and not winner.is_empty:
-                result.attempts[part] = winner.attempt
+                result.attempts[winner.attempt] = part
                 holders = {record.nodes[index] for index in winner.places}
                 result.is_short |= len(holders & present) < replicas
                 result.relies_on |= {life for life in lives if life[0] in holders}
@@ -327,10 +366,10 @@ class ResultKeeper:
         staying = {node for node, _ in lives}
         wanted = min(plan.replicas, len(ring))
         result.held = look.held
-        keeping = {node for node in staying if look.held.get(node, frozenset()) & {*result.attempts.values()}}
+        keeping = {node for node in staying if look.held.get(node, frozenset()) & result.attempts.keys()}
         result.relies_on = frozenset(life for life in lives if life[0] in keeping)
         result.is_short = wanted < plan.replicas
-        for part, attempt in result.attempts.items():
+        for attempt, part in result.attempts.items():
             holders = sorted(node for node, attempts in look.held.items() if attempt in attempts)
             lacking = wanted - len(staying.intersection(holders))
             if lacking <= 0:

@@ -18,7 +18,7 @@ from p2p.job_service import JobService, OwnLimits
 from p2p.keys import generate
 from p2p.memory_transport import MemoryNetwork, MemoryTransport
 from p2p.name_files import NameFiles
-from p2p.peer import Peer
+from p2p.peer import DRAIN_LIMIT_S, Peer
 from p2p.protocol import wire_format
 from p2p.roles import Role
 from p2p.store import Store
@@ -114,6 +114,17 @@ class MemorySwarm:
         node.engine.runner.close()
         if wipe:
             shutil.rmtree(self.directory / name)
+
+    def leave(self, name: str) -> None:
+        """Have a peer leave in good order, and take its directory away."""
+        peer = self.nodes[name].peer
+
+        def has_left() -> bool:
+            peer.leave(self.now)
+            return peer.has_left
+
+        assert self.run(2 * DRAIN_LIMIT_S, has_left)
+        self.crash(name, wipe=True)
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Let so much time pass, or until something holds; returns whether it does."""

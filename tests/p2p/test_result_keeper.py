@@ -160,6 +160,24 @@ def test_after_a_holders_death_there_are_r_copies_again_and_the_next_one_may_die
     assert swarm.result_through(swarm.nodes["e"]) == PARTS
 
 
+def test_who_leaves_when_another_holder_has_just_died_hands_on_what_only_it_has(swarm: Ended) -> None:
+    swarm.run(SETTLED_S)
+    swarm.crash("c", wipe=True)
+    swarm.leave("e")  # no member of the group; those who are would have seen to it some seconds later
+    assert swarm.holders(3)
+    assert swarm.run(40, swarm.is_whole)
+    assert swarm.result_through(swarm.nodes["a"]) == PARTS
+
+
+def test_who_leaves_does_not_wait_for_what_nobody_can_take(swarm: Ended) -> None:
+    swarm.run(SETTLED_S)
+    for name in ("b", "c", "d", "e"):
+        before = swarm.now
+        swarm.leave(name)
+        assert swarm.now - before < 5
+    assert swarm.result_through(swarm.nodes["a"]) == PARTS
+
+
 def test_nothing_is_copied_where_nothing_is_missing_and_then_nothing_is_said(
     asked: list[object], swarm: Ended
 ) -> None:
