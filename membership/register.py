@@ -104,6 +104,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from membership.acceptor_id import AcceptorId
 from membership.errors import InvalidGroup
 from membership.view import NodeId
 
@@ -123,19 +124,6 @@ __all__ = [
     "seal",
     "successor",
 ]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class AcceptorId:
-    """Who keeps a promise: a node, and the disk that it was written to.
-
-    Attributes:
-        node: where to send.
-        disk: the id of the data directory; a new one for an empty disk.
-    """
-
-    node: NodeId
-    disk: str
 
 
 @dataclass(frozen=True, slots=True, order=True)

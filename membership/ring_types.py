@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, Protocol, TypeVar
 
-from membership.view import NodeId
+from membership.view import MAX_WEIGHT, NodeId
 
 __all__ = [
     "CIRCLE",
@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 POINTS_PER_WEIGHT = 64
-MAX_WEIGHT = 1000.0  # 64,000 points: beyond it one weight would be every other peer's memory
 CIRCLE = 1 << 64
 DIGEST_BITS = 128
 

@@ -25,10 +25,12 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import NewType
 
-__all__ = ["Member", "NodeId", "Status", "View", "merge", "supersedes"]
+__all__ = ["MAX_WEIGHT", "Member", "NodeId", "Status", "View", "merge", "supersedes"]
 
 NodeId = NewType("NodeId", str)
 """The lasting name of a peer. It outlives restarts and changes of address."""
+
+MAX_WEIGHT = 1000.0  # 64,000 points: beyond it one weight would be every other peer's memory
 
 
 class Status(StrEnum):

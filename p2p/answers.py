@@ -17,12 +17,11 @@ from membership.effects import Event
 from membership.ring import Ring
 from membership.swim import Swim
 from membership.view import Member, NodeId
-from p2p.questions import (
-    AskMembers,
+from p2p.questions import AskMembers, MembersAre
+from p2p.ring_questions import (
     AskWhere,
     AskWhy,
     Happened,
-    MembersAre,
     Question,
     Story,
     Watch,

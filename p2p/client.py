@@ -7,24 +7,27 @@ would say the same.
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from membership.view import NodeId
 from p2p.addresses import parse_address, resolve
-from p2p.client_protocol import client_wire_format
+from p2p.client_protocol import Topic, client_wire_format
 from p2p.cut_transport import cuttable
 from p2p.errors import NameNotResolved, NoPeerReached, RequestRefused, WireError
 from p2p.gate import Gate
 from p2p.keys import KeySet
-from p2p.questions import Happened, Refused, Watch
+from p2p.questions import Refused
 from p2p.roles import Role
 from p2p.transport import LinkFailed
 from p2p.wire import Envelope
 from p2p.zmq_transport import ZmqTransport
+
+if TYPE_CHECKING:
+    from p2p.ring_questions import Happened
 
 __all__ = ["Client"]
 
@@ -50,7 +53,7 @@ class Client:
         NameNotResolved: none of the names resolves.
     """
 
-    asks_of_files = False  # whether it speaks that part of the protocol
+    topics: frozenset[Topic] = frozenset({"ring"})  # what it can ask about
 
     def __init__(
         self, keys: KeySet, addresses: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S
@@ -60,9 +63,10 @@ class Client:
         self._failed: dict[str, str] = {}  # in the present question, and why
         self._timeout_s = timeout_s
         self._cluster = keys.cluster
-        self._wire = client_wire_format(with_files=self.asks_of_files)
+        self._wire = client_wire_format(self.topics)
         self._gate = Gate(self._wire, keys.cluster)
-        self._name = NodeId(f"client-{secrets.token_hex(6)}")
+        # As the module `secrets` does it, which imports much more.
+        self._name = NodeId(f"client-{os.urandom(6).hex()}")
         self._number = 0
         self._transport = cuttable(ZmqTransport(keys))
 
@@ -112,6 +116,8 @@ class Client:
 
         Raises: as `ask`.
         """
+        from p2p.ring_questions import Happened, Watch
+
         while True:
             yield self.ask(Watch(number=0, lease_s=LEASE_S), Happened)
             address = self._addresses[0]

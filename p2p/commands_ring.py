@@ -30,7 +30,7 @@ from p2p.command_options import (
 if TYPE_CHECKING:
     from membership.view import Member
     from p2p.client import Client
-    from p2p.questions import Happened, Story
+    from p2p.ring_questions import Happened, Story
 
 __all__ = ["init", "keys", "members", "monitor", "peer", "swarm", "token", "where", "why"]
 
@@ -192,7 +192,7 @@ def members(format: str, **where_to: Any) -> None:
 @peer_options
 def where(key: str, count: int, format: str, **where_to: Any) -> None:
     """Show the owners of KEY, nearest first, and why it is them."""
-    from p2p.questions import AskWhere, WhereIs
+    from p2p.ring_questions import AskWhere, WhereIs
 
     with _client(**where_to) as client:
         answer = client.ask(AskWhere(number=0, key=key, count=count), WhereIs)
@@ -215,7 +215,7 @@ def why(node: str, format: str, **where_to: Any) -> int:
     NODE is a node id or its beginning.
     """
     from mapreduce.errors import UsageError
-    from p2p.questions import AskWhy, WhyIs
+    from p2p.ring_questions import AskWhy, WhyIs
 
     if not node:
         raise UsageError("NODE is empty: give a node id or its beginning; 'ringreduce members' shows them")

@@ -101,7 +101,7 @@ class _Block:
 class FileClient(JobClient):
     """A client that knows about files of the ring; see `Client` for its arguments."""
 
-    asks_of_files = True
+    topics = frozenset({"jobs", "files"})
 
     @classmethod
     def beside(cls, client: JobClient) -> FileClient:

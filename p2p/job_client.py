@@ -13,7 +13,7 @@ stands in the job's record.  A holder that is gone, or whose bytes are not right
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -87,6 +87,8 @@ class Moved:
 class JobClient(Client):
     """A client that knows about jobs; see `Client` for its arguments."""
 
+    topics = frozenset({"jobs"})
+
     # ---- submitting ----------------------------------------------------------------------------------------
 
     def submit(
@@ -104,7 +106,7 @@ class JobClient(Client):
             InputsNotThere: a peer cannot read an input.
             JobDefinitionError, SubmissionRefused: a peer cannot run it, or may not.
         """
-        question = q.Submit(number=0, nonce=nonce or secrets.token_hex(16), spec=packed, upload="")
+        question = q.Submit(number=0, nonce=nonce or os.urandom(16).hex(), spec=packed, upload="")
         deadline = time.monotonic() + SUBMIT_LIMIT_S
         warnings: list[str] = []
         uploaded_to = ""
@@ -162,7 +164,7 @@ class JobClient(Client):
         return None
 
     def _uploaded(self, packed: bytes, question: q.Submit) -> q.Submit:
-        name = secrets.token_hex(16)
+        name = os.urandom(16).hex()
         offset = 0
         while offset < len(packed):
             chunk = packed[offset : offset + q.CHUNK_BYTES]

@@ -30,7 +30,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mapreduce.outcome import EventRecord, Failure, JobStatus, Totals
-from membership.register import AcceptorId
+from membership.acceptor_id import AcceptorId
 from membership.view import NodeId
 from p2p.roles import Role
 from p2p.schema import Bounds

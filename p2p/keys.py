@@ -27,7 +27,6 @@ import binascii
 import json
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -194,7 +193,7 @@ def store(keys: KeySet, directory: Path) -> bool:
         KeysUnusable: the directory cannot be made or written.
     """
     path = directory / KEY_FILE
-    temporary = directory / f".{KEY_FILE}.{secrets.token_hex(8)}"
+    temporary = directory / f".{KEY_FILE}.{os.urandom(8).hex()}"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

@@ -1,9 +1,10 @@
 """The table of everything peers and clients say to each other: tag, type, who may say it, limits.
 
 Tags are for ever: a message that is no longer spoken leaves its number unused.  1–19 membership, 20–39
-questions to a peer and their answers, 40–59 registers and transfers (`p2p.register_protocol`), 60–89 leaders
-and workers (`p2p.job_protocol`), 90–105 and 120–130 questions about jobs (`p2p.job_questions`), 106–119 and
-131–149 about files (`p2p.file_questions`), 150–154 the copies of results (`p2p.result_questions`).
+questions about the ring (`p2p.questions`, `p2p.ring_questions`), 40–59 registers and transfers
+(`p2p.register_protocol`), 60–89 leaders and workers (`p2p.job_protocol`), 90–105 and 120–130 questions about
+jobs (`p2p.job_questions`), 106–119 and 131–149 about files (`p2p.file_questions`), 150–154 the copies of
+results (`p2p.result_questions`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from functools import cache
 from typing import get_args
 
 from membership import messages as swim
-from p2p.client_protocol import ADDRESS, ASKING_KINDS, ID, MEMBER, WORD
 from p2p.file_questions import FILE_KINDS
 from p2p.job_protocol import JOB_KINDS
 from p2p.job_questions import QUESTION_KINDS
+from p2p.member_bounds import ADDRESS, ID, MEMBER, WORD
+from p2p.questions import COMMON_KINDS
 from p2p.register_protocol import REGISTER_KINDS
 from p2p.result_questions import RESULT_KINDS
+from p2p.ring_questions import RING_KINDS
 from p2p.roles import Role
 from p2p.schema import Bounds
 from p2p.wire import MAX_ITEMS, Kind, WireFormat
@@ -56,7 +59,8 @@ KINDS: tuple[Kind, ...] = (
     _peer(6, swim.SyncRequest, {**MEMBER, "SyncRequest.digests": Bounds(items=256)}),
     _peer(7, swim.SyncState, {**MEMBER, "SyncState.members": Bounds(items=MAX_ITEMS)}),
     _peer(8, swim.Conflict, MEMBER),
-    *ASKING_KINDS,
+    *COMMON_KINDS,
+    *RING_KINDS,
     *REGISTER_KINDS,
     *JOB_KINDS,
     *QUESTION_KINDS,

@@ -32,7 +32,8 @@ from p2p.errors import WireError
 from p2p.gate import Gate
 from p2p.keys import KeySet
 from p2p.protocol import wire_format
-from p2p.questions import AskMembers, Happened, MembersAre, Watch
+from p2p.questions import AskMembers, MembersAre
+from p2p.ring_questions import Happened, Watch
 from p2p.roles import Role
 from p2p.swarm import LocalPeers, PeerProcess
 from p2p.wire import Envelope

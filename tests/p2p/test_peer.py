@@ -16,7 +16,8 @@ from p2p.keys import KeySet, generate
 from p2p.memory_transport import MemoryNetwork, MemoryTransport
 from p2p.peer import Peer
 from p2p.protocol import KINDS, wire_format
-from p2p.questions import AskMembers, AskWhere, AskWhy, Happened, MembersAre, Refused, Watch, WhereIs, WhyIs
+from p2p.questions import AskMembers, MembersAre, Refused
+from p2p.ring_questions import AskWhere, AskWhy, Happened, Watch, WhereIs, WhyIs
 from p2p.roles import Role
 from p2p.wire import MAX_CONTROL_BYTES, Envelope, WireFormat
 from p2p.zmq_transport import new_key_pair

@@ -15,7 +15,8 @@ from membership.messages import Ack, Gossip, Nack, Ping, Rumour, SyncState
 from membership.view import Member, NodeId, Status
 from p2p.errors import MalformedFrame, NotOurFrame, OversizedFrame, WireError, WrongVersion
 from p2p.protocol import KINDS, wire_format
-from p2p.questions import AskMembers, MembersAre, Story, WhyIs, WhyLine
+from p2p.questions import AskMembers, MembersAre
+from p2p.ring_questions import Story, WhyIs, WhyLine
 from p2p.roles import Role
 from p2p.wire import Envelope, Kind, WireFormat, peek_version
 
