@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mapreduce.child_output import Printed
+from mapreduce.child_process import Child
 from mapreduce.columns import unpack_column
 from mapreduce.errors import (
     EnvironmentFailed,
@@ -27,7 +29,7 @@ from mapreduce.errors import (
     TooManyBadRecords,
     from_record,
 )
-from mapreduce.executor import Child, ChildDied, Executor, Printed
+from mapreduce.executor import ChildDied, Executor
 from mapreduce.inputs import Source, plan_splits
 from mapreduce.job import Job, Step, TotalOrder
 from mapreduce.loading import Code

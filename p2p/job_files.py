@@ -22,7 +22,7 @@ from typing import Any
 from mapreduce.bundling import Bundle, unbundle
 from mapreduce.columns import unpack_column
 from mapreduce.errors import EnvironmentFailed, JobDefinitionError
-from mapreduce.executor import packed_code
+from mapreduce.loads import packed_code
 from mapreduce.spec import JobPlan, JobSpec
 
 __all__ = ["JobFiles", "OpenedJob"]
@@ -34,7 +34,7 @@ class OpenedJob:
 
     Attributes:
         plan: the job's.
-        code: for children, see `mapreduce.executor.packed_code`.
+        code: for children, see `mapreduce.loads.packed_code`.
         params: by name.
         side_files: {name: local path}.
     """

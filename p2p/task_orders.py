@@ -20,8 +20,8 @@ from collections.abc import Collection, Sequence
 
 from mapreduce.columns import unpack_column
 from mapreduce.effects import RunTask, StageSetup
-from mapreduce.executor import Load
 from mapreduce.failures import INPUT_GONE, NOT_BEGUN
+from mapreduce.loads import Load
 from mapreduce.orders import AnyOrder, CheckOrder, MapOrder, Order, ReduceOrder, SampleOrder, StepSetup
 from mapreduce.pieces import pieces_path
 from mapreduce.plan import Split

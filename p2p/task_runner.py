@@ -23,11 +23,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mapreduce.child_output import Printed
+from mapreduce.child_process import Child
 from mapreduce.effects import RunTask, TaskOutput
 from mapreduce.errors import EnvironmentFailed
-from mapreduce.executor import Child, ChildDied, Executor, Load, Printed
+from mapreduce.executor import ChildDied, Executor
 from mapreduce.failpoints import failpoint
 from mapreduce.failures import INPUT_GONE
+from mapreduce.loads import Load
 from mapreduce.messages import HeldGroup
 from mapreduce.orders import AnyOrder, CheckOrder, LockAnswer, TaskDone, TaskError, TaskLock, TaskProgress
 from mapreduce.pieces import BlockDamaged, BlockNotHere

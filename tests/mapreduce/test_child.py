@@ -13,8 +13,8 @@ import pytest
 
 import mapreduce.attempt
 from mapreduce.child import _describe
-from mapreduce.executor import Load, packed_code
 from mapreduce.loading import pack
+from mapreduce.loads import Load, packed_code
 from mapreduce.orders import TaskDone, TaskError
 from tests.mapreduce.conftest import Place, ones
 from tests.mapreduce.test_executor import Pool

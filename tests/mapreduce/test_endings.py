@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from mapreduce import Job, task
+from mapreduce.child_output import MAX_TASK_OUTPUT_BYTES
 from mapreduce.errors import EnvironmentFailed, JobError, TaskFailed, UsageError
-from mapreduce.executor import MAX_TASK_OUTPUT_BYTES
 from tests.mapreduce.conftest import GONE_S, Place, line_of, once, ones, totals
 
 PATIENCE_S = 30.0

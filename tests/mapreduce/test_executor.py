@@ -15,21 +15,12 @@ from typing import Any
 
 import pytest
 
-import mapreduce.executor as executor_module
-from mapreduce import Job, identity, task
-from mapreduce.executor import (
-    MAX_WINDOW,
-    SHOWN_OUTPUT_BYTES,
-    Child,
-    ChildDied,
-    Event,
-    Executor,
-    Load,
-    Printed,
-    how_it_ended,
-    packed_code,
-)
+from mapreduce import Job, child_output, identity, task
+from mapreduce.child_output import SHOWN_OUTPUT_BYTES, Printed
+from mapreduce.child_process import MAX_WINDOW, Child, how_it_ended
+from mapreduce.executor import ChildDied, Event, Executor
 from mapreduce.loading import Code, pack
+from mapreduce.loads import Load, packed_code
 from mapreduce.orders import CheckOrder, MapOrder, StepSetup, TaskDone, TaskError, TaskProgress
 from mapreduce.plan import Split
 from tests.mapreduce.conftest import Place, ones
@@ -457,7 +448,7 @@ def test_a_group_that_is_gone_can_be_killed(
         while True:
             os.write(1, b"line\n" * 1000)
 
-    monkeypatch.setattr(executor_module, "MAX_TASK_OUTPUT_BYTES", 1 << 20)
+    monkeypatch.setattr(child_output, "MAX_TASK_OUTPUT_BYTES", 1 << 20)
     with Pool(place, mapper) as pool:
         monkeypatch.setattr(os, "killpg", too_late)
         pool.executor.submit(pool.executor.start(), pool.order(0))

@@ -11,8 +11,8 @@ import pytest
 import xxhash
 
 from mapreduce.effects import RunTask, StageSetup
-from mapreduce.executor import Load
 from mapreduce.failures import INPUT_GONE
+from mapreduce.loads import Load
 from mapreduce.orders import ReduceOrder, TaskError
 from mapreduce.record import StageKind
 from mapreduce.run_files import RunRange
