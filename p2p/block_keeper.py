@@ -1,30 +1,25 @@
-"""The blocks of the ring's files on one peer: taken from clients, copied, checked, dropped.
+"""The blocks of the ring's files on one peer: where they lie, which copies to make, what to drop.
 
 Theory
 ------
-*A put.*  The client sends each block to its first place.  When all of it is here and its digest fits, it is
-sent on to the block's other places, and the client hears how many copies there are; it names the file when
-all blocks have theirs.  What is said again is answered again: a block that is here already is not written
-twice.  Blocks of a file without a name stay as long as news of it comes: peers tell each other what they
-hold, so any block that arrives anywhere keeps those that came before.  Should a put stand still for longer,
-or a holder leave, the name is refused until the blocks that nobody holds have been sent again.
+Peers tell each other what they hold (`holdings`): what has changed at once, and all of it when a short
+comparison shows a difference.  `p2p.replication` says which copies must move, whenever the view or the blocks
+somewhere have changed.  Copies go out a few at a time, checked before they leave (a copy of a damaged block
+would get a fresh digest and pass for sound), and throttled with all other repairs.
 
-*Ever after.*  `p2p.replication` says which copies must move, whenever the view or the blocks somewhere have
-changed.  Copies go out a few at a time, checked before they leave (a copy of a damaged block would get a
-fresh digest and pass for sound), and throttled with all other repairs.
+Blocks of a file without a name stay as long as news of it comes: any block that arrives anywhere keeps those
+that came before.  Should a put stand still for longer, or a holder leave, the name is refused until the
+blocks that nobody holds have been sent again.
 
-*Scrubbing.*  Every segment of the store, parts of results too, is read through once in `SCRUB_PERIOD_S`, out
-of the same budget as repairs.  A damaged one is removed and counted; a block is then lacking, and comes again
-from another holder by the rules above.
+Blocks arrive by puts (`p2p.block_puts`) and as copies; damaged ones are found by reading and by scrubbing
+(`p2p.scrubbing`).
 
 ⚙ Reads and writes segments, through the store.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -32,10 +27,10 @@ from mapreduce.placement import DRAINING, holders_ring
 from membership.ring import Ring
 from membership.view import NodeId
 from p2p import file_questions as f
+from p2p.block_puts import BlockPuts
 from p2p.blocks import RingPath, attempt_of, block_of, is_file_id, places
 from p2p.bulk import BulkEvent, Sent
 from p2p.catalogue import Catalogue, Entry
-from p2p.incoming import Incoming
 from p2p.replication import (
     SURPLUS_S,
     UNNAMED_S,
@@ -45,13 +40,12 @@ from p2p.replication import (
     due_copies,
     state_of,
 )
-from p2p.segments import COPY_BYTES, FILE_STAGE, DamagedSegment
-from p2p.store import StoreFull
+from p2p.scrubbing import Scrubber
+from p2p.segments import FILE_STAGE
 
 if TYPE_CHECKING:
     from mapreduce.spec import JobPlan
     from p2p.job_service import JobService
-    from p2p.transport import Connection
 
 __all__ = ["BlockKeeper"]
 
@@ -61,30 +55,10 @@ COMPARE_EVERY_S = 5.0
 MAX_COPYING = 4
 FAILED_PAUSE_S = 2.0
 QUIET_S = 0.5
-MAX_UPLOADS = 64
 MAX_PLACES = 64
-UPLOAD_IDLE_S = 60.0
-SCRUB_PERIOD_S = 3600.0
-SCRUB_TURN_S = 0.25
 NO_NAME_ANY_MORE_S = 60.0
 IN_USE_S = 120.0
 MAX_ROW_BYTES = 256 << 10
-
-
-@dataclass(slots=True)
-class _Upload:
-    """A block that a client sends; `waiting` are peers that have not acknowledged their copy."""
-
-    file: str
-    block: int
-    blocks: int
-    copies: int
-    size: int
-    client: tuple[Connection, int]
-    heard_at: float
-    incoming: Incoming | None
-    waiting: set[NodeId] = field(default_factory=set)
-    is_stored: bool = False
 
 
 class BlockKeeper:
@@ -97,11 +71,11 @@ class BlockKeeper:
     def __init__(self, desk: JobService, catalogue: Catalogue, now: float) -> None:
         self._desk = desk
         self._catalogue = catalogue
+        self.puts = BlockPuts(desk, self)
         self.holdings = Holdings()
         self.mine: dict[str, int] = {}
         self.copies_made = 0
         self._not_before = -inf
-        self._uploads: OrderedDict[str, _Upload] = OrderedDict()
         self._ring = Ring()
         self._ring_version = -1
         self._places: dict[tuple[str, int, int], list[tuple[NodeId, ...]]] = {}
@@ -120,109 +94,9 @@ class BlockKeeper:
         self._read_by: dict[str, frozenset[str]] = {}
         self._has_work_left = False
         self._quiet_since = inf
-        self._scrub_at = now + SCRUB_TURN_S
-        self._scrub: Iterator[bool] | None = None
-        self._scrub_waits: list[str] = []
-        self._scrub_pass_at = now + SCRUB_PERIOD_S
+        self._scrubber = Scrubber(desk, now)
 
-    # -- puts ------------------------------------------------------------------------------------------
-
-    def on_put(self, put: f.PutBlock, connection: Connection, now: float) -> None:
-        """Take some of a block from a client."""
-        upload = self._uploads.get(put.upload)
-        if upload is not None and upload.is_stored and not self._holds(upload.file, upload.block):
-            del self._uploads[put.upload]  # it has been dropped meanwhile, and has to be sent again
-            upload = None
-        reason = ""
-        if upload is None and put.offset == 0 and put.header:
-            try:
-                upload = self._begin_upload(put, connection, now)
-            except StoreFull as error:
-                reason = str(error)
-            except (DamagedSegment, OSError) as error:
-                reason = f"it cannot be stored: {getattr(error, 'strerror', None) or error}"
-        if upload is None:
-            self._answer(connection, put, 0, reason=reason)
-            return
-        upload.client = (connection, put.number)
-        upload.heard_at = now
-        if put.upload in self._uploads:
-            self._uploads.move_to_end(put.upload)
-        incoming = upload.incoming
-        if incoming is not None:
-            try:
-                if put.offset == incoming.received:
-                    incoming.write(put.data)
-                received = incoming.received
-                if received == incoming.size:
-                    upload.incoming = None
-                    incoming.finish()
-                    self._stored(put.upload, upload, now)
-                    return
-            except (DamagedSegment, OSError) as error:
-                incoming.abort()
-                del self._uploads[put.upload]
-                text = f"it cannot be stored: {getattr(error, 'strerror', None) or error}"
-                self._answer(connection, put, 0, reason=text)
-                return
-            self._answer(connection, put, received)
-        else:
-            self._tell(put.upload, upload)
-
-    def _begin_upload(self, put: f.PutBlock, connection: Connection, now: float) -> _Upload:
-        incoming = self._desk.store.receive(put.header)
-        file, stage, covers = incoming.place
-        if not is_file_id(file) or stage != FILE_STAGE or len(covers.attempts) != 1:
-            incoming.abort()
-            raise DamagedSegment("it is no block of a file")
-        block = block_of(covers.attempts[0])
-        upload = _Upload(
-            file,
-            block,
-            max(put.blocks, block + 1),
-            put.copies,
-            incoming.size,
-            (connection, put.number),
-            now,
-            incoming,
-        )
-        while len(self._uploads) >= MAX_UPLOADS:
-            # One that is stored is known by its block; else the one that has been silent for longest goes.
-            over = next(
-                (name for name, one in self._uploads.items() if one.is_stored and not one.waiting), ""
-            )
-            _abort(self._uploads.pop(over or next(iter(self._uploads))))
-        self._uploads[put.upload] = upload
-        if self._holds(file, block):  # said again by a client that has not heard of it
-            incoming.abort()
-            upload.incoming = None
-            self._stored(put.upload, upload, now)
-        return upload
-
-    def _stored(self, name: str, upload: _Upload, now: float) -> None:
-        """A block is here: bring it to its other places."""
-        self._take_stock(now)
-        row = self.places(upload.file, upload.blocks, upload.copies)[upload.block]
-        others = [node for node in row if node != self._desk.me][: upload.copies - 1]
-        upload.is_stored = True
-        upload.waiting = set(others)
-        for node in others:
-            self._send(upload.file, upload.block, node, now, is_repair=False)
-        self._tell(name, upload)
-
-    def _tell(self, name: str, upload: _Upload) -> None:
-        """Answer a client's chunk: with the number of copies as soon as there are all that there will be."""
-        copies = 0
-        if upload.is_stored and not upload.waiting:
-            here = [member.id for member in self._desk.swim.view.ring_members]
-            copies = max(1, len(self.holdings.of(upload.file, upload.block, here)))
-        connection, number = upload.client
-        answer = f.BlockPut(number=number, upload=name, received=upload.size, copies=copies)
-        self._desk.answer(connection, answer)
-
-    def _answer(self, connection: Connection, put: f.PutBlock, received: int, reason: str = "") -> None:
-        answer = f.BlockPut(number=put.number, upload=put.upload, received=received, reason=reason[:1_000])
-        self._desk.answer(connection, answer)
+    # -- where blocks belong ---------------------------------------------------------------------------
 
     @property
     def ring(self) -> Ring:
@@ -296,10 +170,11 @@ class BlockKeeper:
         found = self.holdings.of(file, block, here)
         return sorted(found, key=lambda node: node != self._desk.me)
 
-    def _holds(self, file: str, block: int) -> bool:
+    def holds(self, file: str, block: int) -> bool:
+        """Tell whether a block lies here."""
         return self._desk.store.holds(file, FILE_STAGE, attempt_of(block))
 
-    def _take_stock(self, now: float) -> None:
+    def take_stock(self, now: float) -> None:
         """See what has come and gone in the store, and tell everybody."""
         touched = [job for job in self._desk.store.touched if is_file_id(job)]
         self._desk.store.touched.clear()
@@ -341,13 +216,10 @@ class BlockKeeper:
             # The peer may be full, and say so soon; to try again at once would cost a reading each time.
             self._not_before = now + FAILED_PAUSE_S
         self._is_stale = True
-        for name, upload in self._uploads.items():
-            if (upload.file, upload.block) == (file, block) and node in upload.waiting:
-                upload.waiting.discard(node)
-                if not upload.waiting:
-                    self._tell(name, upload)
+        self.puts.no_more_awaited(file, block, node)
 
-    def _send(self, file: str, block: int, to: NodeId, now: float, *, is_repair: bool) -> None:
+    def send(self, file: str, block: int, to: NodeId, now: float, *, is_repair: bool) -> None:
+        """Bring a copy of our block to a peer, unless one is on its way; `on_sent` hears the end of it."""
         sources = self._desk.store.sources(file, FILE_STAGE, (attempt_of(block),), ())
         if not sources or (file, block, to) in self._copying:
             return
@@ -368,7 +240,7 @@ class BlockKeeper:
                     return
                 case Copy(file=file, block=block, to=to):
                     self._has_work_left = True
-                    self._send(file, block, to, now, is_repair=True)
+                    self.send(file, block, to, now, is_repair=True)
                 case Surplus(file=file, block=block):
                     self._surplus_seen.add((file, block))
                 case _:
@@ -447,34 +319,6 @@ class BlockKeeper:
         self._quiet_since = min(self._quiet_since, now)
         return now - self._quiet_since >= QUIET_S
 
-    # -- scrubbing -------------------------------------------------------------------------------------
-
-    def _go_on_scrubbing(self, now: float) -> None:
-        store = self._desk.store
-        if now < self._scrub_at:
-            return
-        self._scrub_at = now + SCRUB_TURN_S
-        while True:
-            if self._scrub is None:
-                if not self._scrub_waits:
-                    if now < self._scrub_pass_at:
-                        return
-                    self._scrub_pass_at = now + SCRUB_PERIOD_S
-                    self._scrub_waits = store.segments()
-                    if not self._scrub_waits:
-                        return
-                path = self._scrub_waits.pop()
-                if not store.holds_path(path):
-                    continue
-                self._scrub = store.verifying(path)
-            if not self._desk.bulk.take_repair_budget(COPY_BYTES, now):
-                return
-            sound = next(self._scrub, None)
-            if sound is None or not sound:
-                self._scrub = None
-            if sound is False:
-                self._desk.log("a damaged segment was found by scrubbing and removed; copies are made again")
-
     # -- time ------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
@@ -483,12 +327,12 @@ class BlockKeeper:
             self._view_version = self._desk.swim.version
             self._is_stale = True
         if self._desk.store.touched:
-            self._take_stock(now)
+            self.take_stock(now)
         self._look(now)
         if now >= self._compare_at:
             self._compare_at = now + COMPARE_EVERY_S
             self._keep_house(now)
-        self._go_on_scrubbing(now)
+        self._scrubber.tick(now)
 
     def _keep_house(self, now: float) -> None:
         message = f.CompareBlocks(state=state_of(self.mine))
@@ -499,32 +343,22 @@ class BlockKeeper:
         if store.unremoved:
             self._desk.log(f"a segment cannot be removed: {store.unremoved}")
             store.unremoved = ""
-        for name, upload in list(self._uploads.items()):
-            if now - upload.heard_at > UPLOAD_IDLE_S:
-                del self._uploads[name]
-                _abort(upload)
+        self.puts.drop_idle(now)
 
     def next_deadline(self, now: float) -> float:
         """When to be ticked again."""
         if self._desk.store.touched or self._work is not None or self._is_stale:
             return now + LOOK_PAUSE_S
-        return min(self._look_at, self._compare_at, self._scrub_at)
+        return min(self._look_at, self._compare_at, self._scrubber.due_at)
 
     def close(self) -> None:
         """Remove what has come half."""
-        for upload in self._uploads.values():
-            _abort(upload)
-        self._uploads.clear()
+        self.puts.close()
 
 
 def _files_of(plan: JobPlan) -> frozenset[str]:
     paths = {split.path for step in plan.steps for split in step.splits}
     return frozenset(found.file for path in paths if (found := RingPath.parse(path)) is not None)
-
-
-def _abort(upload: _Upload) -> None:
-    if upload.incoming is not None:
-        upload.incoming.abort()
 
 
 def _in_frames(held: dict[str, int]) -> Iterable[tuple[bool, tuple[f.HeldFile, ...]]]:

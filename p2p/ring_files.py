@@ -114,7 +114,7 @@ class RingFiles:
                 found = tuple([self._addresses(row) for row in rows])
                 self._desk.answer(connection, f.PlacesAre(number=number, first=first, rows=found))
             case f.PutBlock():
-                self.blocks.on_put(question, connection, now)
+                self.blocks.puts.on_put(question, connection, now)
             case f.NameFile():
                 self._name(question, connection, now)
             case f.AskFiles():

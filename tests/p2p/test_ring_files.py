@@ -14,13 +14,14 @@ import xxhash
 from mapreduce.placement import DRAINING, FAILING, FULL
 from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from p2p import file_questions as f
-from p2p.block_keeper import MAX_UPLOADS, SCRUB_PERIOD_S
+from p2p.block_puts import MAX_UPLOADS
 from p2p.blocks import RingPath, attempt_of
 from p2p.catalogue import REMOVAL_KEPT_S, Entry
 from p2p.disk import REFUSALS
 from p2p.file_client import block_segment
 from p2p.job_service import Heard
 from p2p.replication import SURPLUS_S
+from p2p.scrubbing import SCRUB_PERIOD_S
 from p2p.segments import FILE_STAGE
 from p2p.store import Store
 from tests.p2p.memory_swarm import Asker, MemorySwarm, Node

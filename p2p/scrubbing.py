@@ -1,0 +1,65 @@
+"""Scrubbing: bytes rot where nobody reads them, so that somebody has to.
+
+Every segment of the store, be it a block or a part of a result, is read through once in `SCRUB_PERIOD_S`, out
+of the same budget as repairs.  A damaged one is removed and counted; what it held is then lacking, and comes
+again from another holder by the rules for blocks (`p2p.replication`) and results (`p2p.result_keeper`).
+
+⚙ Reads segments, through the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from p2p.segments import COPY_BYTES
+
+if TYPE_CHECKING:
+    from p2p.job_service import JobService
+
+__all__ = ["SCRUB_PERIOD_S", "Scrubber"]
+
+SCRUB_PERIOD_S = 3600.0
+SCRUB_TURN_S = 0.25
+
+
+class Scrubber:
+    """Reads through the store of one peer, again and again; `desk` is the service that it is a part of.
+
+    Attributes:
+        due_at: when to be ticked again.
+    """
+
+    def __init__(self, desk: JobService, now: float) -> None:
+        self._desk = desk
+        self.due_at = now + SCRUB_TURN_S
+        self._under_way: Iterator[bool] | None = None
+        self._waits: list[str] = []
+        self._next_pass_at = now + SCRUB_PERIOD_S
+
+    def tick(self, now: float) -> None:
+        """Check a little more, if it is due and the budget has room."""
+        store = self._desk.store
+        if now < self.due_at:
+            return
+        self.due_at = now + SCRUB_TURN_S
+        while True:
+            if self._under_way is None:
+                if not self._waits:
+                    if now < self._next_pass_at:
+                        return
+                    self._next_pass_at = now + SCRUB_PERIOD_S
+                    self._waits = store.segments()
+                    if not self._waits:
+                        return
+                path = self._waits.pop()
+                if not store.holds_path(path):
+                    continue
+                self._under_way = store.verifying(path)
+            if not self._desk.bulk.take_repair_budget(COPY_BYTES, now):
+                return
+            sound = next(self._under_way, None)
+            if sound is None or not sound:
+                self._under_way = None
+            if sound is False:
+                self._desk.log("a damaged segment was found by scrubbing and removed; copies are made again")
