@@ -17,6 +17,7 @@ from tools.chaos.job_run import Bounds
 from tools.chaos.journal import Journal
 from tools.chaos.recovery import JobBar, elections_of, percentile, recoveries_of
 from tools.chaos.report import page
+from tools.chaos.scenarios import Blow, Result, Trial, shortfall
 from tools.chaos.storm import Settings, Storm
 from tools.chaos.watching import Span
 from tools.chaos.workloads import Expected
@@ -148,6 +149,15 @@ def test_percentiles_are_values_that_were_measured() -> None:
 
 
 # ---- what is shown -------------------------------------------------------------------------------------
+
+
+def test_a_scenario_in_which_nobody_was_hit_shows_nothing() -> None:
+    blow = Trial(blows=(Blow(at=0.5, victims=("leader",)),))
+    calm, late = Result(number=1, trial=Trial()), Result(number=2, trial=blow, missed=True)
+    hit, wrong = Result(number=3, trial=blow), Result(number=4, trial=blow, problems=["other bytes"])
+    assert shortfall([calm, late, hit]) == ""
+    assert shortfall([calm, late, late]).startswith("nobody was hit")
+    assert shortfall([calm, hit, wrong]) == "1 of 3 runs went wrong"
 
 
 def test_the_page_escapes_everything_and_loads_nothing() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tools import bench_inputs
 from tools.chaos.options import count, size
-from tools.chaos.scenarios import VICTIMS, Blow, Setup, Trial, run_trials, table
+from tools.chaos.scenarios import VICTIMS, Blow, Setup, Trial, run_trials, shortfall, table
 from tools.chaos.workloads import JOBS, Workload, expected_of
 
 __all__ = ["SCENARIOS", "run_scenario"]
@@ -106,9 +106,9 @@ def run_scenario(name: str, arguments: Sequence[str]) -> int:
         from tools.chaos.report import write_trials
 
         write_trials(parsed.report, f"{name}: {SCENARIOS[name].text}", results)
-    holds = not any(result.problems for result in results)
-    print("HOLDS" if holds else f"BROKEN; replay: python -m tools.chaos {name} --seed {parsed.seed}")
-    return 0 if holds else 1
+    short = shortfall(results)
+    print(f"BROKEN: {short}; replay: python -m tools.chaos {name} --seed {parsed.seed}" if short else "HOLDS")
+    return 1 if short else 0
 
 
 def _trials(name: str, parsed: argparse.Namespace) -> list[Trial]:

@@ -37,7 +37,7 @@ from tools.chaos.recovery import percentile
 from tools.chaos.watching import Span, Watching
 from tools.chaos.workloads import Expected, Workload, parts_of
 
-__all__ = ["VICTIMS", "Blow", "Result", "Setup", "Trial", "run_trials", "table"]
+__all__ = ["VICTIMS", "Blow", "Result", "Setup", "Trial", "run_trials", "shortfall", "table"]
 
 VICTIMS = ("leader", "submission", "worker")
 TRIAL_LIMIT_S = 900.0
@@ -181,6 +181,15 @@ def table(results: Sequence[Result]) -> list[str]:
     if missed := sum(result.missed for result in results):
         lines.append(f"{missed} blows came too late to hit anything")
     return lines
+
+
+def shortfall(results: Sequence[Result]) -> str:
+    """Return why the results do not show what they are to show; "" if they do."""
+    if wrong := sum(bool(result.problems) for result in results):
+        return f"{wrong} of {len(results)} runs went wrong"
+    if all(result.missed for result in results if result.trial.blows):
+        return "nobody was hit: every job was over too soon (a larger --size makes it last)"
+    return ""
 
 
 HEADER = (
