@@ -16,8 +16,8 @@ import click
 from mapreduce.errors import UsageError
 
 if TYPE_CHECKING:
-    from p2p.config import KeySource
     from p2p.job_client import JobClient
+    from p2p.key_source import KeySource
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -117,7 +117,7 @@ def split_addresses(addresses: str) -> tuple[str, ...]:
 
 
 def key_source(directory: Path | None, cluster: str | None, token: str | None) -> KeySource:
-    from p2p.config import KeySource
+    from p2p.key_source import KeySource
 
     return KeySource(directory=directory, cluster=cluster, token=token)
 

@@ -155,7 +155,6 @@ def _handed_in(
     from mapreduce.bundling import bundle
     from p2p.file_progress import FileProgress
     from p2p.handing_in import hand_in
-    from p2p.handles import JobHandle
 
     began_at = time.monotonic()
     spooled = stack.enter_context(_standard_input()) if "-" in inputs else None
@@ -180,6 +179,8 @@ def _handed_in(
             priority=given["priority"],
             ttl_s=given["ttl"],
         )
+    from p2p.handles import JobHandle  # while the peers begin with the job
+
     answer, brought = handed.answer, () if given["detach"] else handed.brought
     handle = JobHandle(client, answer.job, warnings=answer.warnings, began_at=began_at, brought=brought)
     return handle, handed

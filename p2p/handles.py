@@ -17,7 +17,6 @@ that is closed, or dies, leaves the job running.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,10 +33,10 @@ from mapreduce.records import Pair
 from membership.view import NodeId
 from p2p import job_questions as q
 from p2p.addresses import parse_address
-from p2p.config import KeySource
 from p2p.errors import BadAddress, PeerError
 from p2p.handing_in import hand_in, take_back
 from p2p.job_client import JobClient, Moved, ResultGone, failure_of, report_of
+from p2p.key_source import KeySource
 from p2p.keys import KeySet
 
 if TYPE_CHECKING:
@@ -258,6 +257,8 @@ class SwarmResult:
             raise ResultGone(
                 f"job {self._view.job[:12]} was submitted for {self._view.out_format} output: fetch its parts"
             )
+        import tempfile
+
         from mapreduce.runs import read_blocks
 
         for row in self._handle.client.parts(self._view.job):
@@ -284,7 +285,7 @@ class Swarm:
 
     Raises:
         BadAddress: no peer is named, or one of them is no address.
-        KeysMissing, KeysUnusable: as `p2p.config.KeySource`.
+        KeysMissing, KeysUnusable: as `p2p.key_source.KeySource`.
     """
 
     def __init__(

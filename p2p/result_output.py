@@ -24,12 +24,13 @@ def try_output(output: str | None) -> None:
     Raises:
         UsageError: it cannot be made, or is there already.
     """
+    if output is None:
+        return
     from mapreduce.outputs import OutputDirectory
 
-    if output is not None:
-        target = OutputDirectory(output)
-        target.prepare()
-        target.abort()
+    target = OutputDirectory(output)
+    target.prepare()
+    target.abort()
 
 
 def fetch(client: JobClient, view: JobView, output: str | None) -> None:
@@ -43,12 +44,12 @@ def fetch(client: JobClient, view: JobView, output: str | None) -> None:
     Raises:
         JobError, PeerError, OSError: a part cannot be had, or not be written.
     """
-    from mapreduce.outputs import OutputDirectory, writing
-    from p2p.handles import emptied
-
     if output is None:
         _fetch_to_stdout(client, view)
         return
+    from mapreduce.outputs import OutputDirectory, writing
+    from p2p.handles import emptied
+
     target = OutputDirectory(output)
     target.prepare()
     try:

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from membership.view import NodeId, Status
-from p2p.config import KeySource
 from p2p.errors import WireError
 from p2p.gate import Gate
+from p2p.key_source import KeySource
 from p2p.keys import KeySet
 from p2p.protocol import wire_format
 from p2p.questions import AskMembers, MembersAre

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p.config import KeySource
+from p2p.key_source import KeySource
 from p2p.swarm import LocalPeers
 from tools.measure_membership import Watchtower
 

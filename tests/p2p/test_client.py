@@ -9,8 +9,8 @@ import pytest
 
 from p2p import client as client_module
 from p2p.client import Client
-from p2p.config import KeySource
 from p2p.errors import NameNotResolved, NoPeerReached
+from p2p.key_source import KeySource
 from p2p.keys import KeySet, generate
 from p2p.questions import AskMembers, MembersAre
 from p2p.swarm import LocalPeers

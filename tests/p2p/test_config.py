@@ -11,8 +11,9 @@ from membership.config import LAN, LOCAL, WAN
 from membership.ring import MAX_WEIGHT
 from p2p import keys as key_files
 from p2p.addresses import HostPort
-from p2p.config import KeySource, PeerConfig
+from p2p.config import PeerConfig
 from p2p.errors import BadConfig, KeysMissing
+from p2p.key_source import KeySource
 from p2p.keys import Token, generate
 from p2p.zmq_transport import new_key_pair
 

@@ -18,8 +18,8 @@ from mapreduce import Csv, Job, Pairs
 from mapreduce.errors import InputError
 from p2p import LocalSwarm
 from p2p import file_questions as f
-from p2p.config import KeySource
 from p2p.file_client import FileClient, FileUnknown
+from p2p.key_source import KeySource
 from p2p.ring_sources import expand_ring
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

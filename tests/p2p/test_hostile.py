@@ -19,7 +19,7 @@ import pytest
 import zmq
 
 from membership.view import NodeId
-from p2p.config import KeySource
+from p2p.key_source import KeySource
 from p2p.keys import KeyPair, KeySet, generate
 from p2p.process import raise_descriptor_limit
 from p2p.protocol import KINDS, wire_format

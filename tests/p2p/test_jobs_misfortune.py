@@ -22,8 +22,8 @@ from mapreduce.bundling import bundle
 from mapreduce.inputs import expand
 from mapreduce.spec import job_id_of
 from mapreduce.submission import spec_of
-from p2p.config import KeySource
 from p2p.job_client import JobClient
+from p2p.key_source import KeySource
 from p2p.local_swarm import LocalSwarm
 from p2p.spec_packing import pack_spec, spec_digest
 from tests.p2p.jobs_inputs import words_in

@@ -35,9 +35,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from p2p.client import Client
-from p2p.config import KeySource
 from p2p.errors import PeerError
 from p2p.job_client import JobClient
+from p2p.key_source import KeySource
 from p2p.questions import AskMembers, MembersAre
 from tools.chaos.faults import Place, Surroundings
 from tools.chaos.journal import Incident, Journal
