@@ -4,23 +4,9 @@ Theory of operation
 -------------------
 A proposer works for a queue of changes. It prepares once, then accepts as long as nobody outbids it: each
 accept carries the promise for the next, so that while it *holds* a majority's promise a change takes one
-round trip. Everything that waits when a round begins goes into that round, in order of arrival.
-
-=========  ============  =========  ===================================================================
-phase      step          next       what happens
-=========  ============  =========  ===================================================================
-IDLE       FOUND         FOUNDING   send the founder's record to the members of the first epoch
-IDLE       WANT          PREPARING  take a ballot above all seen; ask all members to promise
-FOUNDING   BORN          IDLE       a majority holds the epoch's first record; work goes on from here
-PREPARING  PROMISED      ACCEPTING  a majority promised: derive from the record accepted highest
-HOLDING    WANT          ACCEPTING  derive from what we know chosen; the promise is ours already
-ACCEPTING  CHOSEN        HOLDING    a majority accepted: report the changes
-ACCEPTING  SEALED        FOUNDING   the same, but the record is sealed: give birth to the next epoch
-any round  OUTBID        RESTING    a majority is out of reach below a higher ballot: rest at random
-RESTING    WANT          PREPARING  try again, higher
-any        MOVE          IDLE       another group keeps the key: begin anew with that one
-any        GIVE_UP       IDLE       outbid while leading, or too often: abandon all changes
-=========  ============  =========  ===================================================================
+round trip. Everything that waits when a round begins goes into that round, in order of arrival. What leads
+from one phase to the next is the table of `membership.phases`; from one group to the next,
+`membership.succession`.
 
 *Answers count once.* They are kept by acceptor, and only those of this round's ballot, of this place, from
 members of this group count. So it does not matter how often or in which order they come.
@@ -47,12 +33,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from enum import StrEnum
 from math import inf
 
 from membership.changes import Changes, Oversized
 from membership.errors import InvalidGroup
+from membership.phases import IN_A_ROUND, NEXT, Phase, Step
+from membership.quorum import QuorumWatch
 from membership.register import (
     NO_BALLOT,
     AcceptorId,
@@ -61,12 +47,9 @@ from membership.register import (
     Change,
     Fence,
     Group,
-    Place,
     Record,
     derive,
     majority,
-    seal,
-    successor,
 )
 from membership.register_config import RegisterConfig
 from membership.register_effects import (
@@ -76,8 +59,6 @@ from membership.register_effects import (
     GroupChanged,
     Leads,
     Outbid,
-    QuorumLost,
-    QuorumRegained,
     Refused,
     RegisterEffect,
     Report,
@@ -94,51 +75,10 @@ from membership.register_messages import (
     Promise,
     Unborn,
 )
+from membership.succession import Succession
 from membership.tally import Tally
 
-__all__ = ["Phase", "Proposer"]
-
-
-class Phase(StrEnum):
-    """What a proposer is doing."""
-
-    IDLE = "idle"
-    FOUNDING = "founding"
-    PREPARING = "preparing"
-    ACCEPTING = "accepting"
-    HOLDING = "holding"
-    RESTING = "resting"
-
-
-class Step(StrEnum):
-    """What makes it do something else."""
-
-    FOUND = "found"
-    WANT = "want"
-    BORN = "born"
-    PROMISED = "promised"
-    CHOSEN = "chosen"
-    SEALED = "sealed"
-    OUTBID = "outbid"
-    MOVE = "move"
-    GIVE_UP = "give up"
-
-
-NEXT: dict[tuple[Phase, Step], Phase] = {
-    (Phase.IDLE, Step.FOUND): Phase.FOUNDING,
-    (Phase.IDLE, Step.WANT): Phase.PREPARING,
-    (Phase.FOUNDING, Step.BORN): Phase.IDLE,
-    (Phase.PREPARING, Step.PROMISED): Phase.ACCEPTING,
-    (Phase.HOLDING, Step.WANT): Phase.ACCEPTING,
-    (Phase.ACCEPTING, Step.CHOSEN): Phase.HOLDING,
-    (Phase.ACCEPTING, Step.SEALED): Phase.FOUNDING,
-    (Phase.PREPARING, Step.OUTBID): Phase.RESTING,
-    (Phase.ACCEPTING, Step.OUTBID): Phase.RESTING,
-    (Phase.RESTING, Step.WANT): Phase.PREPARING,
-    **{(phase, step): Phase.IDLE for phase in Phase for step in (Step.MOVE, Step.GIVE_UP)},
-}
-
-IN_A_ROUND = (Phase.FOUNDING, Phase.PREPARING, Phase.ACCEPTING)
+__all__ = ["Proposer"]
 
 
 class Proposer:
@@ -163,10 +103,8 @@ class Proposer:
         absorbs: Callable[[bytes], bool],
         before: Group | None = None,
     ) -> None:
-        self.group = group
         self.phase = Phase.IDLE
         self.leads = False
-        self.quorum_lost = False
         self.record: Record | None = None  # what we last knew chosen
         self.fence: Fence | None = None  # of that record
         self._ballots = ballots
@@ -176,22 +114,22 @@ class Proposer:
         self._ballot = NO_BALLOT  # of the round under way; while HOLDING, the promise in hand
         self._promise = NO_BALLOT  # what the accept under way asks to be promised
         self._highest = NO_BALLOT  # seen anywhere
+        self._groups = Succession(group, before)
         self._tally = self._new_tally(0.0)
         self._proposed: Record | None = None
-        self._birth: Record | None = None  # of the present place, as long as it may be needed
         self._changes = Changes(config)
         self._outbids = 0
         self._wants_lead = False
-        self._seal: tuple[Place, tuple[AcceptorId, ...]] | None = None
-        self._before = before  # the group that kept the key before the present one
-        self._must_open = False  # we sealed: the next epoch must be brought to life
-        self._is_founder = False
-        self._told_place = group.place  # the place that the owner knows of
-        self._told_missing: tuple[AcceptorId, ...] = ()
+        self._quorum = QuorumWatch(config.quorum_patience_s)
         self._rest_until = inf
         self._batch_at = inf
 
     # ------------------------------------------------------------------ what the owner calls
+
+    @property
+    def group(self) -> Group:
+        """Who keeps the key, as far as is known."""
+        return self._groups.group
 
     def found(self, record: Record, now: float) -> list[RegisterEffect]:
         """Bring the register to life: give `record` to a majority of its members, then report `Founded`.
@@ -204,13 +142,12 @@ class Proposer:
         """
         if record.epoch or record.sealed:
             raise InvalidGroup(f"a register begins with an open record of epoch 0, not with {record}")
-        known = self.group if self.group.settled else self._before
-        if known is not None and known.place > record.place:
+        known = self._groups.later_than(record.place)
+        if known is not None:
             return [Report(Founded(group=known))]
         out = self._depose(None) if self._wants_lead else []
-        self._move_to(Group(key=self.group.key, place=record.place, members=record.members))
-        self._is_founder = True
-        self._birth = record
+        self._cut_short()
+        self._groups.found(record)
         self._go(Step.FOUND)
         return out + self._begin_round(now)
 
@@ -250,7 +187,7 @@ class Proposer:
 
         Nothing happens if the epoch is over when the request gets its turn.
         """
-        self._seal = self.group.place, tuple(members)
+        self._groups.wish(members)
         return self._go_on(now)
 
     def learn(self, group: Group, now: float) -> list[RegisterEffect]:
@@ -312,11 +249,7 @@ class Proposer:
     @property
     def _has_work(self) -> bool:
         wants_lead = self._wants_lead and not self.leads
-        return bool(self._changes.waiting or self._must_open or wants_lead or self._seal_is_due)
-
-    @property
-    def _seal_is_due(self) -> bool:
-        return self._seal is not None and self._seal[0] == self.group.place
+        return bool(self._changes.waiting or self._groups.must_open or wants_lead or self._groups.is_wished)
 
     def _go_on(self, now: float) -> list[RegisterEffect]:
         """Begin what is to be done next, unless something is under way."""
@@ -339,7 +272,7 @@ class Proposer:
 
     def _should_wait_for_more(self, now: float) -> bool:
         """Whether a round should begin later, with more changes in it."""
-        if not self.leads or self._seal_is_due or self._changes.waiting >= self._config.batch_max:
+        if not self.leads or self._groups.is_wished or self._changes.waiting >= self._config.batch_max:
             return False
         self._batch_at = min(self._batch_at, now + self._config.batch_s)
         return now < self._batch_at
@@ -354,11 +287,7 @@ class Proposer:
         self._go(step)
         self._batch_at = inf
         record, dropped = self._changes.apply(base, self._derive)
-        if self._seal is not None:
-            if self._seal_is_due:
-                record = seal(record, self._seal[1])
-            self._seal = None
-        self._proposed = record
+        self._proposed = self._groups.fulfil(record)
         self._highest = max(self._highest, self._ballot)
         self._promise = self._ballots.above(self._highest)
         return [*map(self._refuse, dropped), *self._begin_round(now)]
@@ -399,8 +328,9 @@ class Proposer:
         if self.phase is Phase.ACCEPTING:
             assert self._proposed is not None
             return Accept(key=key, ballot=self._ballot, promise=self._promise, record=self._proposed, to=to)
-        assert self._birth is not None
-        return Birth(key=key, record=self._birth, to=to)
+        birth = self._groups.birth
+        assert birth is not None
+        return Birth(key=key, record=birth, to=to)
 
     # ------------------------------------------------------------------ answers
 
@@ -436,30 +366,23 @@ class Proposer:
         assert record is not None
         self.record = record
         self.fence = Fence(record.place, self._ballot)
-        self.group = replace(self.group, settled=True)
+        self._groups.settle()
         self._outbids = 0
         out = self._tell_chosen(record, self.fence)
         if record.sealed:
             self._go(Step.SEALED)
-            self._birth = successor(record)
-            self._before = self.group
-            self.group = Group(key=self.group.key, place=self._birth.place, members=self._birth.members)
-            self._must_open = True
+            self._groups.follow(record)
             return out + self._begin_round(now)
         self._go(Step.CHOSEN)
         self._ballot = self._promise
-        self._birth = None
-        self._must_open = False
+        self._groups.opened()
         return out + self._go_on(now)
 
     def _tell_chosen(self, record: Record, fence: Fence) -> list[RegisterEffect]:
         key = self.group.key
-        out: list[RegisterEffect] = []
-        if self.quorum_lost:
-            out.append(self._regain())
-        if self._told_place != record.place:
+        out: list[RegisterEffect] = [*self._quorum.found(key)]
+        if self._groups.note_place(record.place):
             out.append(Report(GroupChanged(group=self.group)))
-            self._told_place = record.place
             self.leads = False  # under a new fence, so it is told again
         if self._wants_lead and not self.leads:
             self.leads = True
@@ -478,13 +401,10 @@ class Proposer:
         if not self._counts(message):
             return []
         self._go(Step.BORN)
-        self.group = replace(self.group, settled=True)
-        out: list[RegisterEffect] = []
-        if self.quorum_lost:
-            out.append(self._regain())
-        if self._is_founder:
-            self._is_founder = False
-            self._told_place = self.group.place
+        self._groups.settle()
+        out: list[RegisterEffect] = [*self._quorum.found(self.group.key)]
+        if self._groups.end_founding():
+            self._groups.note_place(self.group.place)  # Founded tells it
             out.append(Report(Founded(group=self.group)))
         elif self.record is not None:
             # Whoever comes to the old members shall find the new ones.
@@ -512,16 +432,10 @@ class Proposer:
         return self._be_outbid(now)
 
     def _on_group(self, message: Group, now: float) -> list[RegisterEffect]:
-        mine = self.group
-        if message.place == mine.place and message.members == mine.members:
-            self.group = replace(mine, settled=mine.settled or message.settled)
-        if message.place < mine.place or (
-            message.place == mine.place and (not self._is_founder or message.members == mine.members)
-        ):
+        if not self._groups.supersedes(message):
             return []
         out: list[RegisterEffect] = []
-        if self._is_founder:
-            self._is_founder = False
+        if self._groups.end_founding():
             out.append(Report(Founded(group=message)))
         if self.leads:
             out += self._depose(None)
@@ -535,37 +449,16 @@ class Proposer:
         tally = self._tally
         if tally.refusals:
             return self._be_outbid(now)
-        if self.phase is Phase.PREPARING and tally.all_unborn and (earlier := self._group_before()):
+        if (
+            self.phase is Phase.PREPARING
+            and tally.all_unborn
+            and (earlier := self._groups.before(tally.earlier))
+        ):
             self._move_to(earlier)
             return self._go_on(now)
         tally.postpone(now)
-        missing = tally.missing
-        out: list[RegisterEffect] = []
-        if now - tally.began_s >= self._config.quorum_patience_s and missing != self._told_missing:
-            self.quorum_lost = True
-            self._told_missing = missing
-            lost = QuorumLost(key=self.group.key, group=self.group, missing=missing, needed=self._needed)
-            out.append(Report(lost))
-        return out + self._ask(missing)
-
-    def _group_before(self) -> Group | None:
-        """The group that has sealed its epoch in favour of the present one, or one before that.
-
-        None where it has done its part: it may have retired, and would only send us back.
-        """
-        if self.group.settled:
-            return None
-        known = [group for group in (self._tally.earlier, self._before) if group is not None]
-        place = self.group.place
-        earlier = [
-            group for group in known if group.place < place and group.place.generation == place.generation
-        ]
-        return max(earlier, key=lambda group: group.place, default=None)
-
-    def _regain(self) -> Report:
-        self.quorum_lost = False
-        self._told_missing = ()
-        return Report(QuorumRegained(key=self.group.key))
+        lost = self._quorum.lacks(self.group, tally, self._needed, now)
+        return [*lost, *self._ask(tally.missing)]
 
     def _be_outbid(self, now: float) -> list[RegisterEffect]:
         self._outbids += 1
@@ -583,8 +476,8 @@ class Proposer:
     def _give_up(self) -> list[RegisterEffect]:
         """Lead no more, and abandon every change."""
         uncertain, waiting = self._changes.abandon()
-        self._wants_lead = self.leads = self._must_open = False
-        self._seal = None
+        self._wants_lead = self.leads = False
+        self._groups.give_up()
         self._outbids = 0
         self._batch_at = inf
         self._go(Step.GIVE_UP)
@@ -595,14 +488,13 @@ class Proposer:
 
     def _move_to(self, group: Group) -> None:
         """Begin anew at another group, with what is still to be done."""
+        self._cut_short()
+        self._groups.move_to(group)
+
+    def _cut_short(self) -> None:
+        """End the round under way; its changes wait for the next one."""
         self._changes.take_back()
         self._go(Step.MOVE)
-        if group.place != self.group.place:
-            self._must_open = False
-        if group.place > self.group.place:
-            self._before = self.group
-        self.group = group
-        self._birth = None
         self._batch_at = inf
 
     @property

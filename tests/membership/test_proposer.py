@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from membership.errors import InvalidGroup, TooManyProposals
-from membership.proposer import Phase
+from membership.phases import Phase
 from membership.register import Group, Place, Record
 from membership.register_config import LOCAL_REGISTER
 from membership.register_effects import (

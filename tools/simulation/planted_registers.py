@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from membership.acceptor import Acceptor
-from membership.proposer import Phase, Proposer
+from membership.phases import Phase
+from membership.proposer import Proposer
 from membership.register import (
     NO_BALLOT,
     AcceptorId,
@@ -240,7 +241,7 @@ class MajorityOfTheLiving(Proposer):
 
     @property
     def _needed(self) -> int:
-        return majority(self.group.members[len(self._told_missing) :])
+        return majority(self.group.members[len(self._quorum.told_missing) :])
 
 
 @_planted("sealed-is-not-final")
@@ -256,9 +257,9 @@ class EarlyActivation(Proposer):
     """The next epoch is used as soon as one of its members holds the sealed record."""
 
     def _on_born(self, message: Born, now: float) -> list[RegisterEffect]:
-        if self.phase is not Phase.FOUNDING or self._is_founder or self._birth is None:
+        if self.phase is not Phase.FOUNDING or self._groups.is_founder or self._groups.birth is None:
             return super()._on_born(message, now)
-        self.record = self._birth
+        self.record = self._groups.birth
         self.phase = Phase.HOLDING
         self._ballot = self._ballots.above(self._highest)
         return self._go_on(now)
