@@ -16,15 +16,14 @@ What a place has acknowledged is remembered by partition, so when places move on
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
-from mapreduce.effects import StageSetup, TaskOutput
-from mapreduce.messages import Offer, Phase, Piece
-from mapreduce.placement import Rows, output_places
-from mapreduce.record import StageKind
+from mapreduce.effects import TaskOutput
+from mapreduce.messages import Phase, Piece
 from membership.view import NodeId
 
-__all__ = ["WHOLE", "Held", "StageOffer"]
+__all__ = ["WHOLE", "Hands", "Held", "Partitions"]
 
 Partitions = tuple[int, ...]
 WHOLE: Partitions = ()
@@ -82,38 +81,86 @@ class Held:
         return left or None
 
 
-class StageOffer:
-    """What a worker knows of the stage that a job is in: the offer, read.
+class Hands:
+    """All attempts in hand, by number, and how many there are of each phase.
 
-    Args:
-        offer: the leader's.
-        setup: for the attempts.
-        me: this worker.
-        replicas: of the plan.
+    Attributes:
+        attempts: by number.
+        queue: those that could begin now, the next one first; some may be gone by then.
+        queued: how many have not begun, whether their input lies here or not.
+        running, pushing: how many are in these phases.
     """
 
-    def __init__(self, offer: Offer, setup: StageSetup, me: NodeId, replicas: int) -> None:
-        self.offer = offer
-        self.setup = setup
-        self.index = offer.stage
-        self.version = offer.version
-        self.reads = offer.reads
-        names = offer.nodes
-        self.rows = Rows(tuple([tuple([names[index] for index in row]) for row in offer.places]))
-        self.has_shuffle = offer.kind is StageKind.MAP and not setup.map_only
-        self._me = me
-        self._replicas = replicas
-        self._duties = {}
-        if self.has_shuffle:
-            self._duties = {node: self.rows.duty(node, offer.partitions) for node in self.rows.nodes}
+    def __init__(self) -> None:
+        self.attempts: dict[int, Held] = {}
+        self.queue: deque[int] = deque()
+        self.queued = 0
+        self.running = 0
+        self.pushing = 0
 
-    def places_of(self, held: Held) -> dict[NodeId, Partitions] | None:
-        """Where an output shall lie, and which partitions of it; None while there is no place at all."""
-        assert held.output is not None
-        if held.output.is_empty or self.setup.kind is StageKind.SAMPLE:
-            return {}
-        if self.has_shuffle:
-            return self._duties or None
-        row = self.rows.of(held.task)
-        places = output_places(row, self._me, self._replicas, runner_holds=self._me in row or not row)
-        return dict.fromkeys(places, WHOLE)
+    def take(self, held: Held) -> None:
+        """An attempt was granted."""
+        self.attempts[held.attempt] = held
+        self.queued += 1
+        if held.is_here:
+            self.queue.append(held.attempt)
+
+    def fetched(self, attempt: int) -> None:
+        """What an attempt reads lies here now."""
+        held = self.attempts.get(attempt)
+        if held is not None and not held.is_here:
+            held.is_here = True
+            self.queue.append(attempt)
+
+    def begin_next(self) -> Held | None:
+        """The attempt that has waited longest runs now; None when none is ready."""
+        while self.queue:
+            held = self.attempts.get(self.queue.popleft())
+            if held is None or held.phase is not Phase.QUEUED or not held.is_here:
+                continue
+            held.phase = Phase.RUNNING
+            self.queued -= 1
+            self.running += 1
+            return held
+        return None
+
+    def not_begun(self, attempt: int) -> None:
+        """An attempt was not begun after all: it waits again, before all others."""
+        held = self.attempts.get(attempt)
+        if held is not None and held.phase is Phase.RUNNING:
+            held.phase = Phase.QUEUED
+            self.running -= 1
+            self.queued += 1
+            self.queue.appendleft(attempt)
+
+    def push(self, held: Held) -> None:
+        """A running attempt is done, or a finished one has to lie at other places as well."""
+        if held.phase is Phase.RUNNING:
+            self.running -= 1
+        held.phase = Phase.PUSHING
+        self.pushing += 1
+
+    def finish(self, held: Held) -> None:
+        """Every place has acknowledged its output."""
+        if held.phase is Phase.PUSHING:
+            self.pushing -= 1
+        held.phase = Phase.FINISHED
+
+    def drop(self, held: Held) -> None:
+        """Let go of an attempt, in whatever phase."""
+        del self.attempts[held.attempt]
+        match held.phase:
+            case Phase.QUEUED:
+                self.queued -= 1
+            case Phase.RUNNING:
+                self.running -= 1
+            case Phase.PUSHING:
+                self.pushing -= 1
+            case Phase.FINISHED:
+                pass
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self.attempts.clear()
+        self.queue.clear()
+        self.running = self.queued = self.pushing = 0

@@ -228,7 +228,7 @@ class Worker:
         known = self._jobs.get(job)
         if known is None:
             return []
-        known.fetched(attempt)
+        known.hands.fetched(attempt)
         return self._go_on(known, now)
 
     def on_fetch_failed(self, job: str, attempt: int, reason: str, now: float) -> list[WorkerEffect]:
@@ -258,7 +258,7 @@ class Worker:
         if known is None:
             return []
         if failure.kind == NOT_BEGUN:
-            known.not_begun(attempt)
+            known.hands.not_begun(attempt)
         else:
             known.task_failed(attempt, failure, missing, now)
         return self._go_on(known, now)
@@ -383,30 +383,34 @@ class Worker:
     def _fill(self, now: float) -> list[WorkerEffect]:
         """Give free slots to the jobs that have the least of their share."""
         out: list[WorkerEffect] = []
-        load = sum(job.running / job.depth for job in self._jobs.values())
+        load = sum(job.hands.running / job.claiming.depth for job in self._jobs.values())
         kept: dict[str, int] = {}
         self._fill_at = inf
-        ready = [job for job in self._jobs.values() if job.queue]
-        asking = [job for job in self._jobs.values() if not job.queue and job.asks(now)] if ready else []
+        ready = [job for job in self._jobs.values() if job.hands.queue]
+        asking = (
+            [job for job in self._jobs.values() if not job.hands.queue and job.asks(now)] if ready else []
+        )
         while ready and load < self._slots:
             job = min(
                 ready + asking,
-                key=lambda job: (job.running + kept.get(job.job, 0)) / job.depth / _weight(job),
+                key=lambda job: (
+                    (job.hands.running + kept.get(job.job, 0)) / job.claiming.depth / _weight(job)
+                ),
             )
-            if job.queue:
-                load += job.run_next() / job.depth
+            if job.hands.queue:
+                load += job.run_next() / job.claiming.depth
             else:  # its task may come in a moment: keep the slot
                 kept[job.job] = kept.get(job.job, 0) + 1
-                load += 1 / job.depth
-                self._fill_at = min(self._fill_at, job.ask_at_once(now))
-            if not job.queue and job in ready:
+                load += 1 / job.claiming.depth
+                self._fill_at = min(self._fill_at, job.claiming.ask_at_once(now))
+            if not job.hands.queue and job in ready:
                 ready.remove(job)
             out += job.out
             job.out = []
-        load -= sum(count / self._jobs[name].depth for name, count in kept.items())
+        load -= sum(count / self._jobs[name].claiming.depth for name, count in kept.items())
         idle = max(0, int(self._slots - load + 1e-9))
         for job in self._jobs.values():
-            job.may_use(idle, now)
+            job.claiming.may_use(idle, now)
         return out
 
     def _share_out(self) -> None:
@@ -414,9 +418,9 @@ class Worker:
         served = [job for job in self._jobs.values() if job.plan is not None][: self._config.jobs_most]
         total = sum(map(_weight, served))
         for job in self._jobs.values():
-            job.may_claim = job in served and not self._draining
+            job.claiming.may_claim = job in served and not self._draining
             if job in served:
-                job.share = max(1, ceil(self._slots * _weight(job) / total))
+                job.claiming.share = max(1, ceil(self._slots * _weight(job) / total))
 
     def _look_after_orphans(self, now: float) -> list[WorkerEffect]:
         """Ask what became of jobs that nobody leads; forget those of which nobody knows anything."""
