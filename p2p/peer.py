@@ -36,13 +36,14 @@ from membership.effects import (
 )
 from membership.swim import Swim
 from p2p.answers import Answers, describe
-from p2p.errors import IdentityTaken, MalformedFrame, OversizedFrame, WireError
+from p2p.errors import IdentityTaken, MalformedFrame, NotAllowed, OversizedFrame, WireError
 from p2p.gate import Gate, worth_telling
 from p2p.membership_service import MembershipService
 from p2p.questions import Refused
 from p2p.refusals import Refusals
+from p2p.roles import Role
 from p2p.service import Effect, Engine, Origin, Reply, Say, Service
-from p2p.transport import Arrival, LinkFailed, StrangerRefused, Transport
+from p2p.transport import Arrival, BulkArrival, LinkFailed, StrangerRefused, Transport
 from p2p.wire import Envelope, WireFormat
 
 __all__ = ["Peer"]
@@ -139,8 +140,18 @@ class Peer:
             # One that lay unread would keep every wait from waiting.
             self._counters["bulk_unwanted"] += len(self._transport.receive_bulk(FRAMES_PER_TURN))
             return
-        arrivals = self._transport.receive_bulk(BULK_PER_TURN)
+        arrivals = [one for one in self._transport.receive_bulk(BULK_PER_TURN) if self._may_bring(one, now)]
         self._perform(self._engine.pump(arrivals, now), now)
+
+    def _may_bring(self, arrival: BulkArrival, now: float) -> bool:
+        """Whether a bulk message comes from a peer; clients have keys too, and are let in at the same door."""
+        if arrival.role >= Role.PEER:
+            return True
+        refusal = NotAllowed("outputs", arrival.role.label, Role.PEER.label)
+        line = self._refusals.count(refusal.kind, f"from {arrival.remote}: {refusal}", now)
+        if line is not None:
+            self._log(line)
+        return False
 
     def wait_s(self, now: float) -> float:
         """How long the coming wait may last."""
