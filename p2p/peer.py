@@ -144,7 +144,7 @@ class Peer:
         self._perform(self._engine.pump(arrivals, now), now)
 
     def _may_bring(self, arrival: BulkArrival, now: float) -> bool:
-        """Whether a bulk message comes from a peer; clients have keys too, and are let in at the same door."""
+        """Whether a bulk message comes from a peer: clients have keys too, and come in at the same door."""
         if arrival.role >= Role.PEER:
             return True
         refusal = NotAllowed("outputs", arrival.role.label, Role.PEER.label)
