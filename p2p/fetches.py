@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 
 from membership.view import NodeId
-from p2p.job_questions import FetchSegment, NotHeld
+from p2p.job_inquiries import FetchSegment, NotHeld
 
 __all__ = ["FetchEnded", "Fetches"]
 

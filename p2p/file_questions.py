@@ -21,7 +21,8 @@ CompareBlocks  AskBlocks, where this is not what was heard before          peer
 AskBlocks      HoldsBlocks, with all of them                               peer
 =============  ==========================================================  ==========================
 
-Blocks are read as parts of results are, by `ReadPart` and `FetchSegment` (`p2p.job_questions`).
+Blocks are read as parts of results are, by `ReadPart` (`p2p.job_questions`) and `FetchSegment`
+(`p2p.job_inquiries`).
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ from mapreduce.record import NOBODY, JobRecord, JobStatus
 from mapreduce.stages import StageGraph
 from membership.register import Record, majority
 from membership.view import NodeId
+from p2p import job_inquiries as iq
 from p2p import job_questions as q
 from p2p.job_gatherings import JobGatherings
 from p2p.job_views import parts_of, row_of, view_of
@@ -183,7 +184,7 @@ class JobAnswers:
             del watch.cancels[next(iter(watch.cancels))]
         leader = self._desk.leader(cancel.job)
         if leader is None:
-            self._ask_about(watch, q.EndJob(number=0, job=cancel.job, by="its user"))
+            self._ask_about(watch, iq.EndJob(number=0, job=cancel.job, by="its user"))
         else:
             self._desk.perform(leader.cancel("its user", now))
             self.job_moved(cancel.job, now)
@@ -213,18 +214,18 @@ class JobAnswers:
     def on_peer(self, message: Any, sender: NodeId, now: float) -> None:
         """Take what a peer asks or answers."""
         match message:
-            case q.FindJobs():
+            case iq.FindJobs():
                 rows = tuple(self._rows(message.prefix))
-                self._desk.say(sender, q.JobsFound(number=message.number, jobs=rows))
-            case q.JobsFound() | q.PartsRead():
+                self._desk.say(sender, iq.JobsFound(number=message.number, jobs=rows))
+            case iq.JobsFound() | iq.PartsRead():
                 self._gatherings.on_peer(message, sender)
-            case q.ReadJob():
+            case iq.ReadJob():
                 self._when_known(message.job, sender, message, now)
-            case q.ReadParts():
+            case iq.ReadParts():
                 self._when_known(message.job, sender, message, now)
-            case q.JobRead():
+            case iq.JobRead():
                 self._job_read(message, sender, now)
-            case q.EndJob():
+            case iq.EndJob():
                 leader = self._desk.leader(message.job)
                 if leader is not None:
                     self._desk.perform(leader.cancel(message.by, now))
@@ -329,14 +330,14 @@ class JobAnswers:
 
     def _answer_peer(self, job: str, sender: NodeId, question: object) -> None:
         match question:
-            case q.ReadJob(number=number):
+            case iq.ReadJob(number=number):
                 view = self._local_view(job)
                 hears = self._desk.registers.leader(JOB_KEY + job) or NOBODY
-                read = q.JobRead(number=number, job=job, leader=hears, view=view)
+                read = iq.JobRead(number=number, job=job, leader=hears, view=view)
                 self._desk.say(sender, read)
-            case q.ReadParts(number=number, first=first):
+            case iq.ReadParts(number=number, first=first):
                 total, rows = self._parts(job, first)
-                self._desk.say(sender, q.PartsRead(number=number, job=job, total=total, rows=rows))
+                self._desk.say(sender, iq.PartsRead(number=number, job=job, total=total, rows=rows))
             case "fate":
                 record, plan = self._final.get(job), self._desk.plan(job)
                 if record is not None and plan is not None:
@@ -469,7 +470,7 @@ class JobAnswers:
         for node in self._whom(watch):
             self._desk.say(node, question)
 
-    def _job_read(self, message: q.JobRead, sender: NodeId, now: float) -> None:
+    def _job_read(self, message: iq.JobRead, sender: NodeId, now: float) -> None:
         watch = self._watches.get(message.job)
         if watch is None:
             return
@@ -528,7 +529,7 @@ class JobAnswers:
             leader = self._desk.leader(watch.job)
             if leader is None:
                 watch.rounds += 1
-                self._ask_about(watch, q.ReadJob(number=0, job=watch.job))
+                self._ask_about(watch, iq.ReadJob(number=0, job=watch.job))
             else:
                 watch.view = self._local_view(watch.job)
                 watch.tell_at = min(watch.tell_at, now + TELL_EVERY_S)

@@ -13,7 +13,7 @@ from mapreduce.errors import JobError
 from mapreduce.messages import Piece
 from mapreduce.record import Failure
 from membership.view import NodeId
-from p2p import job_questions as q
+from p2p import job_inquiries as iq
 from p2p.errors import MalformedFrame
 from p2p.fetches import FetchEnded, Fetches
 from p2p.job_keys import SPEC_ATTEMPT
@@ -84,11 +84,11 @@ class JobArrivals:
         holders = [node for node in piece.holders if node != self._desk.me]
         self.want(job, piece.stage, piece.attempt, holders, ("piece", job, attempt), now)
 
-    def serve(self, message: q.FetchSegment, sender: NodeId, now: float) -> None:
+    def serve(self, message: iq.FetchSegment, sender: NodeId, now: float) -> None:
         """A peer wants an output that may lie here."""
         sources = self._desk.store.sources(message.job, message.stage, (message.attempt,), ())
         if not sources:
-            answer = q.NotHeld(
+            answer = iq.NotHeld(
                 number=message.number, job=message.job, stage=message.stage, attempt=message.attempt
             )
             self._desk.say(sender, answer)
@@ -113,7 +113,7 @@ class JobArrivals:
             if self._desk.store.holds(job, stage, attempt):
                 self._ended(self._fetches.arrived(job, stage, attempt), now)
 
-    def on_not_held(self, message: q.NotHeld, sender: NodeId, now: float) -> None:
+    def on_not_held(self, message: iq.NotHeld, sender: NodeId, now: float) -> None:
         """Somebody who was asked does not have it."""
         self._fetches.on_not_held(message, sender, now)
 

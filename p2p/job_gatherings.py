@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapreduce.failpoints import failpoint
 from membership.view import NodeId
+from p2p import job_inquiries as iq
 from p2p import job_questions as q
 from p2p.transport import Connection
 
@@ -36,7 +37,7 @@ class _Gathering:
     waiting: set[NodeId]
     until: float
     rows: dict[str, q.JobRow] = field(default_factory=dict)
-    parts: q.PartsRead | None = None
+    parts: iq.PartsRead | None = None
     is_parts: bool = False
 
 
@@ -59,7 +60,7 @@ class JobGatherings:
         gathering = self._gatherings[number]
         gathering.waiting = self._desk.here()
         for node in sorted(gathering.waiting):
-            self._desk.say(node, q.FindJobs(number=number, prefix=ask.prefix))
+            self._desk.say(node, iq.FindJobs(number=number, prefix=ask.prefix))
 
     def ask_parts(self, ask: q.AskParts, connection: Connection, now: float) -> None:
         """A client asks where the parts of a result lie."""
@@ -69,15 +70,15 @@ class JobGatherings:
         # The first who knows ends it; asking one alone, who may just have died, would cost its silence.
         gathering.waiting = set(self._keepers(ask.job)) or self._desk.here()
         for node in sorted(gathering.waiting):
-            self._desk.say(node, q.ReadParts(number=number, job=ask.job, first=ask.first))
+            self._desk.say(node, iq.ReadParts(number=number, job=ask.job, first=ask.first))
 
-    def on_peer(self, message: q.JobsFound | q.PartsRead, sender: NodeId) -> None:
+    def on_peer(self, message: iq.JobsFound | iq.PartsRead, sender: NodeId) -> None:
         """A peer answers."""
         gathering = self._gatherings.get(message.number)
         if gathering is None:
             return
         gathering.waiting.discard(sender)
-        if isinstance(message, q.PartsRead):
+        if isinstance(message, iq.PartsRead):
             if message.total >= 0:
                 gathering.parts = message
                 gathering.waiting.clear()

@@ -1,7 +1,8 @@
-"""What clients ask about jobs and files, what peers ask each other on their behalf, and the answers.
+"""What clients ask about jobs, and the answers.
 
-A client talks to one peer, which need not know the job: it asks those who do.  Every question carries a
-number that its answer repeats.  A job is named by any beginning of its id; answers name it in full.
+A client talks to one peer, which need not know the job: it asks those who do (`p2p.job_inquiries`).  Every
+question carries a number that its answer repeats.  A job is named by any beginning of its id; answers name it
+in full.
 
 =============  =====================================================  =====================================
 question       answer                                                 who may ask
@@ -14,20 +15,13 @@ AskParts       PartsAre, some rows at a time                          observe
 ReadPart       PartChunk                                              observe
 CancelJob      Cancelled                                              submit
 AskLogs        LogsAre: what user code printed on that one peer       observe
--------------  -----------------------------------------------------  -------------------------------------
-Vet            Vetted: could you run this?                            peer
-FetchSegment   a transfer, or NotHeld                                 peer
-FindJobs       JobsFound                                              peer
-ReadJob        JobRead                                                peer
-ReadParts      PartsRead                                              peer
-EndJob         JobRead                                                peer
 =============  =====================================================  =====================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mapreduce.outcome import EventRecord, Failure, JobStatus, Totals
 from membership.acceptor_id import AcceptorId
@@ -38,39 +32,37 @@ from p2p.wire import Kind
 
 __all__ = [
     "CHUNK_BYTES",
+    "HEX",
+    "NODE",
+    "PARTS",
+    "PATHS",
     "QUESTION_KINDS",
+    "ROWS",
     "ROWS_AT_A_TIME",
+    "SPEC",
+    "STAGE",
+    "TEXT",
+    "VIEW",
     "AskJobs",
     "AskLogs",
     "AskParts",
     "CancelJob",
     "Cancelled",
-    "EndJob",
-    "FetchSegment",
-    "FindJobs",
     "Follow",
     "JobIs",
-    "JobRead",
     "JobRow",
     "JobView",
     "JobsAre",
-    "JobsFound",
     "LogsAre",
-    "NotHeld",
     "PartChunk",
     "PartRow",
     "PartsAre",
-    "PartsRead",
-    "ReadJob",
     "ReadPart",
-    "ReadParts",
     "StageView",
     "Submit",
     "Submitted",
     "Upload",
     "Uploaded",
-    "Vet",
-    "Vetted",
 ]
 
 CHUNK_BYTES = 512 << 10
@@ -314,147 +306,41 @@ class LogsAre:
     text: str
 
 
-# -- peers ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vet:
-    """Could you run this job? The spec itself, or "" if it is to be fetched from me."""
-
-    number: int
-    job: str
-    spec_digest: str
-    spec: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vetted:
-    """Yes (`reason` ""), and the spec lies here; or no, see `Submitted`."""
-
-    number: int
-    job: str
-    reason: str = ""
-    text: str = ""
-    paths: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchSegment:
-    """Send me this whole output, by a transfer."""
-
-    number: int
-    job: str
-    stage: int
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotHeld:
-    """It does not lie here."""
-
-    number: int
-    job: str
-    stage: int
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindJobs:
-    """Which jobs do you keep whose ids begin so?"""
-
-    number: int
-    prefix: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobsFound:
-    """Those."""
-
-    number: int
-    jobs: tuple[JobRow, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadJob:
-    """How is this job?"""
-
-    number: int
-    job: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRead:
-    """How it is, as far as is known here; `leader` is who should know better, "" if nobody."""
-
-    number: int
-    job: str
-    leader: NodeId
-    view: JobView | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadParts:
-    """As `AskParts`, from peer to peer."""
-
-    number: int
-    job: str
-    first: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartsRead:
-    """As `PartsAre`."""
-
-    number: int
-    job: str
-    total: int
-    rows: tuple[PartRow, ...] = field(default_factory=tuple)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndJob:
-    """Cancel the job that you lead."""
-
-    number: int
-    job: str
-    by: str
-
-
 # -- the table ------------------------------------------------------------------------------------------
 
 _WORD = r"[\x21-\x7e]*"
-_HEX = Bounds(text_chars=64, pattern=r"[0-9a-f]*")
-_NODE = Bounds(text_chars=64, pattern=_WORD)
+HEX = Bounds(text_chars=64, pattern=r"[0-9a-f]*")
+NODE = Bounds(text_chars=64, pattern=_WORD)
 _NODES = Bounds(items=64, text_chars=64, pattern=_WORD)
-_STAGE = Bounds(least=-2, most=1 << 16)
-_TEXT = Bounds(text_chars=64 << 10)
-_PATHS = Bounds(items=16_384, text_chars=4_096)
+STAGE = Bounds(least=-2, most=1 << 16)
+TEXT = Bounds(text_chars=64 << 10)
+PATHS = Bounds(items=16_384, text_chars=4_096)
 _SIGNED = Bounds(least=-(1 << 63), most=(1 << 63) - 1)
-_FAILURE = {f"Failure.{name}": _TEXT for name in ("message", "details", "position")}
-_VIEW = {
+_FAILURE = {f"Failure.{name}": TEXT for name in ("message", "details", "position")}
+VIEW = {
     **_FAILURE,
-    "Failure.node": _NODE,
-    "JobView.job": _HEX,
-    "JobView.leader": _NODE,
+    "Failure.node": NODE,
+    "JobView.job": HEX,
+    "JobView.leader": NODE,
     "JobView.members": _NODES,
     "JobView.counters": Bounds(items=8_192, text_chars=256, least=_SIGNED.least, most=_SIGNED.most),
-    "JobView.waiting_for": _TEXT,
+    "JobView.waiting_for": TEXT,
     "StageView.total": Bounds(least=-1),
-    "EventRecord.node": _NODE,
-    "EventRecord.text": _TEXT,
+    "EventRecord.node": NODE,
+    "EventRecord.text": TEXT,
 }
-_ROWS = {
-    "JobRow.job": _HEX,
-    "JobRow.leader": _NODE,
+ROWS = {
+    "JobRow.job": HEX,
+    "JobRow.leader": NODE,
     "JobRow.members": _NODES,
     "JobRow.total": Bounds(least=-1),
 }
-_PARTS = {
-    "PartRow.stage": _STAGE,
+PARTS = {
+    "PartRow.stage": STAGE,
     "PartRow.digest": Bounds(bytes_len=64),
     "PartRow.holders": Bounds(items=64, text_chars=255, pattern=_WORD),
 }
-_SPEC = Bounds(bytes_len=INLINE_SPEC_BYTES)
+SPEC = Bounds(bytes_len=INLINE_SPEC_BYTES)
 _ACCEPTORS = {
     "AcceptorId.node": Bounds(text_chars=64, pattern=_WORD),
     "AcceptorId.disk": Bounds(text_chars=64, pattern=_WORD),
@@ -466,17 +352,17 @@ def _row(tag: int, message: type, role: Role, bounds: Mapping[str, Bounds] | Non
 
 
 QUESTION_KINDS: tuple[Kind, ...] = (
-    _row(90, Upload, Role.SUBMIT, {"Upload.upload": _HEX, "Upload.data": Bounds(bytes_len=CHUNK_BYTES)}),
-    _row(91, Uploaded, Role.PEER, {"Uploaded.upload": _HEX}),
+    _row(90, Upload, Role.SUBMIT, {"Upload.upload": HEX, "Upload.data": Bounds(bytes_len=CHUNK_BYTES)}),
+    _row(91, Uploaded, Role.PEER, {"Uploaded.upload": HEX}),
     _row(
         92,
         Submit,
         Role.SUBMIT,
         {
             **_ACCEPTORS,
-            "Submit.nonce": _HEX,
-            "Submit.spec": _SPEC,
-            "Submit.upload": _HEX,
+            "Submit.nonce": HEX,
+            "Submit.spec": SPEC,
+            "Submit.upload": HEX,
             "Submit.group": Bounds(items=64),
         },
     ),
@@ -487,39 +373,28 @@ QUESTION_KINDS: tuple[Kind, ...] = (
         {
             **_ACCEPTORS,
             "Submitted.group": Bounds(items=64),
-            "Submitted.job": _HEX,
+            "Submitted.job": HEX,
             "Submitted.members": _NODES,
-            "Submitted.text": _TEXT,
-            "Submitted.paths": _PATHS,
+            "Submitted.text": TEXT,
+            "Submitted.paths": PATHS,
             "Submitted.peers": Bounds(items=64, text_chars=255, pattern=_WORD),
         },
     ),
-    _row(94, AskJobs, Role.OBSERVE, {"AskJobs.prefix": _HEX}),
-    _row(95, JobsAre, Role.PEER, {**_ROWS, "JobsAre.silent": Bounds(items=4_096, text_chars=64)}),
-    _row(96, Follow, Role.OBSERVE, {"Follow.job": _HEX}),
-    _row(97, JobIs, Role.PEER, _VIEW),
-    _row(98, AskParts, Role.OBSERVE, {"AskParts.job": _HEX}),
-    _row(99, PartsAre, Role.PEER, {**_PARTS, "PartsAre.total": Bounds(least=-1)}),
-    _row(100, ReadPart, Role.OBSERVE, {"ReadPart.job": _HEX, "ReadPart.stage": _STAGE}),
+    _row(94, AskJobs, Role.OBSERVE, {"AskJobs.prefix": HEX}),
+    _row(95, JobsAre, Role.PEER, {**ROWS, "JobsAre.silent": Bounds(items=4_096, text_chars=64)}),
+    _row(96, Follow, Role.OBSERVE, {"Follow.job": HEX}),
+    _row(97, JobIs, Role.PEER, VIEW),
+    _row(98, AskParts, Role.OBSERVE, {"AskParts.job": HEX}),
+    _row(99, PartsAre, Role.PEER, {**PARTS, "PartsAre.total": Bounds(least=-1)}),
+    _row(100, ReadPart, Role.OBSERVE, {"ReadPart.job": HEX, "ReadPart.stage": STAGE}),
     _row(101, PartChunk, Role.PEER, {"PartChunk.data": Bounds(bytes_len=CHUNK_BYTES)}),
-    _row(102, CancelJob, Role.SUBMIT, {"CancelJob.job": _HEX}),
-    _row(103, Cancelled, Role.PEER, _VIEW),
-    _row(104, AskLogs, Role.OBSERVE, {"AskLogs.job": _HEX}),
+    _row(102, CancelJob, Role.SUBMIT, {"CancelJob.job": HEX}),
+    _row(103, Cancelled, Role.PEER, VIEW),
+    _row(104, AskLogs, Role.OBSERVE, {"AskLogs.job": HEX}),
     _row(
         105,
         LogsAre,
         Role.PEER,
-        {"LogsAre.node": _NODE, "LogsAre.text": Bounds(text_chars=MAX_LOG_BYTES)},
+        {"LogsAre.node": NODE, "LogsAre.text": Bounds(text_chars=MAX_LOG_BYTES)},
     ),
-    _row(120, Vet, Role.PEER, {"Vet.job": _HEX, "Vet.spec_digest": _HEX, "Vet.spec": _SPEC}),
-    _row(121, Vetted, Role.PEER, {"Vetted.job": _HEX, "Vetted.text": _TEXT, "Vetted.paths": _PATHS}),
-    _row(122, FetchSegment, Role.PEER, {"FetchSegment.job": _HEX, "FetchSegment.stage": _STAGE}),
-    _row(123, NotHeld, Role.PEER, {"NotHeld.job": _HEX, "NotHeld.stage": _STAGE}),
-    _row(124, FindJobs, Role.PEER, {"FindJobs.prefix": _HEX}),
-    _row(125, JobsFound, Role.PEER, _ROWS),
-    _row(126, ReadJob, Role.PEER, {"ReadJob.job": _HEX}),
-    _row(127, JobRead, Role.PEER, {**_VIEW, "JobRead.job": _HEX, "JobRead.leader": _NODE}),
-    _row(128, ReadParts, Role.PEER, {"ReadParts.job": _HEX}),
-    _row(129, PartsRead, Role.PEER, {**_PARTS, "PartsRead.job": _HEX, "PartsRead.total": Bounds(least=-1)}),
-    _row(130, EndJob, Role.PEER, {"EndJob.job": _HEX, "EndJob.by": Bounds(text_chars=128)}),
 )

@@ -67,6 +67,7 @@ from membership.registers import Registers
 from membership.swim import Swim
 from membership.view import NodeId
 from p2p import bulk as b
+from p2p import job_inquiries as iq
 from p2p import job_questions as q
 from p2p import task_runner as t
 from p2p.errors import DataDirectoryUnusable, MalformedFrame
@@ -103,9 +104,11 @@ _TO_LEADER = frozenset(get_args(m.ToLeader))
 _FROM_CLIENTS = frozenset(
     (q.Upload, q.Submit, q.AskJobs, q.Follow, q.AskParts, q.ReadPart, q.CancelJob, q.AskLogs)
 )
-_AMONG_PEERS = frozenset((q.FindJobs, q.JobsFound, q.ReadJob, q.JobRead, q.ReadParts, q.PartsRead, q.EndJob))
+_AMONG_PEERS = frozenset(
+    (iq.FindJobs, iq.JobsFound, iq.ReadJob, iq.JobRead, iq.ReadParts, iq.PartsRead, iq.EndJob)
+)
 _LOCKS = frozenset((WantLocks, HasLocks))
-_OWN = frozenset((q.Vet, q.Vetted, q.FetchSegment, q.NotHeld, b.Received, b.Stored)) | RingFiles.handles
+_OWN = frozenset((iq.Vet, iq.Vetted, iq.FetchSegment, iq.NotHeld, b.Received, b.Stored)) | RingFiles.handles
 _OWN |= ResultKeeper.handles
 
 # Where a test may hurt this process: before a message is sent, and when one was heard.
@@ -625,13 +628,13 @@ class JobService:
         match message:
             case b.Received() | b.Stored():
                 self._bulk_events(self.bulk.receive(message, sender, now), now)
-            case q.FetchSegment():
+            case iq.FetchSegment():
                 self.arrivals.serve(message, sender, now)
-            case q.NotHeld():
+            case iq.NotHeld():
                 self.arrivals.on_not_held(message, sender, now)
-            case q.Vet():
+            case iq.Vet():
                 self.vetting.vet(message, sender, now)
-            case q.Vetted():
+            case iq.Vetted():
                 self.vetting.on_vetted(message, sender, now)
 
     def _look_around(self, now: float) -> None:

@@ -18,6 +18,7 @@ from mapreduce.spec import JobPlan, job_id_of
 from mapreduce.streams import is_url
 from membership.register import AcceptorId, Group, Record
 from membership.view import NodeId
+from p2p import job_inquiries as iq
 from p2p import job_questions as q
 from p2p.blocks import RING
 from p2p.errors import MalformedFrame
@@ -108,7 +109,7 @@ class JobVetting:
             return
         inline = packed if len(packed) <= q.INLINE_SPEC_BYTES else b""
         for node in here:
-            vet = q.Vet(number=0, job=job, spec_digest=digest, spec=inline if node != self._desk.me else b"")
+            vet = iq.Vet(number=0, job=job, spec_digest=digest, spec=inline if node != self._desk.me else b"")
             self._desk.say(node, vet)
         failpoint("submit.asked")
 
@@ -144,7 +145,7 @@ class JobVetting:
         peers = tuple(islice(here, MAX_PEERS_TOLD))
         self._desk.answer(client[0], replace(answer, number=client[1], peers=peers))
 
-    def on_vetted(self, message: q.Vetted, sender: NodeId, now: float) -> None:
+    def on_vetted(self, message: iq.Vetted, sender: NodeId, now: float) -> None:
         """A peer has looked at a job."""
         self._submissions.on_vetted(message, sender)
         self.tick(now)
@@ -165,13 +166,13 @@ class JobVetting:
 
     # ---- the peers that are asked --------------------------------------------------------------------------
 
-    def vet(self, message: q.Vet, sender: NodeId, now: float) -> None:
+    def vet(self, message: iq.Vet, sender: NodeId, now: float) -> None:
         """A peer asks whether a job could run here."""
         job = message.job
         group = self._desk.registers.group(JOB_KEY + job)
         if group is not None:
             text = " ".join(nodes_of(group.members))
-            self._desk.say(sender, q.Vetted(number=message.number, job=job, reason="known", text=text))
+            self._desk.say(sender, iq.Vetted(number=message.number, job=job, reason="known", text=text))
             return
         self._vets.setdefault(job, []).append((sender, message.number))
         del self._vets[job][:-16]
@@ -221,7 +222,7 @@ class JobVetting:
         """Tell whoever has asked whether the job can run here; `reason` is why not."""
         failpoint("vet.answer")
         for sender, number in self._vets.pop(job, ()):
-            self._desk.say(sender, q.Vetted(number=number, job=job, reason=reason, text=text, paths=paths))
+            self._desk.say(sender, iq.Vetted(number=number, job=job, reason=reason, text=text, paths=paths))
 
 
 def _local_inputs(plan: JobPlan) -> tuple[tuple[str, int], ...]:

@@ -2,9 +2,9 @@
 
 Tags are for ever: a message that is no longer spoken leaves its number unused.  1–19 membership, 20–39
 questions about the ring (`p2p.questions`, `p2p.ring_questions`), 40–59 registers and transfers
-(`p2p.register_protocol`), 60–89 leaders and workers (`p2p.job_protocol`), 90–105 and 120–130 questions about
-jobs (`p2p.job_questions`), 106–119 and 131–149 about files (`p2p.file_questions`), 150–154 the copies of
-results (`p2p.result_questions`).
+(`p2p.register_protocol`), 60–89 leaders and workers (`p2p.job_protocol`), 90–105 questions about
+jobs (`p2p.job_questions`), 106–119 and 131–149 about files (`p2p.file_questions`), 120–130 what peers ask
+each other about jobs (`p2p.job_inquiries`), 150–154 the copies of results (`p2p.result_questions`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import get_args
 
 from membership import messages as swim
 from p2p.file_questions import FILE_KINDS
+from p2p.job_inquiries import INQUIRY_KINDS
 from p2p.job_protocol import JOB_KINDS
 from p2p.job_questions import QUESTION_KINDS
 from p2p.member_bounds import ADDRESS, ID, MEMBER, WORD
@@ -64,6 +65,7 @@ KINDS: tuple[Kind, ...] = (
     *REGISTER_KINDS,
     *JOB_KINDS,
     *QUESTION_KINDS,
+    *INQUIRY_KINDS,
     *FILE_KINDS,
     *RESULT_KINDS,
 )

@@ -34,7 +34,8 @@ from mapreduce.placement import holders_ring
 from mapreduce.spec import JobPlan
 from membership.register import AcceptorId
 from membership.view import Member, NodeId, View
-from p2p.job_questions import Submitted, Vetted
+from p2p.job_inquiries import Vetted
+from p2p.job_questions import Submitted
 from p2p.transport import Connection
 
 __all__ = ["DISK_META", "Answered", "Begun", "Submission", "Submissions", "acceptors", "first_group"]

@@ -18,6 +18,7 @@ from membership.view import Member, NodeId
 from p2p.errors import MalformedFrame, OversizedFrame
 from p2p.file_questions import FILE_KINDS
 from p2p.job_files import JobFiles
+from p2p.job_inquiries import INQUIRY_KINDS
 from p2p.job_protocol import JOB_KINDS
 from p2p.job_questions import QUESTION_KINDS
 from p2p.job_service import JobService, OwnLimits
@@ -33,7 +34,9 @@ from p2p.wire import Envelope
 from tests.p2p.nonsense import messages
 
 WIRE = wire_format()
-MESSAGES = messages((*REGISTER_KINDS, *JOB_KINDS, *QUESTION_KINDS, *FILE_KINDS, *RESULT_KINDS))
+MESSAGES = messages(
+    (*REGISTER_KINDS, *JOB_KINDS, *QUESTION_KINDS, *INQUIRY_KINDS, *FILE_KINDS, *RESULT_KINDS)
+)
 
 
 class Somewhere(Connection):

@@ -23,6 +23,7 @@ from membership.register_effects import SendTo
 from membership.register_messages import Accept, AskHearing, Birth, Hearing, Prepare
 from membership.swim import Swim
 from membership.view import Member, NodeId, Status
+from p2p import job_inquiries as iq
 from p2p import job_questions as q
 from p2p.job_files import JobFiles
 from p2p.job_keys import SPEC_ATTEMPT
@@ -313,7 +314,7 @@ def spec_of_another_python() -> bytes:
 
 def test_a_spec_that_was_fetched_for_a_job_that_is_never_born_does_not_stay(peer: Alone) -> None:
     job, packed = "1" * 32, spec_of_another_python()
-    peer.hear(q.Vet(number=1, job=job, spec_digest=spec_digest(packed), spec=b""), "b")
+    peer.hear(iq.Vet(number=1, job=job, spec_digest=spec_digest(packed), spec=b""), "b")
     peer.engine.store.put(job, SPEC_STAGE, 0, SPEC_ATTEMPT, packed)
     peer.engine.arrivals.something_arrived(peer.now)
     peer.leave_alone(UNBORN_S - 3.0)

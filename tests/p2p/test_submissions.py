@@ -8,7 +8,7 @@ import pytest
 
 from mapreduce.spec import JobPlan
 from membership.view import Member, NodeId, View
-from p2p.job_questions import Vetted
+from p2p.job_inquiries import Vetted
 from p2p.submissions import DISK_META, VET_LIMIT_S, Begun, Submissions
 from p2p.transport import Connection
 
