@@ -54,6 +54,7 @@ from mapreduce.changes import (
     Redo,
 )
 from mapreduce.config import JobsConfig
+from mapreduce.counts import Numbers
 from mapreduce.effects import Announce, Happened, JobEnded, LeaderEffect, Propose, Send, Stalled, StepDown
 from mapreduce.keeper import Keeper
 from mapreduce.losses import Losses
@@ -83,7 +84,7 @@ from mapreduce.proposals import Proposals
 from mapreduce.record import EventRecord, Failure, JobRecord, JobStatus
 from mapreduce.seats import Seat, Seats
 from mapreduce.spec import JobPlan
-from mapreduce.stage_run import Numbers, StageRun
+from mapreduce.stage_run import StageRun
 from mapreduce.stages import Stage, StageGraph, TaskInput, task_name
 from mapreduce.stalls import StallWatch
 from membership.view import NodeId, Status, View

@@ -29,10 +29,11 @@ from mapreduce.changes import (
     changed,
 )
 from mapreduce.config import JobsConfig
+from mapreduce.counts import Numbers
 from mapreduce.keeper import Keeper
 from mapreduce.openings import changes_after
 from mapreduce.record import EventRecord, Failure, JobRecord, StageKind
-from mapreduce.stage_run import Numbers, StageRun
+from mapreduce.stage_run import StageRun
 from mapreduce.stages import StageGraph
 from membership.view import NodeId, View
 

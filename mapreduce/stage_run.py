@@ -9,25 +9,22 @@ Order of giving: the tasks that a claim names, then what has come back, then the
 (Zaharia et al., *Delay Scheduling*, 2010).  Workers with a free slot come before those that would let a task
 lie.
 
-When nothing waits any more and a slot is free somewhere, what lies queued elsewhere is asked back (`Revoke`):
-at once from a worker that runs nothing of the job, since its slots are another job's; from others when it
-has lain there for longer than a queue should take.  What runs far longer than its like is given to a second
-worker; the first that finishes wins.
+When nothing waits any more and a slot is free somewhere, `mapreduce.stragglers` says what to ask back from
+others (`Revoke`), and what to give to a second worker; the first that finishes wins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import ceil, inf
 
 from mapreduce.changes import Commit
 from mapreduce.config import JobsConfig
-from mapreduce.doings import Doings
+from mapreduce.counts import Numbers
 from mapreduce.failures import INPUT_GONE, final_failure, is_innocent, may_retry
 from mapreduce.keeper import Keeper
 from mapreduce.messages import (
-    ATTEMPTS_PER_BALLOT,
     Claim,
     Done,
     Failed,
@@ -47,52 +44,13 @@ from mapreduce.record import Failure, StageKind, StageRecord
 from mapreduce.seats import Seat, Seats
 from mapreduce.spec import JobPlan, PackedColumn
 from mapreduce.stages import Stage, TaskInput
+from mapreduce.stragglers import Stragglers
 from membership.view import NodeId
 
-__all__ = ["Numbers", "StageRun"]
+__all__ = ["Letter", "Letters", "StageRun"]
 
 Letter = tuple[NodeId, ToWorker]
 Letters = list[Letter]
-
-
-@dataclass(slots=True)
-class Numbers:
-    """What a leadership counts: its ballot, its attempts, and what the record does not know yet.
-
-    `moves` grows with each task that is granted for the first time, and with each winner that is written.
-    """
-
-    job: str
-    ballot: int
-    attempts: int = 0
-    moves: int = 0
-    unsaved_attempts: int = 0
-    unsaved_failures: int = 0
-    unsaved_speculated: int = 0
-    unsaved_peers_lost: int = 0
-    doings: Doings = field(default_factory=Doings)
-
-    @property
-    def has_news(self) -> bool:
-        """Whether something was counted that the record does not know."""
-        return bool(
-            self.unsaved_attempts
-            or self.unsaved_failures
-            or self.unsaved_speculated
-            or self.unsaved_peers_lost
-        )
-
-    def saved(self) -> None:
-        """A proposal carries what was counted."""
-        self.unsaved_attempts = self.unsaved_failures = 0
-        self.unsaved_speculated = self.unsaved_peers_lost = 0
-
-    def next_attempt(self) -> int:
-        """A number that no attempt of the job ever had."""
-        self.attempts += 1
-        self.unsaved_attempts += 1
-        assert self.attempts < ATTEMPTS_PER_BALLOT
-        return self.ballot * ATTEMPTS_PER_BALLOT + self.attempts
 
 
 class StageRun:
@@ -137,8 +95,7 @@ class StageRun:
         self._numbers = numbers
         self._config = config
         self._proposed: dict[int, Commit] = {}
-        self._help_at = inf
-        self._helped_at = -inf
+        self._stragglers = Stragglers(self.pool, seats, self._may_run, config)
         self._steal_at = -inf
         self.begin([], now)
         self._can: dict[tuple[NodeId, int], bool] = {}
@@ -413,7 +370,8 @@ class StageRun:
     @property
     def next_deadline(self) -> float:
         """When `go_on` has something to do."""
-        return min(self.pool.resumes_at, self._help_at, self._steal_at if self._steal_at > 0 else inf)
+        steal_at = self._steal_at if self._steal_at > 0 else inf
+        return min(self.pool.resumes_at, self._stragglers.due_at, steal_at)
 
     def go_on(self, now: float, *, more_held: bool) -> Letters:
         """Give what may be given by now: pauses are over, or (`more_held`) others hold what tasks read."""
@@ -422,7 +380,7 @@ class StageRun:
             resumed |= self._steal_at > 0
             self._steal_at = -inf
         letters = self.feed_all(now) if resumed or more_held else []
-        return letters + (self._help(now) if now >= self._help_at else [])
+        return letters + (self._help(now) if now >= self._stragglers.due_at else [])
 
     def tick(self, now: float) -> Letters:
         """Take back what silent workers had, let pauses end, help slow tasks."""
@@ -433,77 +391,19 @@ class StageRun:
                     self._lost(seat, number)
         self.pool.resume(now)
         letters = self.feed_all(now) + self._help(now)
-        return letters + (self._speculate(self._idle(), now) if not self.pool.waiting_count else [])
-
-    def _idle(self) -> list[Seat]:
-        """The workers with a slot that nobody has anything for, those with the most of them first."""
-        idle = [s for s in self._seats if s.wants_any and s.idle > 0 and s.node in self.workers]
-        return sorted(idle, key=lambda seat: (-seat.idle, -seat.room_left, seat.node))
+        return letters + (self._speculate(now) if not self.pool.waiting_count else [])
 
     def _help(self, now: float) -> Letters:
         """Ask back for idle workers what lies queued at others, if it lies there in vain."""
-        self._help_at = inf
-        if not self.pool.attempts or not (idle := self._idle()):
-            return []
-        again_at = self._helped_at + self._config.report_window_s
-        if now < again_at:  # many come to their end at once: look at all of them together
-            self._help_at = again_at
-            return []
-        self._helped_at = now
-        wanted = sum(seat.idle for seat in idle)
-        letters: Letters = []
-        donors = [(self._queued(seat, idle, now), seat) for seat in self._seats if not seat.idle]
-        for queued, seat in sorted(donors, key=lambda one: (-len(one[0]), one[1].node)):
-            count = min(wanted, len(queued) if seat.is_stuck else ceil(len(queued) / 2))
-            if count > 0:
-                seat.revoked_at = now
-                wanted -= count
-                letters.append(self._revoke(seat.node, queued[-count:], force=False))
-        return letters
+        back = self._stragglers.ask_back(self.workers, now)
+        return [self._revoke(worker, attempts, force=False) for worker, attempts in back]
 
-    def _queued(self, seat: Seat, idle: Sequence[Seat], now: float) -> list[int]:
-        """What could be asked back for the idle; sets when to look again at what is too new for that."""
-        old: list[int] = []
-        for number in seat.attempts:
-            attempt = self.pool.attempts.get(number)
-            if attempt is None or attempt.phase is not Phase.QUEUED:
-                continue
-            if not any(self._may_run(other.node, attempt.task) for other in idle):
-                continue
-            # Where another job has the slots it need not lie there first: once the worker has said so.
-            begins = (
-                -inf if seat.is_stuck and attempt.mentioned_at > attempt.granted_at else attempt.granted_at
-            )
-            due_at = max(begins, seat.revoked_at) + self._config.queue_s
-            if now >= due_at:
-                old.append(number)
-            else:
-                self._help_at = min(self._help_at, due_at)
-        return old
-
-    def _speculate(self, idle: Sequence[Seat], now: float) -> Letters:
-        """Give the slowest tasks to a second worker each; see `JobsConfig.slow_factor`."""
-        slow_s = max(self._config.slow_least_s, self._config.slow_factor * self.pool.median_s)
-        slow = [
-            attempt
-            for attempt in self.pool.attempts.values()
-            if now - attempt.begun_at > slow_s
-            and self.pool.states[attempt.task] is TaskState.GRANTED
-            and not self.pool.others(attempt.number)
-        ]
+    def _speculate(self, now: float) -> Letters:
+        """Give the slowest tasks to a second worker each."""
         letters = []
-        for attempt in sorted(slow, key=lambda attempt: (attempt.begun_at, attempt.task)):
-            able = [
-                seat
-                for seat in idle
-                if seat.node != attempt.worker and seat.idle > 0 and self._may_run(seat.node, attempt.task)
-            ]
-            if able:
-                # One that holds the data, if it can be.
-                home = self.pool.home(attempt.task)
-                seat = min(able, key=lambda s: (s.node != home, -s.idle, s.node))
-                self._numbers.unsaved_speculated += 1
-                letters.append(self._grant(seat, [attempt.task], now))
+        for seat, task in self._stragglers.second_workers(self.workers, now):
+            self._numbers.unsaved_speculated += 1
+            letters.append(self._grant(seat, [task], now))
         return letters
 
     def _revoke(self, worker: NodeId, attempts: Sequence[int], *, force: bool) -> Letter:
