@@ -11,6 +11,10 @@ the `SendTo` behind it leaves.  Messages to this very peer take the same way, wi
 machine                       what it is for
 ============================  =========================================================================
 `membership.registers`        this peer's acceptor, its proposers and elections; a job's key is "job/ID"
+`p2p.job_registers`           performs what they want, and passes on what they tell
+`p2p.job_records`             plans and records, unpacked
+`p2p.job_hearing`             which machine a message is for
+`p2p.job_hands`               performs what leaders and the worker want, and tells them what became of it
 `mapreduce.leader`            one for each job whose election this peer has won
 `mapreduce.worker`            one: claims and runs tasks of all jobs
 `p2p.task_runner`             children
@@ -30,10 +34,6 @@ machine                       what it is for
 group; a beat when somebody leads it.  It ends with `DropJob`, after which the result and the terminal record
 stay for their time to live.  What is never heard of again goes too, see `p2p.job_lives`.
 
-*A disk that fails.*  A vote that cannot be made durable ends this life of the acceptor
-(`membership.register_effects`): the peer says so and stops.  Everything else that fails on disk fails an
-attempt, a push or a fetch, which go elsewhere.
-
 ⚙ Performs effects: files, processes.
 """
 
@@ -44,94 +44,53 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any, assert_never, get_args
+from typing import Any
 
 from mapreduce import effects as e
-from mapreduce import messages as m
 from mapreduce.config import JobsConfig
-from mapreduce.failpoints import failpoint
 from mapreduce.leader import Leader
-from mapreduce.locking import HasLocks, WantLocks
-from mapreduce.messages import HeldGroup
 from mapreduce.placement import can_hold
 from mapreduce.record import Failure, JobRecord
 from mapreduce.spec import JobPlan
 from mapreduce.worker import Worker
 from membership import register_effects as reg
 from membership.effects import Event, MemberDied, MemberLeft
-from membership.errors import DamagedVote, TooManyProposals, UnknownRegister
-from membership.register import AcceptorId, Group, Record
+from membership.errors import TooManyProposals, UnknownRegister
+from membership.register import Group, Record
 from membership.register_config import RegisterConfig
-from membership.register_messages import Accept, Birth, RegisterMessage
-from membership.registers import Registers
 from membership.swim import Swim
 from membership.view import NodeId
 from p2p import bulk as b
-from p2p import job_inquiries as iq
-from p2p import job_questions as q
 from p2p import task_runner as t
-from p2p.errors import DataDirectoryUnusable, MalformedFrame
 from p2p.job_answers import JobAnswers
 from p2p.job_arrivals import JobArrivals
 from p2p.job_files import JobFiles
-from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
+from p2p.job_hands import JobHands
+from p2p.job_hearing import FROM_CLIENTS, HANDLES, Heard, JobHearing
+from p2p.job_keys import JOB_KEY
 from p2p.job_leading import JobLeading
 from p2p.job_lives import JobLives
-from p2p.job_locks import LOCK_KEY, JobLocks
-from p2p.job_protocol import pack_record, unpack_record
+from p2p.job_locks import JobLocks
+from p2p.job_records import JobRecords
+from p2p.job_registers import JobRegisters
 from p2p.job_vetting import JobVetting
+from p2p.message_moments import before_sending
 from p2p.name_files import NameFiles
 from p2p.result_keeper import ResultKeeper
 from p2p.ring_files import RingFiles
 from p2p.ring_inputs import RingInputs
-from p2p.segments import SPEC_STAGE, Covers, Source
+from p2p.segments import Source
 from p2p.service import Effect, Origin, Reply, Say
-from p2p.spec_packing import unpack_spec
 from p2p.store import Store
 from p2p.transport import BulkArrival, Connection
 from p2p.votes import VoteStore
 
-__all__ = ["JOB_KEY", "JobService", "OwnLimits"]
+__all__ = ["JobService", "OwnLimits"]
 
 HOUSEKEEPING_S = 1.0
 WARM_AFTER_S = 0.3
 # Of one turn; the rest is done in the next, after others have had theirs.
 MAX_EFFECTS_PER_TURN = 100_000
-
-_REGISTER_MESSAGES = frozenset(get_args(RegisterMessage))
-_TO_WORKER = frozenset(get_args(m.ToWorker))
-_TO_LEADER = frozenset(get_args(m.ToLeader))
-_FROM_CLIENTS = frozenset(
-    (q.Upload, q.Submit, q.AskJobs, q.Follow, q.AskParts, q.ReadPart, q.CancelJob, q.AskLogs)
-)
-_AMONG_PEERS = frozenset(
-    (iq.FindJobs, iq.JobsFound, iq.ReadJob, iq.JobRead, iq.ReadParts, iq.PartsRead, iq.EndJob)
-)
-_LOCKS = frozenset((WantLocks, HasLocks))
-_OWN = frozenset((iq.Vet, iq.Vetted, iq.FetchSegment, iq.NotHeld, b.Received, b.Stored)) | RingFiles.handles
-_OWN |= ResultKeeper.handles
-
-# Where a test may hurt this process: before a message is sent, and when one was heard.
-_BEFORE_SENDING: Mapping[type, str] = {
-    Birth: "birth.send",
-    Accept: "commit.accept",
-    m.AskInventory: "takeover.ask",
-    m.Inventory: "takeover.tell",
-    m.Offer: "offer.send",
-    m.Claim: "claim.send",
-    m.Grant: "grant.send",
-    m.Finished: "finished.send",
-    m.Settled: "settled.send",
-    m.CopyOrder: "copy.order",
-    m.Copied: "copy.done",
-    m.Dissolve: "dissolve.send",
-}
-_ON_HEARING: Mapping[type, str] = {
-    m.Grant: "grant.heard",
-    m.Finished: "finished.heard",
-    m.Dissolve: "dissolve.heard",
-    b.Stored: "push.acked",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,15 +104,6 @@ class OwnLimits:
 
     slots: int
     memory_bytes: int
-
-
-@dataclass(slots=True)
-class Heard:
-    """What was last said of a job by somebody who leads it."""
-
-    leader: NodeId
-    members: tuple[NodeId, ...]
-    spec_digest: str
 
 
 class JobService:
@@ -177,7 +127,7 @@ class JobService:
         OSError: the votes cannot be read.
     """
 
-    handles = _REGISTER_MESSAGES | _TO_WORKER | _TO_LEADER | _FROM_CLIENTS | _AMONG_PEERS | _LOCKS | _OWN
+    handles = HANDLES
 
     def __init__(
         self,
@@ -200,7 +150,6 @@ class JobService:
         self.swim = swim
         self.store = store
         self.files = files
-        self._votes = votes
         self._config = jobs
         self._log = log
         self.wall_offset_s = wall - now
@@ -208,7 +157,9 @@ class JobService:
             me=me.id, slots=limits.slots, memory_bytes=limits.memory_bytes, files=files, store=store
         )
         self.bulk = b.Bulk(me=me.id, session=me.session, store=store, send_chunk=send_chunk)
-        self.registers = self._open_registers(registers, now)
+        self.records = JobRecords(store)
+        self._keeping = JobRegisters(self, votes, registers, now)
+        self.registers = self._keeping.registers
         self.worker = Worker(me=me.id, session=me.session, slots=limits.slots, view=swim.view, config=jobs)
         self.leading = JobLeading(self, jobs)
         self.vetting = JobVetting(self)
@@ -223,8 +174,8 @@ class JobService:
         self.locks = JobLocks(self, session=me.session, config=jobs)
         self.heard: dict[str, Heard] = {}
         self.stalled: dict[str, str] = {}
-        self._plans: dict[str, JobPlan] = {}
-        self._packed: dict[str, tuple[bytes, JobRecord]] = {}
+        self._hearing = JobHearing(self)
+        self._hands = JobHands(self)
         self._queue: deque[Callable[[float], None]] = deque()
         self._out: list[Effect] = []
         self._perform_early: Callable[[Sequence[Effect], float], None] = self._perform_later
@@ -246,20 +197,20 @@ class JobService:
     def receive(self, message: Any, origin: Origin, now: float) -> Sequence[Effect]:
         """See `Service.receive`."""
         kind = type(message)
-        if kind in _FROM_CLIENTS:
+        if kind in FROM_CLIENTS:
             if origin.connection is not None:
                 self.answers.on_client(message, origin.node, origin.connection, now)
         elif kind in RingFiles.handles:
             self.ring_files.receive(message, origin, now)
         else:
-            self._hear(message, origin.node, now)
+            self._hearing.hear(message, origin.node, now)
         return self._performed(now)
 
     def hear(self, event: Event, now: float) -> Sequence[Effect]:
         """See `Service.hear`."""
         if isinstance(event, MemberDied | MemberLeft):
             node = event.member.id
-            self._bulk_events(self.bulk.peer_is_gone(node), now)
+            self.bulk_ended(self.bulk.peer_is_gone(node), now)
             self.arrivals.peer_is_gone(node, now)
             self.vetting.peer_is_gone(node)
             self.answers.peer_is_gone(node, now)
@@ -277,7 +228,7 @@ class JobService:
         if self.worker.next_deadline() <= now:
             self._jobs(self.worker.tick(now))
         self.leading.tick(now)
-        self._bulk_events(self.bulk.tick(now), now)
+        self.bulk_ended(self.bulk.tick(now), now)
         self.arrivals.tick(now)
         self.vetting.tick(now)
         self.answers.tick(now)
@@ -323,7 +274,7 @@ class JobService:
                 if isinstance(answer, b.Stored) and not answer.reason:
                     self.arrivals.something_arrived(now)
         for event in self.runner.pump():
-            self._runner_event(event, now)
+            self._hands.child_said(event, now)
         return self._performed(now)
 
     def counters(self) -> Mapping[str, int]:
@@ -370,9 +321,9 @@ class JobService:
 
     def say(self, to: NodeId, message: Any) -> None:
         """Send a message to a peer, to this one too."""
-        failpoint(_BEFORE_SENDING.get(type(message), ""))
+        before_sending(message)
         if to == self.me:
-            self._queue.append(lambda now: self._hear(message, self.me, now))
+            self._queue.append(lambda now: self._hearing.hear(message, self.me, now))
             return
         member = self.swim.get(to)
         if member is not None:
@@ -404,7 +355,16 @@ class JobService:
 
         The end of it is told by the tag.
         """
-        self._bulk_events(self.bulk.send(job, stage, sources, to, tag, now, is_repair=is_repair), now)
+        self.bulk_ended(self.bulk.send(job, stage, sources, to, tag, now, is_repair=is_repair), now)
+
+    def bulk_ended(self, events: Iterable[b.BulkEvent], now: float) -> None:
+        """Tell whoever asked for these transfers that they have ended."""
+        self._hands.bulk_ended(events, now)
+
+    def send_early(self, now: float) -> None:
+        """Send what waits at once: others can do what is asked of them while this peer waits for its disk."""
+        out, self._out = self._out, []
+        self._perform_early(out, now)
 
     def fetch(
         self, job: str, stage: int, attempt: int, holders: Sequence[NodeId], tag: object, now: float
@@ -435,26 +395,15 @@ class JobService:
 
     def plan(self, job: str) -> JobPlan | None:
         """Return a job's plan, if its spec is here."""
-        plan = self._plans.get(job)
-        if plan is None:
-            located = self.store.find(job, SPEC_STAGE, SPEC_ATTEMPT)
-            if located is None:
-                return None
-            try:
-                plan = unpack_spec(self.store.read(located)).plan
-            except (OSError, MalformedFrame):
-                self.store.remove_segment(located.path)
-                return None
-            self._plans[job] = plan
-        return plan
+        return self.records.plan(job)
 
     def take_plan(self, job: str, plan: JobPlan) -> None:
         """A job's spec is here, and this is its plan."""
-        self._plans[job] = plan
+        self.records.take_plan(job, plan)
 
     def forget(self, job: str) -> None:
         """A job's time to live is over."""
-        self._plans.pop(job, None)
+        self.records.forget(job)
         self.heard.pop(job, None)
         self.stalled.pop(job, None)
 
@@ -464,25 +413,11 @@ class JobService:
 
     def record_in(self, record: Record) -> JobRecord:
         """Return what a register's record holds."""
-        return self._unpacked(record.payload)
+        return self.records.record_in(record)
 
     def packed(self, record: JobRecord) -> bytes:
         """Return a record as a register holds it; it will soon be asked about."""
-        payload = pack_record(record)
-        self._packed["last"] = (payload, record)
-        return payload
-
-    def _unpacked(self, payload: bytes) -> JobRecord:
-        """What a payload says; the last one is remembered, since each is asked about several times."""
-        last = self._packed.get("last")
-        if last is not None and last[0] is payload:
-            return last[1]
-        unpacked = unpack_record(payload)
-        self._packed["last"] = (payload, unpacked)
-        return unpacked
-
-    def _is_final(self, key: str, payload: bytes) -> bool:
-        return key.startswith(JOB_KEY) and self._unpacked(payload).status.is_final
+        return self.records.packed(record)
 
     def propose(self, job: str, change: Callable[[Record], bytes], now: float) -> int | None:
         """Change, or read, a job's register; None if this peer cannot."""
@@ -506,7 +441,7 @@ class JobService:
     def _performed(self, now: float) -> Sequence[Effect]:
         """Do what waits, and return what the loop has to send."""
         if self.store.rotted:
-            self._tell_what_rotted(now)
+            self._hands.tell_what_rotted(now)
         for _ in range(MAX_EFFECTS_PER_TURN):
             if not self._queue:
                 break
@@ -519,123 +454,11 @@ class JobService:
 
     def _jobs(self, effects: Iterable[e.Effect]) -> None:
         for effect in effects:
-            self._queue.append(lambda now, effect=effect: self._perform_job(effect, now))  # type: ignore[misc]
+            self._queue.append(lambda now, effect=effect: self._hands.perform(effect, now))  # type: ignore[misc]
 
     def _registers(self, effects: Iterable[reg.RegisterEffect]) -> None:
         for effect in effects:
-            self._queue.append(lambda now, effect=effect: self._perform_register(effect, now))  # type: ignore[misc]
-
-    def _perform_job(self, effect: e.Effect, now: float) -> None:
-        match effect:
-            case e.Send(to=to, message=message):
-                self.say(to, message)
-            case e.Propose(job=job, proposal=proposal):
-                self.leading.propose(job, proposal, now)
-            case e.StepDown(job=job):
-                self.leading.step_down(job, now)
-            case e.RunTask():
-                self.ring_inputs.run(effect, now)
-            case e.CancelTask(job=job, attempt=attempt):
-                self.ring_inputs.cancel(job, attempt)
-                self.runner.cancel(job, attempt)
-                self.locks.attempt_ended(job, attempt, now)
-            case e.Forget(job=job, attempts=attempts):
-                self.runner.release(job, attempts)
-            case e.Push():
-                self._push(effect, now)
-            case e.CancelPush(job=job, number=number):
-                self.bulk.cancel(("push", job, number))
-            case e.Fetch(job=job, attempt=attempt, piece=piece):
-                self.arrivals.fetch_piece(job, attempt, piece, now)
-            case e.FetchPlan(job=job, sources=sources):
-                self.arrivals.fetch_plan(job, sources, now)
-            case e.ReadInventory(job=job):
-                self._jobs(self.worker.on_inventory(job, self._inventory(job), now))
-            case e.Drop(job=job, stages=stages):
-                self.runner.drop(job, stages)
-                self.store.drop(job, stages)
-            case e.DropJob():
-                self.lives.drop(effect, now)
-            case e.Announce(event=event):
-                self._announce(event, now)
-            case _:
-                assert_never(effect)
-
-    def _perform_register(self, effect: reg.RegisterEffect, now: float) -> None:
-        match effect:
-            case reg.SendTo(to=to, message=message):
-                self.say(to, message)
-            case reg.Save(key=key, state=state):
-                # The others may write what they were asked for while we write.
-                out, self._out = self._out, []
-                self._perform_early(out, now)
-                try:
-                    failpoint("vote.save")
-                    self._votes.save(key, state)
-                    failpoint("vote.saved")
-                except OSError as error:
-                    raise DataDirectoryUnusable(
-                        f"a vote cannot be made durable: {error.strerror or error}; this peer stops, since "
-                        "it must not promise what its disk may forget"
-                    ) from error
-            case reg.Report(event=event):
-                self._register_event(event, now)
-            case _:
-                assert_never(effect)
-
-    # ---- what peers say ------------------------------------------------------------------------------------
-
-    def _hear(self, message: Any, sender: NodeId, now: float) -> None:
-        kind = type(message)
-        failpoint(_ON_HEARING.get(kind, ""))
-        if kind in _REGISTER_MESSAGES:
-            if not self.is_gone(message.key.removeprefix(JOB_KEY).removeprefix(LOCK_KEY)):
-                self._registers(self.registers.receive(message, sender, now))
-        elif kind in _TO_WORKER:
-            self._hear_leader(message, sender, now)
-        elif kind in _TO_LEADER:
-            self._hear_worker(message, sender, now)
-        elif kind in _AMONG_PEERS:
-            self.answers.on_peer(message, sender, now)
-        elif kind in _LOCKS:
-            self.locks.hear(message, sender, now)
-        elif kind in RingFiles.handles:
-            self.ring_files.on_peer(message, sender, now)
-        elif kind in ResultKeeper.handles:
-            self.results.hear(message, sender, now)
-        else:
-            self._hear_own(message, sender, now)
-
-    def _hear_leader(self, message: m.ToWorker, sender: NodeId, now: float) -> None:
-        job = message.job
-        if self.is_gone(job):
-            return
-        if isinstance(message, m.Beat | m.Offer):
-            known = self.heard.get(job)
-            members = message.members if isinstance(message, m.Offer) else known.members if known else ()
-            self.heard[job] = Heard(sender, members, message.spec_digest)
-            self.lives.goes_on(job)
-        self._jobs(self.worker.receive(message, sender, now))
-
-    def _hear_worker(self, message: m.ToLeader, sender: NodeId, now: float) -> None:
-        leader = self.leader(message.job)
-        if leader is not None:
-            self._jobs(leader.receive(message, sender, now))
-        elif isinstance(message, m.AskFate):
-            self.answers.tell_fate(message.job, sender, now)
-
-    def _hear_own(self, message: Any, sender: NodeId, now: float) -> None:
-        match message:
-            case b.Received() | b.Stored():
-                self._bulk_events(self.bulk.receive(message, sender, now), now)
-            case iq.FetchSegment():
-                self.arrivals.serve(message, sender, now)
-            case iq.NotHeld():
-                self.arrivals.on_not_held(message, sender, now)
-            case iq.Vet():
-                self.vetting.vet(message, sender, now)
-            case iq.Vetted():
-                self.vetting.on_vetted(message, sender, now)
+            self._queue.append(lambda now, effect=effect: self._keeping.perform(effect, now))  # type: ignore[misc]
 
     def _look_around(self, now: float) -> None:
         """Membership has news."""
@@ -647,157 +470,9 @@ class JobService:
         self._jobs(self.worker.on_view(view, now))
         self.leading.on_view(view, now)
 
-    # ---- leading -------------------------------------------------------------------------------------------
-
-    def _register_event(self, event: reg.RegisterEvent, now: float) -> None:
-        if _key_of(event).startswith(LOCK_KEY):
-            self.locks.on_register(event, now)
-            return
-        match event:
-            case reg.Founded(group=group):
-                self.vetting.founded(group)
-            case reg.Committed():
-                self._committed(event, now)
-            case reg.Abandoned(key=key, proposals=numbers):
-                self.answers.on_abandoned(key.removeprefix(JOB_KEY), numbers)
-                self.locks.naming_failed(key.removeprefix(JOB_KEY), numbers)
-            case reg.Refused(key=key, proposal=number):
-                self.leading.on_register(event, now)
-                self.locks.naming_failed(key.removeprefix(JOB_KEY), (number,))
-            case reg.Leads() | reg.Outbid() | reg.GroupChanged() | reg.QuorumLost() | reg.QuorumRegained():
-                self.leading.on_register(event, now)
-            case reg.LeaderHeard():
-                pass  # its beats tell the worker
-            case _:
-                assert_never(event)
-
-    def _committed(self, event: reg.Committed, now: float) -> None:
-        if self.leading.on_committed(event, now):
-            return
-        job = event.key.removeprefix(JOB_KEY)
-        if not self.locks.on_read(job, event.proposal, self.record_in(event.record), now):
-            self.answers.on_read(job, event.proposal, self.record_in(event.record))
-
-    # ---- outputs -------------------------------------------------------------------------------------------
-
-    def _tell_what_rotted(self, now: float) -> None:
-        """Let the leaders know which outputs are not here any more, because their bytes were not right."""
-        gone: dict[tuple[str, int], list[tuple[int, int]]] = {}
-        for job, stage, task, attempt in self.store.rotted:
-            gone.setdefault((job, stage), []).append((task, attempt))
-        self.store.rotted.clear()
-        for (job, stage), outputs in gone.items():
-            tasks, attempts = [task for task, _ in outputs], [attempt for _, attempt in outputs]
-            if stage >= 0:
-                self._jobs(self.worker.on_missing(job, stage, tasks, attempts, now))
-        for job in sorted({job for job, stage in gone if stage >= 0}):
-            self.results.hurt(job)
-
-    def _push(self, push: e.Push, now: float) -> None:
-        sources = self.runner.sources(push.job, push.group)
-        if sources is None:
-            reason = "the output is not here any more"
-            self._jobs(self.worker.on_push_failed(push.job, push.number, reason, now))
-            return
-        group = push.group
-        events = self.bulk.send(
-            push.job,
-            group.stage,
-            sources,
-            push.to,
-            ("push", push.job, push.number),
-            now,
-            covers=Covers(partitions=group.partitions, tasks=group.tasks, attempts=group.attempts),
-            is_repair=push.is_repair,
-        )
-        self._bulk_events(events, now)
-
-    def _bulk_events(self, events: Iterable[b.BulkEvent], now: float) -> None:
-        for event in events:
-            match event.tag:
-                case ("push", str(job), int(number)):
-                    if isinstance(event, b.Sent):
-                        size = event.size_bytes
-                        self._jobs(self.worker.on_pushed(job, number, now, sent_bytes=size))
-                    else:
-                        self._jobs(self.worker.on_push_failed(job, number, event.reason, now))
-                case ("block", str(file), int(block), str(node)):
-                    self.ring_files.blocks.on_sent(file, block, NodeId(node), event, now)
-                case ("kept", str(job), int(attempt), str(node)):
-                    self.results.on_sent(job, attempt, NodeId(node), event)
-                case _:
-                    pass  # who asked for it will ask again
-
-    def _inventory(self, job: str) -> list[HeldGroup]:
-        return [
-            HeldGroup(stage=stage, partitions=covers.partitions, tasks=covers.tasks, attempts=covers.attempts)
-            for stage, covers in self.store.held(job)
-            if stage >= 0
-        ]
-
-    # ---- children ------------------------------------------------------------------------------------------
-
-    def _runner_event(self, event: t.RunnerEvent, now: float) -> None:
-        match event:
-            case t.TaskFinished(job=job, attempt=attempt, output=output):
-                self.locks.attempt_ended(job, attempt, now)
-                self._jobs(self.worker.on_task_done(job, attempt, output, now))
-            case t.TaskFailed(job=job, attempt=attempt, failure=failure, missing=missing):
-                self.locks.attempt_ended(job, attempt, now)
-                self._jobs(self.worker.on_task_failed(job, attempt, failure, now, missing=missing))
-            case t.LockAsked():
-                self.locks.asked(event, now)
-            case t.InputLacks(task=task, offset=offset):
-                self.ring_inputs.lacks(task, offset, now)
-            case t.Status(job=job, text=text):
-                self.worker.on_task_status(job, text[:1024])
-            case t.Checked(job=job, error=error):
-                self.vetting.checked(job, error)
-            case _:
-                assert_never(event)
-
-    # ---- telling, and house-keeping ------------------------------------------------------------------------
-
-    def _announce(self, event: e.Happened | e.Stalled | e.JobEnded, now: float) -> None:
-        match event:
-            case e.Happened(job=job, event=record):
-                if record.kind in ("leader", "lost", "again", "failed", "quorum", "healed"):
-                    self._log(f"job {job[:12]}: {record.node} {record.text}")
-            case e.Stalled(job=job, text=text):
-                self._log(f"job {job[:12]}: {text or 'it moves again'}")
-                self.stalled[job] = text
-                self.answers.job_moved(job, now)
-            case e.JobEnded(job=job, status=status):
-                self._log(f"job {job[:12]} has ended: {status}")
-                self.answers.job_moved(job, now)
-            case _:
-                assert_never(event)
+    # ---- house-keeping -------------------------------------------------------------------------------------
 
     def _keep_house(self, now: float) -> None:
         self.leading.heal(now)
         self.locks.heal(now)
         self.lives.tick(now)
-
-    def _open_registers(self, config: RegisterConfig, now: float) -> Registers:
-        def registers(saved: dict[str, bytes]) -> Registers:
-            return Registers(
-                me=AcceptorId(self.me, self._votes.disk),
-                life=self.swim.me.session,
-                config=config,
-                rng=random.Random(self.swim.me.session),
-                absorbs=self._is_final,
-                is_led=lambda key: key.startswith(JOB_KEY),
-                now=now,
-                saved=saved,
-            )
-
-        try:
-            return registers(self._votes.load())
-        except DamagedVote as error:
-            self._log(f"{error}; this peer takes part as another acceptor from here on")
-            self._votes.begin_anew()
-            return registers({})
-
-
-def _key_of(event: reg.RegisterEvent) -> str:
-    return event.group.key if isinstance(event, reg.Founded | reg.GroupChanged) else event.key

@@ -42,7 +42,7 @@ def test_every_failpoint_stands_in_the_code_exactly_once() -> None:
 
 
 def test_every_message_table_names_failpoints_only() -> None:
-    source = (ROOT / "p2p" / "job_service.py").read_text(encoding="utf-8")
+    source = (ROOT / "p2p" / "message_moments.py").read_text(encoding="utf-8")
     tables = re.findall(r"^_(?:BEFORE_SENDING|ON_HEARING): .*?^}", source, re.DOTALL | re.MULTILINE)
     named = [name for table in tables for name in re.findall(r'"(.+?)"', table)]
     assert len(tables) == 2

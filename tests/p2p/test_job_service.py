@@ -26,10 +26,10 @@ from membership.view import Member, NodeId, Status
 from p2p import job_inquiries as iq
 from p2p import job_questions as q
 from p2p.job_files import JobFiles
-from p2p.job_keys import SPEC_ATTEMPT
+from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
 from p2p.job_locks import LOCK_KEY
 from p2p.job_protocol import pack_record
-from p2p.job_service import JOB_KEY, JobService, OwnLimits
+from p2p.job_service import JobService, OwnLimits
 from p2p.job_vetting import UNBORN_S
 from p2p.result_questions import AskKept
 from p2p.roles import Role

@@ -15,14 +15,14 @@ from mapreduce.placement import DRAINING, FAILING, FULL
 from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from p2p import file_questions as f
 from p2p.block_puts import MAX_UPLOADS
-from p2p.blocks import RingPath, attempt_of
+from p2p.blocks import MAX_BLOCKS, RingPath, attempt_of
 from p2p.catalogue import REMOVAL_KEPT_S, Entry
 from p2p.disk import REFUSALS
 from p2p.file_client import block_segment
-from p2p.job_service import Heard
+from p2p.job_hearing import Heard
 from p2p.replication import SURPLUS_S
 from p2p.scrubbing import SCRUB_PERIOD_S
-from p2p.segments import FILE_STAGE
+from p2p.segments import FILE_STAGE, WHOLE, Covers, pack_header
 from p2p.store import Store
 from tests.p2p.memory_swarm import Asker, MemorySwarm, Node
 
@@ -473,3 +473,44 @@ def test_an_entry_that_cannot_be_removed_ends_no_peer(
         node.engine.ring_files.tick(swarm.now + 2 * REMOVAL_KEPT_S)
     assert any("Read-only file system" in line for line in node.log)
     assert node.engine.ring_files.catalogue.known("x") is None
+
+
+@pytest.mark.parametrize("attempt", [0, 3, MAX_BLOCKS + 1, 1 << 62])
+def test_what_is_no_block_of_the_file_is_refused_whatever_its_number_and_the_peer_starts_again(
+    swarm: MemorySwarm, attempt: int
+) -> None:
+    (node,) = swarm.start("a")
+    rows = [(0, attempt, WHOLE, 0, BLOCK, 0, 0, 0)]
+    covers = Covers(partitions=(), tasks=(0,), attempts=(attempt,))
+    data = content(BLOCK)
+    header = pack_header("a" * 40, FILE_STAGE, BLOCK, xxhash.xxh3_128_digest(data), rows, covers)
+    chunk = f.PutBlock(number=1, upload="b" * 40, header=header, offset=0, data=data, blocks=2, copies=1)
+    answer = Asker(swarm).ask(node, chunk)
+    assert answer.copies == 0
+    assert "block" in answer.reason
+    assert node.engine.store.segments() == []
+    swarm.crash("a")
+    swarm.start("a")
+
+
+def test_a_segment_with_an_impossible_block_number_that_lies_on_the_disk_is_dropped(
+    swarm: MemorySwarm,
+) -> None:
+    (node,) = swarm.start("a")
+    assert put(swarm, "books", content(BLOCK), replicas=1).reason == ""
+    (path,) = node.engine.store.segments()
+    header = pack_header(
+        "a" * 40,
+        FILE_STAGE,
+        0,
+        xxhash.xxh3_128_digest(b""),
+        [],
+        Covers(partitions=(), tasks=(0,), attempts=(0,)),
+    )
+    checksum = xxhash.xxh3_128_digest(header)
+    with open(f"{path[: -len('.seg')]}0.seg", "wb") as file:
+        file.write(b"RSEG" + bytes([2, 0, 0, 0]) + len(header).to_bytes(4, "little") + checksum + header)
+    swarm.crash("a")
+    (node,) = swarm.start("a")
+    assert holders(swarm, 0) == {"a"}
+    assert node.engine.store.segments() == [path]
