@@ -115,10 +115,13 @@ class BlockPuts:
             incoming.abort()
             raise DamagedSegment("it is no block of a file")
         block = block_of(covers.attempts[0])
+        if block >= put.blocks:
+            incoming.abort()
+            raise DamagedSegment(f"it is block {block} of a file of {put.blocks}")
         upload = _Upload(
             file,
             block,
-            max(put.blocks, block + 1),
+            put.blocks,
             put.copies,
             incoming.size,
             (connection, put.number),

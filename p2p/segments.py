@@ -32,6 +32,8 @@ from typing import BinaryIO, Final
 import msgpack
 import xxhash
 
+from p2p.blocks import MAX_BLOCKS, block_of
+
 __all__ = [
     "COPY_BYTES",
     "FILE_STAGE",
@@ -243,12 +245,17 @@ def parse_header(header: bytes) -> Header:
         job, stage, size, digest, rows, (partitions, tasks, attempts) = msgpack.unpackb(header)
         if not (isinstance(job, str) and is_job(job) and type(stage) is int and type(size) is int):
             raise ValueError("its first fields")
+        if size < 0:
+            raise ValueError("its size")
         if not (isinstance(digest, bytes) and len(digest) == 16 and len(rows) <= MAX_ENTRIES):
             raise ValueError("its digest or its number of entries")
         if not 0 < len(attempts) == len(tasks) <= MAX_ENTRIES:
             raise ValueError("what it covers")
         if any(type(number) is not int or number < 0 for number in (*partitions, *tasks, *attempts)):
             raise ValueError("what it covers")
+        # Who holds which blocks is told in bits, one for each number that there may be.
+        if stage == FILE_STAGE and not all(0 <= block_of(attempt) < MAX_BLOCKS for attempt in attempts):
+            raise ValueError("the number of a block")
         entries = []
         for row in rows:
             if len(row) != 8 or any(type(number) is not int for number in row):

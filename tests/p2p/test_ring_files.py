@@ -22,7 +22,7 @@ from p2p.file_client import block_segment
 from p2p.job_hearing import Heard
 from p2p.replication import SURPLUS_S
 from p2p.scrubbing import SCRUB_PERIOD_S
-from p2p.segments import FILE_STAGE, WHOLE, Covers, pack_header
+from p2p.segments import FILE_STAGE, WHOLE, Covers, pack_header, with_head
 from p2p.store import Store
 from tests.p2p.memory_swarm import Asker, MemorySwarm, Node
 
@@ -507,9 +507,7 @@ def test_a_segment_with_an_impossible_block_number_that_lies_on_the_disk_is_drop
         [],
         Covers(partitions=(), tasks=(0,), attempts=(0,)),
     )
-    checksum = xxhash.xxh3_128_digest(header)
-    with open(f"{path[: -len('.seg')]}0.seg", "wb") as file:
-        file.write(b"RSEG" + bytes([2, 0, 0, 0]) + len(header).to_bytes(4, "little") + checksum + header)
+    Path(f"{path.removesuffix('.seg')}0.seg").write_bytes(with_head(header))
     swarm.crash("a")
     (node,) = swarm.start("a")
     assert holders(swarm, 0) == {"a"}
