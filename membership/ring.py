@@ -307,7 +307,9 @@ class Ring:
             raise ValueError(f"{n} owners were asked for; it must be at least 1")
         n = min(n, len(self._slot_of))
         full_rounds = self._full_rounds(n)
-        due_in_full_rounds = sum(min(size, full_rounds) for size in self._zone_sizes.values())
+        # Where zones suffice, and that is nearly always, nobody needs to look at each of them.
+        sizes = self._zone_sizes.values() if full_rounds else ()
+        due_in_full_rounds = sum(min(size, full_rounds) for size in sizes)
         rounds: list[list[int]] = [[] for _ in range(full_rounds + 1)]
         taken: dict[str, int] = {}
         complete = 0
