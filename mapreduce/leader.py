@@ -55,17 +55,17 @@ from mapreduce.changes import (
 )
 from mapreduce.config import JobsConfig
 from mapreduce.counts import Numbers
-from mapreduce.effects import Announce, Happened, JobEnded, LeaderEffect, Propose, Send, Stalled, StepDown
+from mapreduce.disks import Disks
+from mapreduce.effects import Announce, JobEnded, LeaderEffect, Propose, Stalled
+from mapreduce.endings import Ending
+from mapreduce.inventories import Inventories
 from mapreduce.keeper import Keeper
-from mapreduce.losses import Losses
 from mapreduce.messages import (
     AskFate,
-    AskInventory,
     AskOffer,
     Beat,
     Claim,
     Copied,
-    Dissolve,
     DropOutputs,
     Failed,
     Finished,
@@ -74,14 +74,14 @@ from mapreduce.messages import (
     Offer,
     Returned,
     ToLeader,
-    ToWorker,
     Working,
 )
 from mapreduce.offers import local_homes, offer_of, ring_homes, workers_of
 from mapreduce.openings import warnings_of
-from mapreduce.placement import can_work, failing_disks
+from mapreduce.outbox import Outbox
+from mapreduce.placement import can_work
 from mapreduce.proposals import Proposals
-from mapreduce.record import EventRecord, Failure, JobRecord, JobStatus
+from mapreduce.record import Failure, JobRecord
 from mapreduce.seats import Seat, Seats
 from mapreduce.spec import JobPlan
 from mapreduce.stage_run import StageRun
@@ -89,7 +89,7 @@ from mapreduce.stages import Stage, StageGraph, TaskInput, task_name
 from mapreduce.stalls import StallWatch
 from membership.view import NodeId, Status, View
 
-__all__ = ["Leader", "LeaderPhase", "dissolve_of"]
+__all__ = ["Leader", "LeaderPhase"]
 
 
 class LeaderPhase(Enum):
@@ -117,6 +117,7 @@ class Leader:
 
     # What it is made of; the simulator replaces parts to see that their mistakes are found.
     graph_type = StageGraph
+    inventories_type = Inventories
     keeper_type = Keeper
     run_type = StageRun
 
@@ -142,11 +143,10 @@ class Leader:
         self._members = members
         self._view = view
         self._config = config
-        self._wall_offset_s = wall_offset_s
         self._numbers = Numbers(record.job, record.ballot)
         self._keeper = self.keeper_type(self._graph, record.job, view, config)
-        self._losses = Losses(config.lost_grace_s)
         self._seats = Seats()
+        self._inventories = self.inventories_type(record.job, self._seats, self._keeper, config)
         self._run: StageRun | None = None
         self._inputs: Sequence[TaskInput] = ()
         self._offer: Offer | None = None
@@ -160,13 +160,12 @@ class Leader:
             config=config,
             wall_offset_s=wall_offset_s,
         )
-        self._failing: dict[NodeId, str] = {}
+        self._disks = Disks()
         self._quorum_missing: tuple[NodeId, ...] = ()
-        self._gather_until = inf
         self._beat_at = inf
         self._stalls = StallWatch(config.stall_s, inf)
-        self._step_down_at = inf
-        self._out: list[LeaderEffect] = []
+        self._ending: Ending | None = None
+        self._out = Outbox(record.job, wall_offset_s, self._proposals.note)
 
     # -- what the shell calls ------------------------------------------------------------------------------
 
@@ -175,29 +174,29 @@ class Leader:
         self._stalls = StallWatch(self._config.stall_s, now)
         if self.record.status.is_final:
             self._end(now)
-            return self._done()
+            return self._out.take()
         came, _ = self._seats.follow(self._view)
         if not self.record.stages:  # nobody holds anything of a job that has not begun
             for seat in came:
                 seat.knows_inventory = True
-        self._event("leader", self._me, f"leads in place of {self.record.leader or 'nobody'}", now)
+        self._out.event("leader", self._me, f"leads in place of {self.record.leader or 'nobody'}", now)
         for text in warnings_of(self._plan, len(self._view.ring_members)):
-            self._event("warning", self._me, text, now)
+            self._out.event("warning", self._me, text, now)
         self._note_disks(now)
         self._propose(now)
-        return self._done()
+        return self._out.take()
 
     def receive(self, message: ToLeader, sender: NodeId, now: float) -> list[LeaderEffect]:
         """Take a worker's message; those for another leadership are answered with who leads."""
         if self.phase is LeaderPhase.TAKING_OVER:
             return []
-        if self.phase is LeaderPhase.ENDED:
-            self._send(sender, dissolve_of(self._plan, self.record))
+        if self._ending is not None:
+            self._out.send(sender, self._ending.fate)
         elif isinstance(message, AskFate) or message.ballot < self.record.ballot:
-            self._send(sender, self._beat(sender))
+            self._out.send(sender, self._beat(sender))
         elif message.ballot == self.record.ballot and (seat := self._seats.get(sender)) is not None:
             self._hear(message, seat, now)
-        return self._done()
+        return self._out.take()
 
     def on_view(self, view: View, now: float) -> list[LeaderEffect]:
         """Members came or went: move places, take back what the dead had in hand."""
@@ -212,29 +211,29 @@ class Leader:
         if self.phase is LeaderPhase.TAKING_OVER:
             return []
         for seat in came:
-            self._event("came", seat.node, "is here", now)
+            self._out.event("came", seat.node, "is here", now)
         if self._run is not None:
             self._run.workers = workers_of(self._view)
             self._run.places_gone()
             if gone and (local := self._local_homes(self._run.stage)):
                 self._run.pool.rehome(local)
         if moved:
-            self._event("replanned", self._me, "places move: " + self._keeper.moves_text(), now)
+            self._out.event("replanned", self._me, "places move: " + self._keeper.moves_text(), now)
             self._proposals.soon(self._run, now)
             if self._run is not None:
                 self._make_offer()
         elif self._offer is not None:
-            self._send_all((seat.node, self._offer) for seat in came)
+            self._out.send_all((seat.node, self._offer) for seat in came)
         self._go_on(now)
-        return self._done()
+        return self._out.take()
 
     def on_members(self, members: tuple[NodeId, ...], now: float) -> list[LeaderEffect]:
         """The job's group was healed: a new epoch has other members."""
         self._members = members
-        self._event("healed", self._me, f"the group is now {', '.join(members)}", now)
+        self._out.event("healed", self._me, f"the group is now {', '.join(members)}", now)
         if self._offer is not None and self.phase is not LeaderPhase.ENDED:
             self._make_offer()
-        return self._done()
+        return self._out.take()
 
     def on_committed(self, record: JobRecord, now: float) -> list[LeaderEffect]:
         """The last proposal was chosen, and this is the record right after it."""
@@ -244,7 +243,7 @@ class Leader:
             return []
         if record.status.is_final:
             self._end(now)
-            return self._done()
+            return self._out.take()
         if self.phase is LeaderPhase.TAKING_OVER:
             self._take_over(now)
         else:
@@ -252,7 +251,7 @@ class Leader:
         if self._run is not None and self._run.ready:
             self._proposals.soon(self._run, now)
         self._go_on(now)
-        return self._done()
+        return self._out.take()
 
     def on_refused(self, reason: str, now: float) -> list[LeaderEffect]:
         """The last proposal can never be chosen, since the record would be too large."""
@@ -260,51 +259,48 @@ class Leader:
         message = f"the job's record does not fit its register: {reason}; use fewer, larger splits"
         self._fail(Failure(kind="JobDefinitionError", message=message), now)
         self._go_on(now)
-        return self._done()
+        return self._out.take()
 
     def on_quorum(self, missing: tuple[NodeId, ...], now: float) -> list[LeaderEffect]:
         """The register waits for these members, who are too many; empty: it waits no more."""
         if bool(missing) != bool(self._quorum_missing):
             text = f"a quorum of {_named(missing)} is missing" if missing else "the quorum is back"
-            self._event("quorum", self._me, text, now)
+            self._out.event("quorum", self._me, text, now)
         self._quorum_missing = missing
-        self._losses.doubt()
+        self._inventories.doubt()
         self._go_on(now)
-        return self._done()
+        return self._out.take()
 
     def cancel(self, by: str, now: float) -> list[LeaderEffect]:
         """End the job as cancelled; nothing happens where it has ended."""
         if self.phase is not LeaderPhase.ENDED and self._proposals.cancel(by, now):
             self._go_on(now)
-        return self._done()
+        return self._out.take()
 
     def tick(self, now: float) -> list[LeaderEffect]:
         """Do what is due."""
-        if self.phase is LeaderPhase.ENDED:
-            self._linger(now)
-            return self._done()
+        if self._ending is not None:
+            return self._ending.tick(self._view, now)
         if now >= self._beat_at:
             self._beat_at = now + self._config.beat_s
-            self._send_all((seat.node, self._beat(seat.node)) for seat in self._seats)
+            self._out.send_all((seat.node, self._beat(seat.node)) for seat in self._seats)
             self._ask_inventories(now)
             for source, order in self._keeper.unanswered(now):
-                self._send(source, replace(order, ballot=self.record.ballot))
+                self._out.send(source, replace(order, ballot=self.record.ballot))
             if self._run is not None and self._may_grant:
-                self._send_all(self._run.tick(now))
+                self._out.send_all(self._run.tick(now))
         self._go_on(now)
-        return self._done()
+        return self._out.take()
 
     def next_deadline(self) -> float:
         """When to be ticked again."""
-        if self.phase is LeaderPhase.ENDED:
-            return min(self._beat_at, self._step_down_at)
+        if self._ending is not None:
+            return self._ending.next_deadline
         if self.phase is LeaderPhase.TAKING_OVER:
             return self._stalls.due_at
-        due = [self._beat_at, self._stalls.due_at, self._gather_until, self._keeper.look_at]
+        due = [self._beat_at, self._stalls.due_at, self._inventories.gather_until, self._keeper.look_at]
         if self._proposals.under_way is None:
-            due.append(self._proposals.due_at)
-            if self._knows_all:
-                due.append(self._losses.due_at)
+            due += [self._proposals.due_at, self._inventories.gives_up_at]
         if self._run is not None and self._may_grant:
             due.append(self._run.next_deadline)
         return min(due)
@@ -328,27 +324,18 @@ class Leader:
         if self.phase is LeaderPhase.TAKING_OVER or run is None:
             return "waiting for the job's group to agree on a leader"
         if self.phase is LeaderPhase.GATHERING:
-            silent = [seat.node for seat in self._seats if not seat.knows_inventory]
-            return f"waiting for {_named(silent)} to say what they hold"
-        if self._losses.missed:
-            return f"waiting for copies of {self._losses.missed} outputs that nobody holds"
-        if not run.workers:
-            return "waiting for a peer that takes tasks"
-        if run.pool.attempts:
-            oldest = min(run.pool.attempts.values(), key=lambda a: (a.granted_at, a.number))
-            task = task_name(run.stage.kind, oldest.task)
-            return f"waiting for {task} on {oldest.worker}{self._nobody_holds}"
-        if run.pool.waiting_count:
-            return f"waiting for a peer that can take one of {run.pool.waiting_count} tasks"
-        return "waiting for the record to be written"
+            return f"waiting for {_named(self._inventories.silent)} to say what they hold"
+        if self._inventories.missed:
+            return f"waiting for copies of {self._inventories.missed} outputs that nobody holds"
+        return run.waiting_for(self._nobody_holds)
 
     @property
     def _nobody_holds(self) -> str:
         """That nobody takes copies, and what failing disks answer; "" where somebody does."""
         if self._keeper.copies_possible:
             return ""
-        disks = [f"{node}: {answer}" for node, answer in sorted(self._failing.items())]
-        return "; no peer takes copies" + (f" ({', '.join(disks)})" if disks else "")
+        answers = self._disks.answers()
+        return "; no peer takes copies" + (f" ({answers})" if answers else "")
 
     # -- hearing -------------------------------------------------------------------------------------------
 
@@ -364,41 +351,43 @@ class Leader:
             case Claim():
                 self._numbers.doings.note("claimed", seat.node, len(message.tasks) or message.room, now)
                 if message.stage != run.stage.index:
-                    self._send(seat.node, self._beat(seat.node))
+                    self._out.send(seat.node, self._beat(seat.node))
                 elif self._may_grant:
-                    self._send_all(run.claim(seat, message, now))
+                    self._out.send_all(run.claim(seat, message, now))
                 else:
                     seat.waiting_claim = message
             case Working():
                 if message.stage == run.stage.index:
-                    self._send_all(run.working(seat, message, now))
+                    self._out.send_all(run.working(seat, message, now))
             case Finished():
                 size_bytes = sum(item.replica_bytes for item in message.items)
                 self._numbers.doings.note("pushed", seat.node, len(message.items), now, size_bytes=size_bytes)
                 if message.stage == run.stage.index:
-                    self._send_all(run.finished(seat.node, message, now))
+                    self._out.send_all(run.finished(seat.node, message, now))
                     self._proposals.soon(self._run, now)
                 else:
-                    self._send(seat.node, run.settled(seat.node, [i.attempt for i in message.items])[1])
+                    self._out.send(seat.node, run.settled(seat.node, [i.attempt for i in message.items])[1])
             case Failed():
                 self._hear_failed(message, seat, run, now)
             case Returned():
                 if message.stage == run.stage.index:
-                    self._send_all(run.returned(seat, message.attempts, now))
+                    self._out.send_all(run.returned(seat, message.attempts, now))
             case AskOffer():
                 if self._offer is not None:
-                    self._send(seat.node, self._offer)
+                    self._out.send(seat.node, self._offer)
             case Inventory():
                 self._keeper.inventory(seat.node, message.groups)
                 seat.knows_inventory = seat.knows_inventory or message.is_last
             case Copied():
                 text = self._keeper.copied(message.number, message.reason, now)
                 if text:
-                    self._event("copied", seat.node, text, now, weighty=False)
+                    self._out.event("copied", seat.node, text, now, weighty=False)
                     self._numbers.doings.note("copied", seat.node, 1, now)
             case Missing():
                 self._keeper.missing(seat.node, message.stage, message.tasks)
-                self._event("missing", seat.node, f"{len(message.tasks)} outputs are damaged or gone", now)
+                self._out.event(
+                    "missing", seat.node, f"{len(message.tasks)} outputs are damaged or gone", now
+                )
             case AskFate():
                 pass  # answered to whoever asks
             case _:
@@ -408,18 +397,18 @@ class Leader:
     def _hear_failed(self, message: Failed, seat: Seat, run: StageRun, now: float) -> None:
         if message.stage == run.stage.index:
             name = task_name(run.stage.kind, message.task)
-            self._event("failed", seat.node, f"{name}: {message.failure.message}"[:1024], now)
+            self._out.event("failed", seat.node, f"{name}: {message.failure.message}"[:1024], now)
             failure = run.failed(seat, message, now)
             if failure is not None:
                 self._fail(failure, now)
-        self._send(seat.node, run.settled(seat.node, [message.attempt])[1])
+        self._out.send(seat.node, run.settled(seat.node, [message.attempt])[1])
 
     def _same_process(self, seat: Seat, session: int, now: float) -> bool:
         """Notice when another process stands behind a name; False for what an earlier one said."""
         if session < seat.session:
             return False
         if session > seat.session > 0:
-            self._event("restarted", seat.node, "is another process than before", now)
+            self._out.event("restarted", seat.node, "is another process than before", now)
             if self._run is not None:
                 self._run.leave(seat)
             self._keeper.forget(seat.node)
@@ -431,20 +420,14 @@ class Leader:
 
     def _note_disks(self, now: float) -> None:
         """Tell of disks that take nothing any more, or do again; their places move with the view."""
-        before, self._failing = self._failing, failing_disks(self._view)
-        for node, answer in sorted(self._failing.items()):
-            if node not in before:
-                self._event("refuses", node, f"takes no copies, its disk fails: {answer}", now)
-        for node in sorted(before.keys() - self._failing.keys()):
-            member = self._view.get(node)
-            if member is not None and member.status.in_ring:
-                self._event("refuses", node, "takes copies again", now)
+        for node, text in self._disks.look(self._view):
+            self._out.event("refuses", node, text, now)
 
     def _leave(self, seat: Seat, now: float) -> None:
         """A member is gone, with what it had in hand and all that it held."""
         member = self._view.get(seat.node)
         left = member is not None and member.status is Status.LEFT
-        self._event("left" if left else "lost", seat.node, "has left" if left else "is dead", now)
+        self._out.event("left" if left else "lost", seat.node, "has left" if left else "is dead", now)
         self._numbers.unsaved_peers_lost += not left
         if self._run is not None:
             self._run.leave(seat)
@@ -458,7 +441,7 @@ class Leader:
         self._keeper.follow(self.record)
         self._keeper.on_view(self._view)
         self.phase = LeaderPhase.GATHERING
-        self._gather_until = now + self._config.gather_s
+        self._inventories.begin_gathering(now)
         self._enter(now)
         self._ask_inventories(now)
 
@@ -469,9 +452,9 @@ class Leader:
         commits = next((change for change in changes if isinstance(change, CommitTasks)), None)
         if commits is not None and commits.commits:
             text = f"{len(commits.commits)} {run.stage.kind} tasks"
-            self._event("committed", self._me, text, now, weighty=False)
+            self._out.event("committed", self._me, text, now, weighty=False)
             self._numbers.moves += len(commits.commits)
-            self._send_all(run.committed(self.record.stages[run.stage.index]))
+            self._out.send_all(run.committed(self.record.stages[run.stage.index]))
         lost = [change for change in changes if isinstance(change, Lost)]
         for change in lost:
             self._keeper.lost(change.stage, [one.task for one in change.tasks])
@@ -482,7 +465,7 @@ class Leader:
             if stage.is_dropped and not before.stages[index].is_dropped
         ]
         if dropped:
-            self._send_all((seat.node, self._drop(dropped)) for seat in self._seats)
+            self._out.send_all((seat.node, self._drop(dropped)) for seat in self._seats)
         back = lost or any(isinstance(change, Redo) for change in changes)
         if back or self.record.stage != run.stage.index:
             self._enter(now)
@@ -514,7 +497,7 @@ class Leader:
         )
         self._run.workers = workers_of(self._view)
         step = self._plan.steps[stage.step].name
-        self._event("stage", self._me, f"{stage.kind} of step {step!r}: {opened.tasks} tasks", now)
+        self._out.event("stage", self._me, f"{stage.kind} of step {step!r}: {opened.tasks} tasks", now)
         self._make_offer()
 
     def _local_homes(self, stage: Stage) -> list[NodeId]:
@@ -526,7 +509,7 @@ class Leader:
         assert self._run is not None
         stage = self._run.stage
         self._offer = offer_of(self.record, stage, self._keeper, self._local_homes(stage), self._members)
-        self._send_all((seat.node, self._offer) for seat in self._seats)
+        self._out.send_all((seat.node, self._offer) for seat in self._seats)
 
     # -- going on --------------------------------------------------------------------------------------------
 
@@ -537,48 +520,34 @@ class Leader:
 
     def _go_on(self, now: float) -> None:
         """Do whatever can be done now; called after everything that may have changed something."""
-        if self.phase is LeaderPhase.GATHERING and self._has_gathered(now):
+        if self.phase is LeaderPhase.GATHERING and self._inventories.has_gathered(self._view, now):
             self.phase = LeaderPhase.RUNNING
-            self._gather_until = inf
+            self._inventories.end_gathering()
             if self._run is not None:  # only now it is known where what the tasks read lies
                 self._run.begin(self._local_homes(self._run.stage), now)
         if self.phase is LeaderPhase.RUNNING:
             for source, order in self._keeper.orders(now):
-                self._send(source, replace(order, ballot=self.record.ballot))
+                self._out.send(source, replace(order, ballot=self.record.ballot))
             if self._may_grant and self._run is not None:
                 self._grant_more(self._run, now)
         self._propose(now)
         text = self._stalls.look(self._numbers.moves, now, lambda: self.waiting_for)
         if text is not None:
-            self._out.append(Announce(event=Stalled(job=self._job, text=text)))
+            self._out.add(Announce(event=Stalled(job=self._job, text=text)))
 
     def _grant_more(self, run: StageRun, now: float) -> None:
         for seat in self._seats:
             if seat.waiting_claim is not None:
                 claim, seat.waiting_claim = seat.waiting_claim, None
-                self._send_all(run.claim(seat, claim, now))
+                self._out.send_all(run.claim(seat, claim, now))
         more_held = self._fed != self._keeper.generation
         self._fed = self._keeper.generation
-        self._send_all(run.go_on(now, more_held=more_held))
-
-    @property
-    def _knows_all(self) -> bool:
-        """Whether everybody who is here has said what it holds."""
-        return all(seat.knows_inventory for seat in self._seats)
-
-    def _has_gathered(self, now: float) -> bool:
-        if now >= self._gather_until:
-            return True
-        alive = {member.id for member in self._view.alive}
-        return all(seat.knows_inventory for seat in self._seats if seat.node in alive)
+        self._out.send_all(run.go_on(now, more_held=more_held))
 
     def _ask_inventories(self, now: float) -> None:
         if self._proposals.last_word is not None:
             return  # it ends, whoever holds what
-        for seat in self._seats:
-            if not seat.knows_inventory and now - seat.asked_at >= self._config.retry_s:
-                seat.asked_at = now
-                self._send(seat.node, AskInventory(job=self._job, ballot=self.record.ballot))
+        self._out.send_all(self._inventories.requests(self.record.ballot, now))
 
     def _propose(self, now: float) -> None:
         proposals = self._proposals
@@ -588,59 +557,35 @@ class Leader:
         for loss in losses:
             if isinstance(loss, Lost):
                 text = f"{len(loss.tasks)} outputs of stage {loss.stage} have no copy left"
-                self._event("again", self._me, text + ": they are made again", now)
+                self._out.event("again", self._me, text + ": they are made again", now)
         takes_over = self.phase is LeaderPhase.TAKING_OVER
         proposal = proposals.next(self.record, self._run, self._view, losses, now, takes_over=takes_over)
         if proposal is not None:
-            self._out.append(Propose(job=self._job, proposal=proposal))
+            self._out.add(Propose(job=self._job, proposal=proposal))
 
     def _given_up(self, now: float) -> list[Change]:
-        """What is taken back because nobody holds it; see `mapreduce.losses`."""
-        if self.phase is not LeaderPhase.RUNNING or self._quorum_missing:
+        """What is taken back because nobody holds it; see `mapreduce.inventories`."""
+        if self.phase is not LeaderPhase.RUNNING or self._quorum_missing or not self._inventories.knows_all:
             return []
-        if not self._knows_all:
-            return []
-        if self._losses.miss(self._keeper.gone(), now):
-            for seat in self._seats:
-                seat.knows_inventory = False
-                seat.asked_at = -inf
-            self._ask_inventories(now)
-            return []
-        return self._keeper.give_up(self._losses.due())
+        given_up = self._inventories.give_up(now)
+        self._ask_inventories(now)
+        return given_up
 
     def _fail(self, failure: Failure, now: float) -> None:
         if self._proposals.fail(failure, now):
-            self._event("failed", failure.node, failure.message[:1024], now)
+            self._out.event("failed", failure.node, failure.message[:1024], now)
 
     # -- the end ---------------------------------------------------------------------------------------------
 
     def _end(self, now: float) -> None:
         self.phase = LeaderPhase.ENDED
         self._run = None
-        self._beat_at = now + self._config.beat_s
-        self._step_down_at = now + self._config.linger_s
-        self._send_all(
-            (member.id, dissolve_of(self._plan, self.record)) for member in self._view.ring_members
-        )
-        self._out.append(Announce(event=JobEnded(job=self._job, status=self.record.status)))
-
-    def _linger(self, now: float) -> None:
-        if now >= self._step_down_at:
-            self._beat_at = self._step_down_at = inf
-            self._out.append(StepDown(job=self._job))
-        elif now >= self._beat_at:
-            self._beat_at = now + self._config.beat_s
-            self._send_all(
-                (member.id, dissolve_of(self._plan, self.record)) for member in self._view.ring_members
-            )
+        self._ending = Ending(self._plan, self.record, self._config, now)
+        for effect in self._ending.tick(self._view, now):
+            self._out.add(effect)
+        self._out.add(Announce(event=JobEnded(job=self._job, status=self.record.status)))
 
     # -- telling ---------------------------------------------------------------------------------------------
-
-    def _event(self, kind: str, node: NodeId, text: str, now: float, *, weighty: bool = True) -> None:
-        event = EventRecord(at_s=now + self._wall_offset_s, kind=kind, node=node, text=text)
-        self._out.append(Announce(event=Happened(job=self._job, event=event)))
-        if weighty:
-            self._proposals.note(event)
 
     def _beat(self, to: NodeId) -> Beat:
         member = self._view.get(to)
@@ -656,28 +601,6 @@ class Leader:
 
     def _drop(self, stages: Sequence[int]) -> DropOutputs:
         return DropOutputs(job=self._job, ballot=self.record.ballot, stages=tuple(stages))
-
-    def _send(self, to: NodeId, message: ToWorker) -> None:
-        self._out.append(Send(to=to, message=message))
-
-    def _send_all(self, letters: Iterable[tuple[NodeId, ToWorker]]) -> None:
-        self._out += [Send(to=to, message=message) for to, message in letters]
-
-    def _done(self) -> list[LeaderEffect]:
-        out, self._out = self._out, []
-        return out
-
-
-def dissolve_of(plan: JobPlan, record: JobRecord) -> Dissolve:
-    """Return what is told of a job that has ended, by its last leader or by whoever keeps its record."""
-    keep_stage = StageGraph(plan).result_stage if record.status is JobStatus.COMMITTED else -1
-    return Dissolve(
-        job=record.job,
-        ballot=record.ballot,
-        status=record.status,
-        keep_stage=keep_stage,
-        keep_s=plan.ttl_s,
-    )
 
 
 def _named(nodes: Iterable[NodeId]) -> str:

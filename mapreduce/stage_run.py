@@ -43,7 +43,7 @@ from mapreduce.pool import GrantedAttempt, TaskPool, TaskState
 from mapreduce.record import Failure, StageKind, StageRecord
 from mapreduce.seats import Seat, Seats
 from mapreduce.spec import JobPlan, PackedColumn
-from mapreduce.stages import Stage, TaskInput
+from mapreduce.stages import Stage, TaskInput, task_name
 from mapreduce.stragglers import Stragglers
 from membership.view import NodeId
 
@@ -116,6 +116,21 @@ class StageRun:
             self.pool.rehome(local_homes)
         if any(isinstance(piece, Piece) for piece in self._inputs):
             self._steal_at = now + self._config.local_wait_s
+
+    def waiting_for(self, nobody_holds: str) -> str:
+        """Say what the stage waits for.
+
+        Args:
+            nobody_holds: what is to be said behind a task where nobody takes copies of its output.
+        """
+        if not self.workers:
+            return "waiting for a peer that takes tasks"
+        if self.pool.attempts:
+            oldest = min(self.pool.attempts.values(), key=lambda a: (a.granted_at, a.number))
+            return f"waiting for {task_name(self.stage.kind, oldest.task)} on {oldest.worker}{nobody_holds}"
+        if self.pool.waiting_count:
+            return f"waiting for a peer that can take one of {self.pool.waiting_count} tasks"
+        return "waiting for the record to be written"
 
     # -- giving ------------------------------------------------------------------------------------------
 

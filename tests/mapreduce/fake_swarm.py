@@ -17,8 +17,9 @@ from mapreduce import effects as e
 from mapreduce import messages as m
 from mapreduce.changes import apply
 from mapreduce.config import JobsConfig
+from mapreduce.endings import dissolve_of
 from mapreduce.failures import INPUT_GONE
-from mapreduce.leader import Leader, dissolve_of
+from mapreduce.leader import Leader
 from mapreduce.placement import FAILING
 from mapreduce.record import Failure, JobRecord, JobStatus, StageKind, born
 from mapreduce.spec import InputSplit, JobPlan, StepPlan

@@ -35,8 +35,9 @@ from mapreduce.effects import (
     TaskOutput,
     WorkerEffect,
 )
+from mapreduce.endings import dissolve_of
 from mapreduce.failures import INPUT_GONE, NOT_BEGUN
-from mapreduce.leader import Leader, dissolve_of
+from mapreduce.leader import Leader
 from mapreduce.messages import (
     AskFate,
     Copied,

@@ -14,16 +14,17 @@ from typing import Any
 from mapreduce.changes import CommitTasks, OpenStage, Proposal, apply, changed
 from mapreduce.effects import RunTask, WorkerEffect
 from mapreduce.held import Held
+from mapreduce.inventories import Inventories
 from mapreduce.keeper import Keeper
 from mapreduce.leader import Leader
-from mapreduce.messages import CopyOrder, Finished
+from mapreduce.messages import AskInventory, CopyOrder, Finished
 from mapreduce.pool import TaskState
 from mapreduce.record import JobRecord, StageRecord
 from mapreduce.stage_run import Letters, StageRun
 from mapreduce.stages import Stage, StageGraph
 from mapreduce.worker import Worker
 from mapreduce.worker_job import WorkerJob
-from membership.view import NodeId
+from membership.view import NodeId, View
 from tools.simulation.jobs import Apply
 from tools.simulation.jobs_engine import Run
 from tools.simulation.jobs_process import JobProcess
@@ -117,17 +118,18 @@ _plant("orphans-forgotten", "a worker never asks what became of a job", first_se
 # -- leaders ---------------------------------------------------------------------------------------------
 
 
-class _AsksNoInventory(Leader):
-    def _has_gathered(self, _now: float) -> bool:
+class _AsksNoInventory(Inventories):
+    def has_gathered(self, _view: View, _now: float) -> bool:
         return True
 
     @property
-    def _knows_all(self) -> bool:
+    def knows_all(self) -> bool:
         return True
 
-    def _ask_inventories(self, _now: float) -> None:
+    def requests(self, _ballot: int, _now: float) -> list[tuple[NodeId, AskInventory]]:
         for seat in self._seats:
             seat.knows_inventory = True
+        return []
 
 
 class _TrustsTheDead(Keeper):
@@ -160,7 +162,7 @@ _plant(
     "no-inventory",
     "a new leader holds for lost what nobody has told it of",
     first_seed=5,
-    leader=_AsksNoInventory,
+    leader=_leader_with(inventories_type=_AsksNoInventory),
 )
 _plant(
     "dead-holders",
