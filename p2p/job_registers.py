@@ -28,6 +28,7 @@ from membership.registers import Registers
 from p2p.errors import DataDirectoryUnusable
 from p2p.job_keys import JOB_KEY
 from p2p.job_locks import LOCK_KEY
+from p2p.submissions import DISK_META
 from p2p.votes import VoteStore
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ class JobRegisters:
         self._desk = desk
         self._votes = votes
         self.registers = self._open(config, now)
+
+    def start(self, now: float) -> None:
+        """Let others know our acceptor: another one than was said before the votes were found damaged."""
+        said = dict(self._desk.swim.me.meta)
+        if said.get(DISK_META, self._votes.disk) != self._votes.disk:
+            said[DISK_META] = self._votes.disk
+            self._desk.say_of_ourselves(tuple(sorted(said.items())), now)
 
     def perform(self, effect: reg.RegisterEffect, now: float) -> None:
         """Do what a register wants, or pass on what it tells.

@@ -190,6 +190,7 @@ class JobService:
 
     def start(self, now: float) -> Sequence[Effect]:
         """See `Service.start`."""
+        self._keeping.start(now)
         self.lives.start(now)
         self._look_around(now)
         return self._performed(now)

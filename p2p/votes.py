@@ -48,6 +48,8 @@ class VoteStore:
     def load(self) -> dict[str, bytes]:
         """Return the saved states by key; their own digests say whether they are whole.
 
+        A state whose key is damaged is empty, which is no whole one either.
+
         Raises:
             OSError: a file cannot be read.
         """
@@ -58,8 +60,10 @@ class VoteStore:
                 os.unlink(path)  # it was being written when its writer died, and nobody heard of it
             elif name.endswith(ENDING):
                 with open(path, "rb") as file:
-                    key, _, state = file.read().partition(b"\n")
-                found[key.decode("ascii", "replace")] = state
+                    line, _, state = file.read().partition(b"\n")
+                key = line.decode("ascii", "replace")
+                # Under a damaged key the vote would pass for another one's, and its own would be forgotten.
+                found[key] = state if self._path(key) == path else b""
         return found
 
     def save(self, key: str, state: bytes | None) -> None:

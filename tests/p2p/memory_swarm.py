@@ -22,6 +22,7 @@ from p2p.peer import DRAIN_LIMIT_S, Peer
 from p2p.protocol import wire_format
 from p2p.roles import Role
 from p2p.store import Store
+from p2p.submissions import DISK_META
 from p2p.votes import VoteStore
 from p2p.wire import Envelope
 from p2p.zmq_transport import new_key_pair
@@ -62,10 +63,18 @@ class MemorySwarm:
         self._lives += 1
         end = self.network.open(KEYS)
         node = NodeId(name)
-        me = Member(node, end.address, session=self._lives, incarnation=self._lives, slots=1)
+        where = self.directory / name
+        votes = VoteStore(str(where / "votes"))
+        me = Member(
+            node,
+            end.address,
+            session=self._lives,
+            incarnation=self._lives,
+            slots=1,
+            meta=((DISK_META, votes.disk),),
+        )
         swim = Swim(me=me, config=LOCAL, rng=random.Random(f"{name}{self._lives}"), seeds=join)
         log: list[str] = []
-        where = self.directory / name
 
         def send_chunk(to: NodeId, parts: Sequence[bytes]) -> bool:
             member = swim.get(to)
@@ -74,7 +83,7 @@ class MemorySwarm:
         engine = JobService(
             swim=swim,
             store=Store(str(where / "segments"), low_free_bytes=0, high_free_bytes=0),
-            votes=VoteStore(str(where / "votes")),
+            votes=votes,
             files=JobFiles(str(where / "jobs")),
             limits=OwnLimits(slots=1, memory_bytes=256 << 20),
             jobs=JobsConfig(),

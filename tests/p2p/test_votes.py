@@ -1,4 +1,4 @@
-"""An acceptor's votes on disk: what a peer that dies in between finds when it starts again."""
+"""An acceptor's votes on disk: what a peer finds that has died in between, or whose disk has rotted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,20 @@ from typing import Any
 
 import pytest
 
+from membership.acceptor import Acceptor, Vote, encode_vote
+from membership.errors import DamagedVote
+from membership.register import AcceptorId, Ballot, Record
+from membership.register_config import LOCAL_REGISTER
+from membership.view import NodeId
+from p2p.submissions import acceptor_of
 from p2p.votes import VoteStore
+from tests.p2p.memory_swarm import MemorySwarm
 
+BALLOT = Ballot(1, NodeId("a"), 1)
+MEMBERS = (AcceptorId(NodeId("a"), "00" * 8),)
+VOTE = encode_vote(
+    Vote(promised=BALLOT, accepted=BALLOT, record=Record(generation=0, epoch=0, members=MEMBERS))
+)
 VOTES = {f"job/{number}": b"a promise" for number in range(3)}
 
 
@@ -54,6 +66,20 @@ def test_who_dies_while_it_begins_anew_never_comes_back_as_the_same_acceptor_wit
         assert found.load() == {}
 
 
+@pytest.mark.parametrize("place", range(len("job/1\n")))
+def test_a_vote_whose_key_is_damaged_is_a_damaged_vote_and_not_another_keys(
+    tmp_path: Path, place: int
+) -> None:
+    store = VoteStore(str(tmp_path))
+    store.save("job/1", VOTE)
+    (path,) = tmp_path.glob("*.vote")
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedVote):
+        Acceptor(AcceptorId(NodeId("a"), store.disk), LOCAL_REGISTER, VoteStore(str(tmp_path)).load())
+
+
 def test_votes_begun_anew_are_another_acceptors_and_none(tmp_path: Path) -> None:
     store = VoteStore(str(tmp_path))
     store.save("job/1", b"a promise")
@@ -62,3 +88,19 @@ def test_votes_begun_anew_are_another_acceptors_and_none(tmp_path: Path) -> None
     assert store.disk != before
     assert store.load() == {}
     assert VoteStore(str(tmp_path)).disk == store.disk
+
+
+def test_a_peer_whose_votes_are_damaged_is_known_to_all_as_the_acceptor_that_it_is_now(
+    tmp_path: Path,
+) -> None:
+    swarm = MemorySwarm(tmp_path)
+    first, *_ = swarm.start("a", "b")
+    swarm.crash("b")
+    VoteStore(str(tmp_path / "b" / "votes")).save("job/1", b"what no acceptor has written")
+    again = swarm.add("b", join=[first.peer.swim.me.address])
+    assert swarm.run(10, swarm.agreed)
+    swarm.run(1)
+    known = first.peer.swim.get(NodeId("b"))
+    assert known is not None
+    assert acceptor_of(known) == again.engine.registers.me
+    swarm.close()
