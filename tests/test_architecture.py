@@ -115,6 +115,15 @@ IMPURE_METHODS = frozenset(
 # Slow to import, or only for people at a terminal: a peer starts without them.
 NOT_FOR_A_PEER = ("networkx", "rich", "click", "matplotlib", "numpy", "cloudpickle", "fsspec", "hypothesis")
 
+# A submission of ten lines takes as long as its imports: classes of messages that it never meets, and what of
+# the standard library is slow for the little it would be used for.
+NOT_FOR_A_SUBMISSION = (
+    *("membership.config", "membership.register", "membership.ring", "membership.ring_types"),
+    *("p2p.config", "p2p.file_questions", "p2p.job_inquiries", "p2p.protocol", "p2p.ring_questions"),
+    *("asyncio", "fractions", "importlib.metadata", "multiprocessing", "networkx", "rich"),
+    *("secrets", "tempfile"),
+)
+
 
 @dataclass(frozen=True)
 class Import:
@@ -314,8 +323,17 @@ def test_a_peer_starts_without_what_it_does_not_need(module: str) -> None:
     assert not reached(module).intersection(NOT_FOR_A_PEER)
 
 
-def test_what_is_read_from_the_sources_is_what_python_imports() -> None:
-    script = f"import sys; import mapreduce.child; print([n for n in {NOT_FOR_A_PEER} if n in sys.modules])"
+def test_a_submission_starts_without_what_it_does_not_need() -> None:
+    parts = ("p2p.cli", "p2p.commands_submit", "p2p.handing_in", "p2p.handles", "p2p.job_questions")
+    for module in parts:
+        assert not reached(module).intersection(NOT_FOR_A_SUBMISSION), module
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"), [("mapreduce.child", NOT_FOR_A_PEER), ("p2p.handles", NOT_FOR_A_SUBMISSION)]
+)
+def test_what_is_read_from_the_sources_is_what_python_imports(module: str, unwanted: tuple[str, ...]) -> None:
+    script = f"import sys; import {module}; print([n for n in {unwanted} if n in sys.modules])"
     output = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, cwd=ROOT, check=True, text=True
     ).stdout
