@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tools.chaos import faults
+from tools.chaos.chaos_peer import ChaosPeer, PeerState
 from tools.chaos.chart import Course
-from tools.chaos.cluster import ChaosPeer, Cluster, PeerState
+from tools.chaos.cluster import Cluster
 from tools.chaos.faults import FaultKind, FaultUnavailable, Place
 from tools.chaos.invariants import ROWS, Invariants, difference
 from tools.chaos.job_run import Bounds

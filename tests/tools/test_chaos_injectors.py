@@ -15,15 +15,16 @@ import pytest
 
 from mapreduce.failpoints import FAILPOINTS
 from p2p.store import Store
-from tools.chaos.cluster import ChaosPeer, Cluster
+from tools.chaos.chaos_peer import ChaosPeer
+from tools.chaos.cluster import Cluster
 from tools.chaos.disk import Rot, damage, segments_of
 from tools.chaos.drills import DRILLS, run_drill
-from tools.chaos.failpoints import IN_CHILDREN, ON_DISK, combinations
 from tools.chaos.faults import KINDS, FaultUnavailable, Place, load_all
 from tools.chaos.hostile_jobs import EXPECTED
 from tools.chaos.jobs import hostile
 from tools.chaos.journal import Journal
 from tools.chaos.links import Links
+from tools.chaos.moments import IN_CHILDREN, ON_DISK, combinations
 from tools.chaos.network import Shape, Swizzle, links_of, pairs_of
 from tools.chaos.proxies import Proxies, why_not
 

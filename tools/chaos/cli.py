@@ -27,6 +27,7 @@ from tools.chaos.workloads import WORKLOADS
 __all__ = ["main"]
 
 INTERRUPTED = 130
+SETTLE_SHARE = 2 / 3  # of results' time to live: by then their copies must be there again
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +64,11 @@ def _storm(parsed: argparse.Namespace, given: list[str]) -> int:
         lasts_s=dict(parsed.lasting),
         workloads=parsed.workloads,
         size_bytes=parsed.size,
-        bounds=Bounds(maps_again=10**9 if parsed.down is not None and parsed.down >= parsed.replicas else 0),
+        bounds=Bounds(
+            maps_again=10**9 if parsed.down is not None and parsed.down >= parsed.replicas else 0,
+            ttl_s=parsed.ttl,
+            settle_s=SETTLE_SHARE * parsed.ttl,
+        ),
     )
     directory = Path(tempfile.mkdtemp(prefix="ringreduce-chaos-"))
     storm = Storm(settings, directory)
@@ -121,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--lasting", type=_lasting, default=(), metavar="A=S-S,…", help="how long faults of a kind last")
     add("--workloads", type=_workloads, default=tuple(WORKLOADS), metavar="A,B", help=", ".join(WORKLOADS))
     add("--size", type=size, default=1_000_000, metavar="SIZE", help="of each input (1MB)")
+    add("--ttl", type=_positive, default=60.0, metavar="S", help="results live so long after their job (60)")
     add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     add("--keep", action="store_true", help="keep the directory with logs and outputs")
     return parser
@@ -169,6 +175,13 @@ def _pairs(text: str) -> list[tuple[str, str]]:
             raise argparse.ArgumentTypeError(f"{pair!r} is not FAULT=SECONDS")
         found.append((_known(name, faults.KINDS, "fault"), value))
     return found
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
 
 
 def _known(name: str, names: Collection[str], what: str) -> str:

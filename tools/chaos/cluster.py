@@ -15,13 +15,12 @@ weigh on, and `unburden` when that is over; a wiped peer weighs until `heal_s` a
 Everything lies in one directory, which `close` removes; processes hold a lifeline to this one, and are
 ended by their process ids.
 
-⚙ This module starts processes, and reads /proc.
+⚙ This module starts processes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import os
 import select
 import shutil
@@ -30,7 +29,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,10 +38,12 @@ from p2p.errors import PeerError
 from p2p.job_client import JobClient
 from p2p.key_source import KeySource
 from p2p.questions import AskMembers, MembersAre
+from tools.chaos import proc
+from tools.chaos.chaos_peer import ChaosPeer, PeerState, PeerWouldNotStart
 from tools.chaos.faults import Place, Surroundings
-from tools.chaos.journal import Incident, Journal
+from tools.chaos.journal import Journal
 
-__all__ = ["ChaosPeer", "Cluster", "PeerState", "PeerWouldNotStart"]
+__all__ = ["Cluster", "inode_of"]
 
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 10.0
@@ -50,69 +51,6 @@ LEAVE_LIMIT_S = 20.0
 LOG_TAIL_BYTES = 8_192
 MAX_PEERS = 64
 MAX_LIVES = 10_000  # of one peer: starts within one run
-
-
-class PeerWouldNotStart(Exception):
-    """A peer ended, or said nothing, before it was ready; the text holds the end of its log."""
-
-
-class PeerState(enum.Enum):
-    """What we did to a peer last."""
-
-    STARTING = "starting"
-    UP = "up"
-    STOPPED = "stopped"
-    DOWN = "down"
-    LEAVING = "leaving"
-    LEFT = "left"
-
-
-@dataclass(slots=True, eq=False)
-class ChaosPeer:
-    """One peer of the cluster.
-
-    Attributes:
-        number: its place in `Cluster.peers`.
-        place: where and how it is started.
-        address: what clients connect to, once it was ready for the first time.
-        id: its node id.
-        log: the file with all it has written to stderr, in all its lives.
-        lives: how often it was started.
-    """
-
-    number: int
-    place: Place
-    data: Path
-    log: Path
-    address: str = ""
-    id: str = ""
-    state: PeerState = PeerState.DOWN
-    process: subprocess.Popen[bytes] | None = None
-    lives: int = 0
-    life: Incident | None = None
-    began_at: float = 0.0
-    _said: bytes = b""
-
-    @property
-    def pid(self) -> int:
-        """The process id of its present life.
-
-        Raises:
-            ProcessLookupError: it has none.
-        """
-        if self.process is None:
-            raise ProcessLookupError(f"peer {self.number} was not started")
-        return self.process.pid
-
-    @property
-    def serves(self) -> bool:
-        """Whether it could answer, as far as we have not hurt it."""
-        return self.state is PeerState.UP
-
-    @property
-    def segments(self) -> Path:
-        """The directory of its store."""
-        return self.data / "segments"
 
 
 @dataclass(slots=True, eq=False)
@@ -135,6 +73,8 @@ class Cluster:
         joiners: those of `peers` that were not there from the beginning.
         expected_to_end: numbers of peers that a fault has told to end themselves; no others may.
         would_not_leave: numbers of peers that had to be killed after a SIGTERM.
+        hurt_segments: the files of peers' stores that a fault has damaged, each with the inode that it left
+            there, 0 where there is none.
     """
 
     directory: Path
@@ -150,6 +90,7 @@ class Cluster:
     joiners: list[ChaosPeer] = field(default_factory=list)
     expected_to_end: set[int] = field(default_factory=set)
     would_not_leave: list[int] = field(default_factory=list)
+    hurt_segments: dict[Path, int] = field(default_factory=dict)
     _burdens: Counter[int] = field(default_factory=Counter)
     _healing: dict[int, float] = field(default_factory=dict)  # peer: when it counts as a copy again
     _lifeline: tuple[int, int] = (-1, -1)
@@ -371,6 +312,20 @@ class Cluster:
         if heals_in_s:
             self._healing[peer.number] = time.monotonic() + heals_in_s
 
+    def unseen_damage(self, job: str) -> dict[Path, ChaosPeer]:
+        """Return the damaged segments of a job that still lie, or lack, as the fault has left them.
+
+        Nobody has read them since, and so nobody knows that a copy is missing.
+        """
+        serving = self.serving()
+        return {
+            path: peer
+            for path, inode in self.hurt_segments.items()
+            if path.parent.name == job and inode_of(path) == inode
+            for peer in serving
+            if path.is_relative_to(peer.segments)
+        }
+
     # ---- looking ---------------------------------------------------------------------------------------
 
     def serving(self) -> list[ChaosPeer]:
@@ -424,29 +379,12 @@ class Cluster:
         except OSError:
             return ""
 
-    def descriptors(self, peer: ChaosPeer) -> int:
-        """Return how many descriptors a peer has open; 0 where that is not known."""
-        try:
-            return len(os.listdir(f"/proc/{peer.pid}/fd"))
-        except OSError:
-            return 0
-
-    def descendants(self, peer: ChaosPeer) -> list[int]:
-        """Return the process ids of a peer's children and their children."""
-        return list(_descendants(peer.pid)) if peer.process is not None else []
-
     def processes(self) -> list[int]:
         """Return the ids of all processes that belong to the run, whoever is their parent by now.
 
         They are known by their environment, which names the directory of the run's keys.
         """
-        mark = f"RINGREDUCE_KEYS={self.keys}".encode()
-        found: list[int] = []
-        for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-            with contextlib.suppress(OSError):
-                if name.isdigit() and mark in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
-                    found.append(int(name))
-        return sorted(found)
+        return proc.with_variable(f"RINGREDUCE_KEYS={self.keys}")
 
     # ---- inside ----------------------------------------------------------------------------------------
 
@@ -482,7 +420,7 @@ class Cluster:
                 start_new_session=True,
             )
         peer.lives += 1
-        peer.state, peer._said, peer.began_at = PeerState.STARTING, b"", time.monotonic()
+        peer.state, peer.said, peer.began_at = PeerState.STARTING, b"", time.monotonic()
 
     def _hurry(self, peer: ChaosPeer) -> None:
         """End a peer that takes too long to leave."""
@@ -499,10 +437,10 @@ class Cluster:
             some = os.read(peer.process.stdout.fileno(), 4_096)
             if not some:
                 return
-            peer._said += some
-            if not peer._said.endswith(b"\n"):
+            peer.said += some
+            if not peer.said.endswith(b"\n"):
                 continue
-            word, address, node = peer._said.decode("ascii", "replace").split()
+            word, address, node = peer.said.decode("ascii", "replace").split()
             if word != "ready":
                 raise PeerWouldNotStart(self._why(peer, f"said {word!r} instead of 'ready'"))
             peer.address, peer.id, peer.state = address, node, PeerState.UP
@@ -522,13 +460,9 @@ class Cluster:
         return f"peer {peer.number} {what}; the end of its log:\n{self.log_tail(peer)}"
 
 
-def _descendants(root: int) -> Iterator[int]:
-    """Yield the process ids below one, from /proc; none where there is no /proc."""
-    waiting = [root]
-    while waiting:
-        parent = waiting.pop()
-        with contextlib.suppress(OSError):
-            for thread in os.listdir(f"/proc/{parent}/task"):
-                for child in Path(f"/proc/{parent}/task/{thread}/children").read_text().split():
-                    yield int(child)
-                    waiting.append(int(child))
+def inode_of(path: Path) -> int:
+    """Return the number of the file that lies there; 0 if none does."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0

@@ -24,7 +24,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tools.chaos.cluster import ChaosPeer, Cluster
+from tools.chaos.chaos_peer import ChaosPeer
+from tools.chaos.cluster import Cluster, inode_of
 from tools.chaos.faults import FaultKind, register
 
 __all__ = ["Full", "Rot", "damage", "segments_of"]
@@ -115,7 +116,8 @@ class Rot:
         if not hurt:
             return False
         self._cluster, self._peer = cluster, peer
-        self._hurt = [(path, _inode(path)) for path in hurt]
+        self._hurt = [(path, inode_of(path)) for path in hurt]
+        cluster.hurt_segments.update(self._hurt)
         self._until = time.monotonic() + NEVER_SEEN_S
         cluster.burden(peer)
         cluster.journal.instant(self.name, peer.number, f"{len(hurt)} segments")
@@ -125,7 +127,7 @@ class Rot:
         """Look whether what was hurt still lies there."""
         if self._peer is None or self._cluster is None:
             return False
-        lies = any(inode and _inode(path) == inode for path, inode in self._hurt)
+        lies = any(inode and inode_of(path) == inode for path, inode in self._hurt)
         # One that was deleted is missed only when it is needed.
         is_deleted = self.name == "delete" and not self._is_over
         if (lies or is_deleted) and time.monotonic() < self._until:
@@ -177,13 +179,6 @@ class Full:
         self._cluster.unburden(self._peer, heals_in_s=HEALS_IN_S)
 
 
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return 0
-
-
 def _missing() -> str:
     return "" if sys.platform.startswith("linux") else "prlimit exists on Linux only"
 
@@ -194,8 +189,7 @@ for _name, _text in _TEXTS.items():
             name=_name,
             description=_text,
             make=lambda how=_name: Rot(how),  # type: ignore[misc]
-            takes_down=1,
             lasts_s=(2.0, 6.0),
         )
     )
-register(FaultKind(name="full", description=Full.description, make=Full, takes_down=1, missing=_missing))
+register(FaultKind(name="full", description=Full.description, make=Full, missing=_missing))

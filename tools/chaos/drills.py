@@ -14,14 +14,24 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from tools.chaos.cluster import PeerWouldNotStart
+from tools.chaos.chaos_peer import PeerWouldNotStart
 from tools.chaos.options import count
 
 __all__ = ["DRILLS", "Drill", "run_drill"]
+
+
+class Found(Protocol):
+    """How one round of a drill went; its text is one line."""
+
+    @property
+    def wrong(self) -> Sequence[str]:
+        """Every claim that did not hold."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +67,8 @@ def run_drill(name: str, arguments: Sequence[str]) -> int:
 
 
 def _failpoints(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
-    from tools.chaos.failpoints import combinations, run_failpoints
+    from tools.chaos.failpoints import run_failpoints
+    from tools.chaos.moments import combinations
 
     parser = _parser("failpoints")
     parser.add_argument("--names", default="", metavar="A,B", help="failpoints, or beginnings of them (all)")
@@ -80,62 +91,33 @@ def _failpoints(arguments: Sequence[str], directory: Path, tell: Callable[[objec
         tell=tell,
     )
     print(f"{len(outcomes)} combinations, {sum(bool(outcome.who) for outcome in outcomes)} fired")
-    return sum(bool(outcome.wrong) for outcome in outcomes)
+    return _wrong(outcomes)
 
 
 def _split(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
     from tools.chaos.splits import SHAPES, Splits
 
-    parser = _parser("split")
-    parser.add_argument("--rounds", type=count, default=1, metavar="N", help="of all shapes (1)")
-    parser.add_argument("--shapes", default=",".join(SHAPES), metavar="A,B", help=", ".join(SHAPES))
-    given = parser.parse_args(arguments)
-    shapes = _known(parser, given.shapes, SHAPES)
-    wrong = 0
-    with Splits(directory, seed=given.seed) as splits:
-        for _ in range(given.rounds):
-            for shape in shapes:
-                for leader_apart in (True, False):
-                    split = splits.run(shape, leader_apart=leader_apart)
-                    tell(split)
-                    wrong += bool(split.wrong)
-    return wrong
+    seed, rounds, shapes = _chosen("split", "shapes", SHAPES, arguments)
+    with Splits(directory, seed=seed) as splits:
+        each = [(shape, leader_apart) for shape in shapes for leader_apart in (True, False)]
+        return _told((splits.run(shape, leader_apart=apart) for shape, apart in each * rounds), tell)
 
 
 def _rot(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
     from tools.chaos.rots import WAYS, Rots
 
-    parser = _parser("rot")
-    parser.add_argument("--rounds", type=count, default=1, metavar="N", help="of all ways (1)")
-    parser.add_argument("--ways", default=",".join(WAYS), metavar="A,B", help=", ".join(WAYS))
-    given = parser.parse_args(arguments)
-    ways = _known(parser, given.ways, WAYS)
-    wrong = 0
-    with Rots(directory, seed=given.seed) as rots:
-        for _ in range(given.rounds):
-            for way in ways:
-                for parts in (False, True):
-                    decay = rots.run(way, parts=parts)
-                    tell(decay)
-                    wrong += bool(decay.wrong)
-    return wrong
+    seed, rounds, ways = _chosen("rot", "ways", WAYS, arguments)
+    with Rots(directory, seed=seed) as rots:
+        each = [(way, parts) for way in ways for parts in (False, True)]
+        return _told((rots.run(way, parts=parts) for way, parts in each * rounds), tell)
 
 
 def _hostile(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
     from tools.chaos.hostile_jobs import EXPECTED, Hostilities
 
-    parser = _parser("hostile")
-    parser.add_argument("--ways", default=",".join(EXPECTED), metavar="A,B", help=", ".join(EXPECTED))
-    parser.add_argument("--peers", type=count, default=4, metavar="N", help="(4)")
-    given = parser.parse_args(arguments)
-    wrong = 0
-    ways = _known(parser, given.ways, EXPECTED)
-    with Hostilities(directory, peers=given.peers) as hostilities:
-        for way in ways:
-            finding = hostilities.run(way)
-            tell(finding)
-            wrong += bool(finding.wrong)
-    return wrong
+    _, rounds, ways = _chosen("hostile", "ways", EXPECTED, arguments)
+    with Hostilities(directory) as hostilities:
+        return _told((hostilities.run(way) for way in ways * rounds), tell)
 
 
 DRILLS = {
@@ -152,13 +134,33 @@ def _parser(name: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
-
-
-def _known(parser: argparse.ArgumentParser, text: str, names: Collection[str]) -> list[str]:
-    words = _words(text)
+def _chosen(
+    name: str, what: str, names: Collection[str], arguments: Sequence[str]
+) -> tuple[int, int, list[str]]:
+    """Return the seed, how many rounds, and which of these names are to be run in each."""
+    parser = _parser(name)
+    parser.add_argument("--rounds", type=count, default=1, metavar="N", help=f"of all {what} (1)")
+    parser.add_argument(f"--{what}", default=",".join(names), metavar="A,B", help=", ".join(names))
+    given = parser.parse_args(arguments)
+    words = _words(getattr(given, what))
     for word in words:
         if word not in names:
             parser.error(f"there is no {word!r}: it is one of {', '.join(names)}")
-    return words
+    return given.seed, given.rounds, words
+
+
+def _told(findings: Iterable[Found], tell: Callable[[object], None]) -> int:
+    """Tell each finding as it comes; returns how many were wrong."""
+    wrong = 0
+    for finding in findings:
+        tell(finding)
+        wrong += _wrong([finding])
+    return wrong
+
+
+def _wrong(findings: Iterable[Found]) -> int:
+    return sum(bool(finding.wrong) for finding in findings)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]

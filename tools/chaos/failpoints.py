@@ -33,15 +33,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from mapreduce.failpoints import FAILPOINTS, VARIABLE
-from tools.chaos.cluster import PeerState, PeerWouldNotStart
+from mapreduce.failpoints import VARIABLE
+from tools.chaos import proc
+from tools.chaos.chaos_peer import PeerState, PeerWouldNotStart
 from tools.chaos.faults import Place
+from tools.chaos.moments import AFTER_A_LOSS, IN_CHILDREN, OFTEN
 from tools.chaos.naps import NapSwarm
 
-__all__ = ["ACTIONS", "ArmedLoopback", "Outcome", "Rounds", "combinations", "run_failpoints"]
+__all__ = ["ArmedLoopback", "Outcome", "Rounds", "run_failpoints"]
 
-EVERYWHERE: Final = ("kill", "stop", "cut")
-ACTIONS: Final = (*EVERYWHERE, "eio", "slow")
 STOP_S: Final = 10.0
 CUT_S: Final = 4.0
 SLOW_S: Final = 0.5
@@ -51,50 +51,6 @@ SETTLE_LIMIT_S: Final = 20.0
 FIRE_LIMIT_S: Final = 12.0  # after the end of the job: leaders linger before they let go
 NAP_S: Final = 0.08
 LONG_NAP_S: Final = 0.4
-
-# Moments that come only when a peer was lost in the midst of a job.
-AFTER_A_LOSS: Final = frozenset(
-    name for name in FAILPOINTS if name.partition(".")[0] in ("takeover", "seal", "copy")
-)
-# Moments in a child, which has no network of its own to be cut off from.
-IN_CHILDREN: Final = frozenset(name for name in FAILPOINTS if name.startswith("attempt."))
-# Moments that come many times in a job, so that a later time may be chosen.
-OFTEN: Final = frozenset(
-    (
-        *("task.begin", "task.done", "push.begin", "push.chunk", "push.take", "push.acked", "store.write"),
-        *("store.rename", "store.renamed", "finished.send", "finished.heard", "commit.accept"),
-        *("attempt.map", "vote.save", "vote.sync", "vote.rename", "vote.renamed", "vote.saved"),
-    )
-)
-
-
-# Where the disk may fail or be slow.
-ON_DISK: Final = ("vote.save", "vote.sync", "vote.rename", "store.write", "store.rename")
-
-
-def combinations(names: Sequence[str] = (), actions: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Return the (name, action) of all rounds, in the order of the table.
-
-    Args:
-        names: names, or beginnings of them; none: all.
-        actions: of `ACTIONS`; none: all.
-
-    Raises:
-        ValueError: a name or an action that does not exist.
-    """
-    for name in names:
-        if not any(known.startswith(name) for known in FAILPOINTS):
-            raise ValueError(f"there is no failpoint {name!r}; there are {', '.join(FAILPOINTS)}")
-    for action in actions:
-        if action not in ACTIONS:
-            raise ValueError(f"there is no action {action!r}; there are {', '.join(ACTIONS)}")
-    return [
-        (name, action)
-        for name in FAILPOINTS
-        for action in (ACTIONS if name in ON_DISK else EVERYWHERE)
-        if (not names or name.startswith(tuple(names))) and (not actions or action in actions)
-        if not (action == "cut" and name in IN_CHILDREN)
-    ]
 
 
 class ArmedLoopback:
@@ -293,7 +249,7 @@ class Rounds(NapSwarm):
             if peer.process is not None and peer.pid == pid:
                 one.hurt.add(peer.number)
                 return f"peer {peer.number}"
-            if pid in self.cluster.descendants(peer):
+            if peer.process is not None and pid in proc.descendants(peer.pid):
                 return f"a child of peer {peer.number}"
         # One that was killed is no child of anybody any more.
         return "a child" if one.outcome.name in IN_CHILDREN else "client"

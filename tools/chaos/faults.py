@@ -9,8 +9,7 @@ not wait for its consequences), and nothing else happens to the cluster meanwhil
 
 How much may be broken at once is the cluster's to say, not the fault's: a fault asks
 `cluster.spare(count, rng.choice)` for peers that may go down now, and gets none when R-1 are down already;
-then `start` returns False and nothing has happened.  A kind says in `takes_down` how many peers it makes
-unable to answer at most, so that the schedule does not even try.
+then `start` returns False and nothing has happened; the schedule tries again a little later.
 
 Kinds that need another world than plain loopback (network namespaces, proxies, a small disk) name
 `Surroundings`, made before the first peer starts and closed after the last has ended; of two kinds with
@@ -128,7 +127,6 @@ class FaultKind:
         name: as in --faults.
         description: one line for --help and the report.
         make: one fault, ready to start.
-        takes_down: how many peers it makes unable to answer, at most.
         lasts_s: from … to seconds between start and stop.
         every_s: mean time between two of them, when chosen.
         surroundings: makes the world it needs, given the cluster's directory and how many peers there will
@@ -140,7 +138,6 @@ class FaultKind:
     name: str
     description: str
     make: Callable[[], Fault]
-    takes_down: int = 0
     lasts_s: tuple[float, float] = (1.0, 10.0)
     every_s: float = 15.0
     surroundings: Callable[[Path, int], Surroundings] | None = None

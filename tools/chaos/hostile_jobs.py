@@ -11,7 +11,6 @@ process and no file is left.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tools.chaos import proc
 from tools.chaos.cluster import Cluster
 from tools.chaos.journal import Journal
 
@@ -169,11 +169,11 @@ class Hostilities:
     def _left(self, lives: Sequence[int]) -> Iterator[str]:
         known = set(lives)
         for peer in self.cluster.peers:
-            children = self.cluster.descendants(peer)
+            children = proc.descendants(peer.pid)
             known.update(children)
             if len(children) > MAX_CHILDREN:
                 yield f"peer {peer.number} has {len(children)} children"
-            size = _resident_bytes(peer.pid)
+            size = proc.resident_bytes(peer.pid)
             if size > PEER_BYTES:
                 yield f"peer {peer.number} takes {size >> 20} MB"
         strangers = set(self.cluster.processes()) - known
@@ -219,11 +219,3 @@ def _parts(directory: Path) -> dict[str, bytes]:
     return (
         {path.name: path.read_bytes() for path in sorted(directory.iterdir())} if directory.is_dir() else {}
     )
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from p2p.segments import SPEC_STAGE, DamagedSegment, read_covers
-from tools.chaos.cluster import ChaosPeer, Cluster
+from tools.chaos.chaos_peer import ChaosPeer
+from tools.chaos.cluster import Cluster
 from tools.chaos.invariants import Invariants, difference
 from tools.chaos.workloads import Expected, Workload, parts_of
 
@@ -78,6 +79,13 @@ class Bounds:
     maps_again: int = 0
     ttl_s: float = 60.0
     apart_s: tuple[float, float] = (0.2, 4.0)
+
+    def __post_init__(self) -> None:
+        if self.settle_s >= self.ttl_s:
+            raise ValueError(
+                f"settle_s ({self.settle_s:g}) must be below ttl_s ({self.ttl_s:g}): "
+                "copies that are looked at after their time to live are gone"
+            )
 
 
 @dataclass(slots=True, eq=False)
@@ -269,7 +277,9 @@ class JobRun:
         wanted = min(self.cluster.replicas, len(self.cluster.serving()))
         # An attempt that did not win may have left copies, too; they go with the result.
         have = {part: _most_of_one(copies.get(part, {}).values()) for part in parts}
-        lacking = {part: count for part, count in have.items() if count < wanted}
+        # A copy that was damaged is missed by nobody before somebody reads it.
+        unseen = len({peer.number for peer in self.cluster.unseen_damage(self.id).values()})
+        lacking = {part: count for part, count in have.items() if count + unseen < wanted}
         is_late = time.monotonic() - self._phase_at > self.bounds.settle_s
         if (lacking or others) and not is_late:
             return
@@ -297,13 +307,16 @@ def copies_of(job: str, cluster: Cluster) -> tuple[dict[int, dict[int, int]], li
 
     Returns:
         {part: {number of the peer: attempt}} of its last stage, and a line for everything else that is
-        there but its spec.
+        there but its spec, and what a fault has damaged unseen.
     """
     held: list[tuple[ChaosPeer, int, Mapping[int, int]]] = []
     others: list[str] = []
+    unseen = cluster.unseen_damage(job)
     for peer in cluster.serving():
         directory = peer.segments / job
         for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+            if path in unseen:
+                continue
             if path.suffix != ".seg":
                 others.append(f"peer {peer.number} has {path.name}")
                 continue

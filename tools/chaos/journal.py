@@ -60,6 +60,15 @@ class Journal:
         if incident.ended_s is None:
             incident.ended_s = self.now_s()
 
+    def lines(self) -> list[str]:
+        """Return what happened, a line an incident, with the time of day as peers' logs have it."""
+        found: list[str] = []
+        for one in self.incidents:
+            at = time.strftime("%H:%M:%S", time.localtime(self.began_wall_s + one.began_s))
+            who = f"peer {one.peer}" if one.peer >= 0 else ""
+            found.append(f"{at} {one.began_s:8.2f} s  {one.kind:<14} {who:<8} {one.text}")
+        return found
+
     def _enter(self, incident: Incident) -> Incident:
         if len(self.incidents) < MAX_INCIDENTS:
             self.incidents.append(incident)

@@ -20,17 +20,18 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
 from tools.chaos import namespaces, proxies
-from tools.chaos.cluster import ChaosPeer, Cluster
-from tools.chaos.faults import FaultKind, FaultUnavailable, Surroundings, register
+from tools.chaos.chaos_peer import ChaosPeer
+from tools.chaos.cluster import Cluster
+from tools.chaos.faults import Fault, FaultKind, FaultUnavailable, Surroundings, register
 from tools.chaos.links import Links
 
-__all__ = ["Latency", "Resets", "Shape", "Slow", "Swizzle", "network", "pairs_of"]
+__all__ = ["CHOICE", "Latency", "Resets", "Shape", "Slow", "Swizzle", "network", "pairs_of"]
 
 CHOICE: Final = "RINGREDUCE_CHAOS_NETWORK"
 HEALS_IN_S: Final = 6.0  # until those who were cut off are believed to be alive, and have their copies
@@ -224,79 +225,88 @@ class Swizzle(_Cutting):
         return [pair for pair in pairs if pair not in self._cut]
 
 
-class Slow:
-    """Little passes to and from one peer; it is not held for dead, so nobody has to be spared."""
+class _Links:
+    """What faults of one peer's links have in common; it may be held for dead meanwhile, and so it weighs."""
 
-    name = "slow"
-    description = "all that goes to or from a peer is slow"
+    name = ""
 
     def __init__(self) -> None:
+        self._cluster: Cluster | None = None
         self._links: Links | None = None
         self._number = -1
 
     def start(self, cluster: Cluster, rng: random.Random) -> bool:
-        """Slow one peer's links."""
-        serving = cluster.serving()
-        if not serving:
+        """Hurt the links of one peer that can be spared."""
+        if not self._choose(cluster, cluster.spare(1, rng.choice), rng):
             return False
-        self._links, self._number = links_of(cluster), rng.choice(serving).number
-        self._links.slow(self._number, rng.randint(*SLOW_BYTES_PER_S))
-        cluster.journal.instant("slow", self._number)
+        self._cluster = cluster
+        cluster.burden(cluster.peers[self._number])
         return True
 
     def stop(self) -> None:
-        """Let everything pass again."""
+        """Make the links good again."""
         if self._links is not None:
-            self._links.slow(self._number, 0)
+            self._mend(self._links)
             self._links = None
+        if self._cluster is not None:
+            self._cluster.unburden(self._cluster.peers[self._number], heals_in_s=HEALS_IN_S)
+            self._cluster = None
+
+    def _choose(self, cluster: Cluster, chosen: Sequence[ChaosPeer], rng: random.Random) -> bool:
+        if not chosen:
+            return False
+        self._links, self._number = links_of(cluster), chosen[0].number
+        self._hurt(self._links, rng)
+        cluster.journal.instant(self.name, self._number)
+        return True
+
+    def _hurt(self, links: Links, rng: random.Random) -> None:
+        """Begin."""
+
+    def _mend(self, links: Links) -> None:
+        """End."""
 
 
-class Latency:
+class Slow(_Links):
+    """Little passes to and from one peer."""
+
+    name = "slow"
+    description = "all that goes to or from a peer is slow"
+
+    def start(self, cluster: Cluster, rng: random.Random) -> bool:
+        """Slow any peer's links; it is not held for dead, so nobody has to be spared."""
+        serving = cluster.serving()
+        return self._choose(cluster, [rng.choice(serving)] if serving else [], rng)
+
+    def _hurt(self, links: Links, rng: random.Random) -> None:
+        links.slow(self._number, rng.randint(*SLOW_BYTES_PER_S))
+
+    def _mend(self, links: Links) -> None:
+        links.slow(self._number, 0)
+
+
+class Latency(_Links):
     """All that goes to or from one peer is late."""
 
     name = "latency"
     description = "all that goes to or from a peer is late"
 
-    def __init__(self) -> None:
-        self._links: Links | None = None
-        self._number = -1
+    def _hurt(self, links: Links, rng: random.Random) -> None:
+        links.delay(self._number, rng.uniform(*LATENCY_S))
 
-    def start(self, cluster: Cluster, rng: random.Random) -> bool:
-        """Delay one peer's links; so late that it may be held for dead, so it must be one to spare."""
-        chosen = cluster.spare(1, rng.choice)
-        if not chosen:
-            return False
-        self._links, self._number = links_of(cluster), chosen[0].number
-        self._links.delay(self._number, rng.uniform(*LATENCY_S))
-        cluster.journal.instant("late", self._number)
-        return True
-
-    def stop(self) -> None:
-        """Be in time again."""
-        if self._links is not None:
-            self._links.delay(self._number, 0.0)
-            self._links = None
+    def _mend(self, links: Links) -> None:
+        links.delay(self._number, 0.0)
 
 
-class Resets:
+class Resets(_Links):
     """All connections of one peer break, again and again."""
 
     name = "resets"
     description = "all connections of a peer break, again and again"
 
     def __init__(self) -> None:
-        self._links: Links | None = None
-        self._number = -1
+        super().__init__()
         self._next_at = 0.0
-
-    def start(self, cluster: Cluster, rng: random.Random) -> bool:
-        """Choose whose."""
-        chosen = cluster.spare(1, rng.choice)
-        if not chosen:
-            return False
-        self._links, self._number = links_of(cluster), chosen[0].number
-        cluster.journal.instant("resets", self._number)
-        return True
 
     def step(self) -> bool:
         """Break them when it is time to."""
@@ -305,10 +315,6 @@ class Resets:
             self._links.reset(self._number)
         return self._links is not None
 
-    def stop(self) -> None:
-        """Leave them alone."""
-        self._links = None
-
 
 _TEXTS: Final = {
     "partition": "some peers are cut off from the others, both ways",
@@ -316,49 +322,26 @@ _TEXTS: Final = {
     "bridge": "a partition, but for one peer that is on both sides",
 }
 
-for _shape, _text in _TEXTS.items():
+_LONG_S: Final = (3.0, 12.0)  # who is cut off has to be held for dead before it comes back
+_BRIEF_S: Final = (1.0, 10.0)
+
+# What, made by what, for people, from ... to so long, what may be missing.
+_ROWS: Final[tuple[tuple[str, Callable[[], Fault], str, tuple[float, float], Callable[[], str]], ...]] = (
+    *((shape, partial(Shape, shape), text, _LONG_S, _missing) for shape, text in _TEXTS.items()),
+    ("swizzle", Swizzle, Swizzle.description, _LONG_S, _missing),
+    ("slow", Slow, Slow.description, _BRIEF_S, _missing),
+    ("latency", Latency, Latency.description, _BRIEF_S, _missing_proxies),
+    ("resets", Resets, Resets.description, _BRIEF_S, _missing_proxies),
+)
+
+for _name, _make, _text, _lasts_s, _lacks in _ROWS:
     register(
         FaultKind(
-            name=_shape,
+            name=_name,
             description=_text,
-            make=lambda shape=_shape: Shape(shape),  # type: ignore[misc]
-            takes_down=1,
-            lasts_s=(3.0, 12.0),
+            make=_make,
+            lasts_s=_lasts_s,
             surroundings=network,
-            missing=_missing,
+            missing=_lacks,
         )
     )
-register(
-    FaultKind(
-        name="swizzle",
-        description=Swizzle.description,
-        make=Swizzle,
-        takes_down=1,
-        lasts_s=(3.0, 12.0),
-        surroundings=network,
-        missing=_missing,
-    )
-)
-register(
-    FaultKind(name="slow", description=Slow.description, make=Slow, surroundings=network, missing=_missing)
-)
-register(
-    FaultKind(
-        name="latency",
-        description=Latency.description,
-        make=Latency,
-        takes_down=1,
-        surroundings=network,
-        missing=_missing_proxies,
-    )
-)
-register(
-    FaultKind(
-        name="resets",
-        description=Resets.description,
-        make=Resets,
-        takes_down=1,
-        surroundings=network,
-        missing=_missing_proxies,
-    )
-)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from tools.chaos.cluster import ChaosPeer, Cluster, PeerState
-from tools.chaos.faults import FaultKind, register
+from tools.chaos.chaos_peer import ChaosPeer, PeerState
+from tools.chaos.cluster import Cluster
+from tools.chaos.faults import Fault, FaultKind, register
 
-__all__ = ["Join", "Kill", "Leave", "Rolling", "Stop", "victim_of"]
+__all__ = ["Join", "Kill", "Leave", "Rolling", "Stop", "Wipe", "victim_of"]
 
 MAX_JOINERS = 4
 NEXT_OF_ROLLING_S = 2.0  # between the restarts of two peers of a rolling restart
@@ -35,50 +37,58 @@ def victim_of(rng: random.Random, cluster: Cluster) -> ChaosPeer | None:
     return chosen[0] if chosen else None
 
 
-class Kill:
-    """SIGKILL; started again at the end, with its data or, `wiped`, without."""
-
-    def __init__(self, *, wiped: bool = False) -> None:
-        self.name = "wipe" if wiped else "kill"
-        self.description = "killed, restarted " + ("without its data" if wiped else "with its data")
-        self._wiped = wiped
-        self._cluster: Cluster | None = None
-        self._peer: ChaosPeer | None = None
-
-    def start(self, cluster: Cluster, rng: random.Random) -> bool:
-        """Kill one peer."""
-        self._peer = victim_of(rng, cluster)
-        if self._peer is None:
-            return False
-        self._cluster = cluster
-        cluster.kill(self._peer)
-        return True
-
-    def stop(self) -> None:
-        """Start it again."""
-        if self._cluster is not None and self._peer is not None and self._peer.state is PeerState.DOWN:
-            self._cluster.restart(self._peer, wipe=self._wiped)
-        self._peer = None
-
-
-class Stop:
-    """SIGSTOP, and SIGCONT at the end: a process that knows nothing of the time that has passed."""
-
-    name = "stop"
-    description = "stopped (SIGSTOP), and continued"
+class _OneVictim:
+    """What faults have in common that hurt one peer; `_cluster` and `_peer` are set while they do."""
 
     def __init__(self) -> None:
         self._cluster: Cluster | None = None
         self._peer: ChaosPeer | None = None
 
     def start(self, cluster: Cluster, rng: random.Random) -> bool:
-        """Stop one peer."""
-        self._peer = victim_of(rng, cluster)
+        """Hurt one peer that can be spared; False if none can."""
+        self._cluster, self._peer = cluster, victim_of(rng, cluster)
         if self._peer is None:
             return False
-        self._cluster = cluster
-        cluster.stop(self._peer)
+        self._hurt(cluster, self._peer)
         return True
+
+    def _hurt(self, cluster: Cluster, peer: ChaosPeer) -> None:
+        raise NotImplementedError
+
+
+class Kill(_OneVictim):
+    """SIGKILL; started again with its data at the end."""
+
+    name = "kill"
+    description = "killed, restarted with its data"
+    wipes = False
+
+    def _hurt(self, cluster: Cluster, peer: ChaosPeer) -> None:
+        cluster.kill(peer)
+
+    def stop(self) -> None:
+        """Start it again."""
+        if self._cluster is not None and self._peer is not None and self._peer.state is PeerState.DOWN:
+            self._cluster.restart(self._peer, wipe=self.wipes)
+        self._peer = None
+
+
+class Wipe(Kill):
+    """SIGKILL; a new peer is started at its address, without its data."""
+
+    name = "wipe"
+    description = "killed, restarted without its data"
+    wipes = True
+
+
+class Stop(_OneVictim):
+    """SIGSTOP, and SIGCONT at the end: a process that knows nothing of the time that has passed."""
+
+    name = "stop"
+    description = "stopped (SIGSTOP), and continued"
+
+    def _hurt(self, cluster: Cluster, peer: ChaosPeer) -> None:
+        cluster.stop(peer)
 
     def stop(self) -> None:
         """Let it go on."""
@@ -90,26 +100,19 @@ class Stop:
         self._peer = None
 
 
-class Leave:
+class Leave(_OneVictim):
     """SIGTERM: it leaves in good order, and comes back with its data at the end."""
 
     name = "leave"
     description = "sent away with SIGTERM, restarted with its data"
 
     def __init__(self) -> None:
-        self._cluster: Cluster | None = None
-        self._peer: ChaosPeer | None = None
+        super().__init__()
         self._comes_back = False
 
-    def start(self, cluster: Cluster, rng: random.Random) -> bool:
-        """Let one peer leave."""
-        self._peer = victim_of(rng, cluster)
-        if self._peer is None:
-            return False
-        self._cluster = cluster
-        cluster.leave(self._peer)
-        cluster.burden(self._peer)
-        return True
+    def _hurt(self, cluster: Cluster, peer: ChaosPeer) -> None:
+        cluster.leave(peer)
+        cluster.burden(peer)
 
     def stop(self) -> None:
         """Start it again as soon as it is gone."""
@@ -200,67 +203,24 @@ class Rolling:
         self._waiting = []
 
 
-register(
-    FaultKind(
-        name="kill",
-        description="SIGKILL for one peer, restarted with its data after 1-6 s",
-        make=Kill,
-        takes_down=1,
-        lasts_s=(1.0, 6.0),
-        every_s=4.0,
-        by_default=True,
-    )
+# What, made by what, for people, from ... to so long, on average so far apart; all but the last by default.
+_ROWS: Final[tuple[tuple[str, Callable[[], Fault], str, tuple[float, float], float], ...]] = (
+    ("kill", Kill, "SIGKILL for one peer, restarted with its data after 1-6 s", (1.0, 6.0), 4.0),
+    ("wipe", Wipe, "SIGKILL for one peer, restarted without its data, as a new one", (1.0, 6.0), 20.0),
+    ("stop", Stop, "SIGSTOP for one peer, SIGCONT after 1-60 s", (1.0, 60.0), 20.0),
+    ("leave", Leave, "SIGTERM for one peer, restarted with its data", (1.0, 6.0), 30.0),
+    ("join", Join, f"a further peer joins for a while, up to {MAX_JOINERS} at a time", (10.0, 40.0), 25.0),
+    ("rolling", Rolling, "all peers in turn leave and are started again", (60.0, 90.0), 120.0),
 )
-register(
-    FaultKind(
-        name="wipe",
-        description="SIGKILL for one peer, restarted without its data, as a new one",
-        make=lambda: Kill(wiped=True),
-        takes_down=1,
-        lasts_s=(1.0, 6.0),
-        every_s=20.0,
-        by_default=True,
+
+for _name, _make, _text, _lasts_s, _every_s in _ROWS:
+    register(
+        FaultKind(
+            name=_name,
+            description=_text,
+            make=_make,
+            lasts_s=_lasts_s,
+            every_s=_every_s,
+            by_default=_name != "rolling",
+        )
     )
-)
-register(
-    FaultKind(
-        name="stop",
-        description="SIGSTOP for one peer, SIGCONT after 1-60 s",
-        make=Stop,
-        takes_down=1,
-        lasts_s=(1.0, 60.0),
-        every_s=20.0,
-        by_default=True,
-    )
-)
-register(
-    FaultKind(
-        name="leave",
-        description="SIGTERM for one peer, restarted with its data",
-        make=Leave,
-        takes_down=1,
-        lasts_s=(1.0, 6.0),
-        every_s=30.0,
-        by_default=True,
-    )
-)
-register(
-    FaultKind(
-        name="join",
-        description=f"a further peer joins for a while, up to {MAX_JOINERS} at a time",
-        make=Join,
-        lasts_s=(10.0, 40.0),
-        every_s=25.0,
-        by_default=True,
-    )
-)
-register(
-    FaultKind(
-        name="rolling",
-        description="all peers in turn leave and are started again",
-        make=Rolling,
-        takes_down=1,
-        lasts_s=(60.0, 90.0),
-        every_s=120.0,
-    )
-)

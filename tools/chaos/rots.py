@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tools.chaos.cluster import ChaosPeer, PeerWouldNotStart
+from tools.chaos.chaos_peer import ChaosPeer, PeerWouldNotStart
 from tools.chaos.disk import damage, segments_of
 from tools.chaos.naps import TASKS, NapSwarm
 

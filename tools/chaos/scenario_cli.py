@@ -35,47 +35,34 @@ class Scenario:
     """What a command does if not told otherwise."""
 
     text: str
-    peers: int
-    replicas: int
-    runs: int
-    at: str
-    victims: str
+    peers: int = 5
+    replicas: int = 2
+    runs: int = 3
+    at: str = "20,50,80"
+    victims: str = "leader,submission,worker"
     maps_again: int = 0
 
 
 SCENARIOS = {
     "kills": Scenario(
-        text="one peer is killed at one of the moments, in turn: leader, submission peer, any worker",
-        peers=5,
-        replicas=2,
-        runs=9,
-        at="20,50,80",
-        victims="leader,submission,worker",
+        text="one peer is killed at one of the moments, in turn: leader, submission peer, any worker", runs=9
     ),
     "successive": Scenario(
         text="peers are killed one after another, one at each moment, while one job runs",
-        peers=5,
-        replicas=2,
-        runs=3,
-        at="20,50,80",
-        victims="leader,submission,worker",
         maps_again=10**9,  # the second may fall before the copies of the first are made again
     ),
     "pair": Scenario(
         text="two peers are killed at the same instant, the leader among them",
         peers=7,
         replicas=3,
-        runs=3,
         at="50",
         victims="leader,worker",
     ),
     "shuffles": Scenario(
         text="records go through two shuffles, a peer is killed in between, and every id comes out once",
         peers=4,
-        replicas=2,
         runs=5,
         at="40,50,60,70",
-        victims="leader,worker,submission",
     ),
 }
 

@@ -30,7 +30,8 @@ from typing import Any
 from p2p.errors import PeerError
 from p2p.handles import Swarm
 from p2p.job_questions import JobView
-from tools.chaos.cluster import ChaosPeer, Cluster
+from tools.chaos.chaos_peer import ChaosPeer
+from tools.chaos.cluster import Cluster
 from tools.chaos.invariants import difference
 from tools.chaos.journal import Journal
 from tools.chaos.recovery import percentile

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tools.chaos.cluster import ChaosPeer, PeerWouldNotStart
+from tools.chaos.chaos_peer import ChaosPeer, PeerWouldNotStart
 from tools.chaos.naps import NapSwarm
 from tools.chaos.network import links_of, network, pairs_of
 

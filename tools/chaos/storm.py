@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from membership.view import Status
-from tools.chaos import faults
-from tools.chaos.cluster import Cluster, PeerState
+from tools.chaos import faults, proc
+from tools.chaos.chaos_peer import PeerState
+from tools.chaos.cluster import Cluster
 from tools.chaos.faults import Fault, FaultKind, Gradual
 from tools.chaos.invariants import Invariants
 from tools.chaos.job_run import Bounds, JobRun, Phase, Style
@@ -173,8 +174,15 @@ class Storm:
         self._say(f"starting {settings.peers} peers")
         self.cluster.start(settings.peers)
         self._await_agreement(30.0)
-        time.sleep(2.0)  # until their children wait for work
-        self._warm_descriptors = max(self.cluster.descriptors(peer) for peer in self.cluster.peers)
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Run a job in each lane: only then peers have children, and connections for data to each other."""
+        for _ in range(self.settings.lanes):
+            self._submit_one()
+        while any(run.phase not in (Phase.SETTLING, Phase.ENDED) for run in self.runs):
+            self._turn()
+        self._warm_descriptors = max(proc.descriptors(peer.pid) for peer in self.cluster.peers)
 
     def _rage(self) -> None:
         now = time.monotonic()
@@ -321,11 +329,12 @@ class Storm:
             + DESCRIPTORS_MORE
         )
         for peer in self.cluster.serving():
-            have = self.cluster.descriptors(peer)
+            have = proc.descriptors(peer.pid)
             problem = f"peer {peer.number} has {have}, {allowed} may be" if have > allowed else ""
             self.invariants.check("descriptors", problem)
 
     def _look_behind(self) -> None:
+        (self.cluster.directory / "journal.txt").write_text("\n".join(self.journal.lines()) + "\n")
         late = list(self.cluster.would_not_leave)
         self.invariants.check("alive", f"peers {late} had to be killed at the end" if late else "")
         deadline = time.monotonic() + 3.0
