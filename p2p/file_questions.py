@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from p2p.blocks import DIGEST_BYTES, MAX_BLOCKS
 from p2p.catalogue import MAX_NAME_CHARS, Entry, NameRow
 from p2p.job_questions import CHUNK_BYTES
+from p2p.name_bounds import WORD
 from p2p.roles import Role
 from p2p.schema import Bounds
 from p2p.wire import Kind
@@ -349,7 +350,6 @@ class AskBlocks:
 
 # -- the table ------------------------------------------------------------------------------------------
 
-_WORD = r"[\x21-\x7e]*"
 _ID = Bounds(text_chars=40, pattern=r"[0-9a-f]{40}")
 _NAME = Bounds(text_chars=MAX_NAME_CHARS)
 _COUNT = Bounds(most=MAX_BLOCKS)
@@ -368,7 +368,7 @@ ENTRY_BOUNDS: dict[str, Bounds] = {
     "Entry.digests": Bounds(bytes_len=DIGEST_BYTES * MAX_BLOCKS),
     "Entry.replicas": _REPLICAS,
 }
-_ADDRESSES = {"PlaceRow.addresses": Bounds(items=64, text_chars=255, pattern=_WORD)}
+_ADDRESSES = {"PlaceRow.addresses": Bounds(items=64, text_chars=255, pattern=WORD)}
 
 
 def _row(tag: int, message: type, role: Role, bounds: Mapping[str, Bounds] | None = None) -> Kind:

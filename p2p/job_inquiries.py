@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from membership.view import NodeId
-from p2p.job_questions import HEX, NODE, PARTS, PATHS, ROWS, SPEC, STAGE, TEXT, VIEW, JobRow, JobView, PartRow
+from p2p.job_questions import HEX, PARTS, PATHS, ROWS, SPEC, STAGE, TEXT, VIEW, JobRow, JobView, PartRow
+from p2p.name_bounds import NODE
 from p2p.roles import Role
 from p2p.schema import Bounds
 from p2p.wire import Kind

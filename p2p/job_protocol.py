@@ -13,6 +13,7 @@ from mapreduce import messages as m
 from mapreduce.lock_claims import MAX_CLAIMS
 from mapreduce.record import MAX_COUNTERS, MAX_EVENTS, MAX_NODES, JobRecord
 from mapreduce.spec import MAX_PARTITIONS, MAX_REPLICAS, MAX_STEPS, MAX_TASKS
+from p2p.name_bounds import JOB, NODE, NODES, WORD
 from p2p.roles import Role
 from p2p.schema import Bounds, Schema, compile_schema
 from p2p.spec_packing import packed, unpacked
@@ -28,9 +29,6 @@ __all__ = [
 # A record travels in one message of the register.
 MAX_RECORD_BYTES = 512 << 10
 
-_WORD = r"[\x21-\x7e]*"
-_JOB = Bounds(text_chars=32, pattern=r"[0-9a-f]{32}")
-_NODE = Bounds(text_chars=64, pattern=_WORD)
 _DIGEST = Bounds(text_chars=64, pattern=r"[0-9a-f]*")
 _STAGE = Bounds(most=3 * MAX_STEPS)
 _MAYBE_STAGE = Bounds(least=-1, most=3 * MAX_STEPS)
@@ -44,21 +42,21 @@ _COLUMN = {"PackedColumn.form": Bounds(most=255), "PackedColumn.data": Bounds(by
 _PIECE = {
     "Piece.stage": _STAGE,
     "Piece.part": _TASK,
-    "Piece.holders": Bounds(items=64, text_chars=64, pattern=_WORD),
+    "Piece.holders": NODES,
 }
 _FAILURE = {
     "Failure.kind": Bounds(text_chars=64),
     "Failure.message": Bounds(text_chars=16 << 10),
     "Failure.details": Bounds(text_chars=64 << 10),
     "Failure.position": Bounds(text_chars=16 << 10),
-    "Failure.node": _NODE,
+    "Failure.node": NODE,
 }
 _CUTS = Bounds(items=MAX_TASKS)
 
 
 def _row(tag: int, message: type, **bounds: Bounds | dict[str, Bounds]) -> Kind:
     """A row; `name=bounds` limits the message's own field, `_name={…}` the fields of what it holds."""
-    found: dict[str, Bounds] = {f"{message.__name__}.job": _JOB}
+    found: dict[str, Bounds] = {f"{message.__name__}.job": JOB}
     for name, limit in bounds.items():
         if isinstance(limit, dict):
             found |= limit
@@ -77,18 +75,18 @@ JOB_KINDS: tuple[Kind, ...] = (
         tasks=Bounds(most=MAX_TASKS),
         partitions=Bounds(most=MAX_PARTITIONS),
         _column=_COLUMN,
-        nodes=Bounds(items=MAX_NODES, text_chars=64, pattern=_WORD),
+        nodes=Bounds(items=MAX_NODES, text_chars=64, pattern=WORD),
         places=_PLACES,
         homes=_PLACES,
         reads=_ATTEMPTS,
-        members=Bounds(items=64, text_chars=64, pattern=_WORD),
+        members=NODES,
     ),
     _row(
         62, m.Grant, stage=_STAGE, items=Bounds(items=4_096), _item={"GrantItem.task": _TASK}, _piece=_PIECE
     ),
     _row(63, m.Revoke, stage=_STAGE, attempts=_ATTEMPTS),
     _row(64, m.Settled, stage=_STAGE, attempts=_ATTEMPTS),
-    _row(65, m.CopyOrder, stage=_STAGE, to=_NODE, partitions=_PARTITIONS, tasks=_TASKS, attempts=_ATTEMPTS),
+    _row(65, m.CopyOrder, stage=_STAGE, to=NODE, partitions=_PARTITIONS, tasks=_TASKS, attempts=_ATTEMPTS),
     _row(66, m.AskInventory),
     _row(67, m.DropOutputs, stages=Bounds(items=3 * MAX_STEPS, most=3 * MAX_STEPS)),
     _row(68, m.Dissolve, keep_stage=_MAYBE_STAGE),
@@ -149,19 +147,19 @@ def _record_schema() -> Schema:
         {
             **_FAILURE,
             **_COLUMN,
-            "JobRecord.job": _JOB,
+            "JobRecord.job": JOB,
             "JobRecord.spec_digest": _DIGEST,
-            "JobRecord.leader": _NODE,
+            "JobRecord.leader": NODE,
             "JobRecord.token": Bounds(text_chars=255),
             "JobRecord.stage": _MAYBE_STAGE,
             "JobRecord.stages": Bounds(items=3 * MAX_STEPS),
-            "JobRecord.nodes": Bounds(items=MAX_NODES, text_chars=64, pattern=_WORD),
+            "JobRecord.nodes": Bounds(items=MAX_NODES, text_chars=64, pattern=WORD),
             "JobRecord.counters": _COUNTERS,
             "JobRecord.events": Bounds(items=MAX_EVENTS),
             "JobRecord.lock_epoch": Bounds(least=-1),
             "JobRecord.lock_members": Bounds(items=64),
-            "AcceptorId.node": _NODE,
-            "AcceptorId.disk": _NODE,
+            "AcceptorId.node": NODE,
+            "AcceptorId.disk": NODE,
             "StageRecord.tasks": Bounds(most=MAX_TASKS),
             "StageRecord.partitions": Bounds(most=MAX_PARTITIONS),
             "StageRecord.places": _PLACES,
@@ -171,7 +169,7 @@ def _record_schema() -> Schema:
             "Winner.digest": Bounds(bytes_len=64),
             "Winner.cuts": _CUTS,
             "Winner.places": nodes,
-            "EventRecord.node": _NODE,
+            "EventRecord.node": NODE,
         },
     )
 

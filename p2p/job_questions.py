@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from mapreduce.outcome import EventRecord, Failure, JobStatus, Totals
 from membership.acceptor_id import AcceptorId
 from membership.view import NodeId
+from p2p.name_bounds import ACCEPTOR, NODE, NODES, WORD
 from p2p.roles import Role
 from p2p.schema import Bounds
 from p2p.wire import Kind
@@ -33,7 +34,6 @@ from p2p.wire import Kind
 __all__ = [
     "CHUNK_BYTES",
     "HEX",
-    "NODE",
     "PARTS",
     "PATHS",
     "QUESTION_KINDS",
@@ -308,10 +308,7 @@ class LogsAre:
 
 # -- the table ------------------------------------------------------------------------------------------
 
-_WORD = r"[\x21-\x7e]*"
 HEX = Bounds(text_chars=64, pattern=r"[0-9a-f]*")
-NODE = Bounds(text_chars=64, pattern=_WORD)
-_NODES = Bounds(items=64, text_chars=64, pattern=_WORD)
 STAGE = Bounds(least=-2, most=1 << 16)
 TEXT = Bounds(text_chars=64 << 10)
 PATHS = Bounds(items=16_384, text_chars=4_096)
@@ -322,7 +319,7 @@ VIEW = {
     "Failure.node": NODE,
     "JobView.job": HEX,
     "JobView.leader": NODE,
-    "JobView.members": _NODES,
+    "JobView.members": NODES,
     "JobView.counters": Bounds(items=8_192, text_chars=256, least=_SIGNED.least, most=_SIGNED.most),
     "JobView.waiting_for": TEXT,
     "StageView.total": Bounds(least=-1),
@@ -332,19 +329,15 @@ VIEW = {
 ROWS = {
     "JobRow.job": HEX,
     "JobRow.leader": NODE,
-    "JobRow.members": _NODES,
+    "JobRow.members": NODES,
     "JobRow.total": Bounds(least=-1),
 }
 PARTS = {
     "PartRow.stage": STAGE,
     "PartRow.digest": Bounds(bytes_len=64),
-    "PartRow.holders": Bounds(items=64, text_chars=255, pattern=_WORD),
+    "PartRow.holders": Bounds(items=64, text_chars=255, pattern=WORD),
 }
 SPEC = Bounds(bytes_len=INLINE_SPEC_BYTES)
-_ACCEPTORS = {
-    "AcceptorId.node": Bounds(text_chars=64, pattern=_WORD),
-    "AcceptorId.disk": Bounds(text_chars=64, pattern=_WORD),
-}
 
 
 def _row(tag: int, message: type, role: Role, bounds: Mapping[str, Bounds] | None = None) -> Kind:
@@ -359,7 +352,7 @@ QUESTION_KINDS: tuple[Kind, ...] = (
         Submit,
         Role.SUBMIT,
         {
-            **_ACCEPTORS,
+            **ACCEPTOR,
             "Submit.nonce": HEX,
             "Submit.spec": SPEC,
             "Submit.upload": HEX,
@@ -371,13 +364,13 @@ QUESTION_KINDS: tuple[Kind, ...] = (
         Submitted,
         Role.PEER,
         {
-            **_ACCEPTORS,
+            **ACCEPTOR,
             "Submitted.group": Bounds(items=64),
             "Submitted.job": HEX,
-            "Submitted.members": _NODES,
+            "Submitted.members": NODES,
             "Submitted.text": TEXT,
             "Submitted.paths": PATHS,
-            "Submitted.peers": Bounds(items=64, text_chars=255, pattern=_WORD),
+            "Submitted.peers": Bounds(items=64, text_chars=255, pattern=WORD),
         },
     ),
     _row(94, AskJobs, Role.OBSERVE, {"AskJobs.prefix": HEX}),

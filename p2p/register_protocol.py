@@ -9,20 +9,18 @@ from membership import register_messages as r
 from membership.register import Group
 from p2p import bulk
 from p2p.job_protocol import MAX_RECORD_BYTES
+from p2p.name_bounds import ACCEPTOR, NODE, WORD
 from p2p.roles import Role
 from p2p.schema import Bounds
 from p2p.wire import Kind
 
 __all__ = ["REGISTER_KINDS"]
 
-_WORD = r"[\x21-\x7e]*"
-_NODE = Bounds(text_chars=64, pattern=_WORD)
-_KEY = Bounds(text_chars=128, pattern=_WORD)
+_KEY = Bounds(text_chars=128, pattern=WORD)
 _MEMBERS = Bounds(items=64)
-_ACCEPTOR = {"AcceptorId.node": _NODE, "AcceptorId.disk": _NODE}
-_BALLOT = {"Ballot.node": _NODE}
+_BALLOT = {"Ballot.node": NODE}
 _RECORD = {
-    **_ACCEPTOR,
+    **ACCEPTOR,
     "Record.members": _MEMBERS,
     "Record.sealed_to": _MEMBERS,
     "Record.payload": Bounds(bytes_len=MAX_RECORD_BYTES),
@@ -37,18 +35,18 @@ def _row(tag: int, message: type, *bounds: dict[str, Bounds]) -> Kind:
 
 
 REGISTER_KINDS: tuple[Kind, ...] = (
-    _row(40, r.Prepare, _ACCEPTOR, _BALLOT),
+    _row(40, r.Prepare, ACCEPTOR, _BALLOT),
     _row(41, r.Promise, _RECORD, _BALLOT),
     _row(42, r.Accept, _RECORD, _BALLOT),
-    _row(43, r.Accepted, _ACCEPTOR, _BALLOT),
-    _row(44, r.Nack, _ACCEPTOR, _BALLOT),
+    _row(43, r.Accepted, ACCEPTOR, _BALLOT),
+    _row(44, r.Nack, ACCEPTOR, _BALLOT),
     _row(45, r.Birth, _RECORD),
-    _row(46, r.Born, _ACCEPTOR),
-    _row(47, r.Unborn, _ACCEPTOR),
-    _row(48, Group, _ACCEPTOR, {"Group.members": _MEMBERS}),
-    _row(49, r.Heartbeat, _ACCEPTOR, _BALLOT, {"Heartbeat.members": _MEMBERS}),
+    _row(46, r.Born, ACCEPTOR),
+    _row(47, r.Unborn, ACCEPTOR),
+    _row(48, Group, ACCEPTOR, {"Group.members": _MEMBERS}),
+    _row(49, r.Heartbeat, ACCEPTOR, _BALLOT, {"Heartbeat.members": _MEMBERS}),
     _row(50, r.AskHearing),
-    _row(51, r.Hearing, _BALLOT, {"Hearing.leader": _NODE}),
+    _row(51, r.Hearing, _BALLOT, {"Hearing.leader": NODE}),
     Kind(tag=52, message=bulk.Received, role=Role.PEER),
     Kind(tag=53, message=bulk.Stored, role=Role.PEER, bounds={"Stored.reason": Bounds(text_chars=1_024)}),
 )

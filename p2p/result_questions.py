@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from mapreduce.spec import MAX_STEPS, MAX_TASKS
 from membership.view import NodeId
+from p2p.name_bounds import JOB, NODE
 from p2p.roles import Role
 from p2p.schema import Bounds
 from p2p.wire import Kind
@@ -74,20 +75,18 @@ class KeptHurt:
     job: str
 
 
-_JOB = Bounds(text_chars=32, pattern=r"[0-9a-f]{32}")
-_NODE = Bounds(text_chars=64, pattern=r"[\x21-\x7e]*")
 _STAGE = Bounds(most=3 * MAX_STEPS)
 
 
 def _row(tag: int, message: type, **bounds: Bounds) -> Kind:
     found = {f"{message.__name__}.{name}": limit for name, limit in bounds.items()}
-    return Kind(tag=tag, message=message, role=Role.PEER, bounds={f"{message.__name__}.job": _JOB} | found)
+    return Kind(tag=tag, message=message, role=Role.PEER, bounds={f"{message.__name__}.job": JOB} | found)
 
 
 RESULT_KINDS: tuple[Kind, ...] = (
     _row(150, AskKept, stage=_STAGE),
     _row(151, KeptHere, attempts=Bounds(items=MAX_TASKS)),
-    _row(152, SendKept, stage=_STAGE, to=_NODE),
-    _row(153, KeptSent, to=_NODE, reason=Bounds(text_chars=4_096)),
+    _row(152, SendKept, stage=_STAGE, to=NODE),
+    _row(153, KeptSent, to=NODE, reason=Bounds(text_chars=4_096)),
     _row(154, KeptHurt),
 )
