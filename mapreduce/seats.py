@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mapreduce.messages import Claim
-from membership.view import NodeId, View
+from mapreduce.record import JobRecord
+from membership.view import NodeId, Status, View
 
-__all__ = ["Seat", "Seats"]
+__all__ = ["Seat", "Seats", "fallen"]
 
 
 @dataclass(slots=True)
@@ -117,3 +118,15 @@ class Seats:
         came = [Seat(node) for node in sorted(here - set(self._seats))]
         self._seats |= {seat.node: seat for seat in came}
         return came, gone
+
+
+def fallen(record: JobRecord, view: View) -> list[NodeId]:
+    """Return who died before this leader came, and has not been told of, in order of id.
+
+    They are looked for among those whom the record names: the death of others is no affair of the job.  A
+    loss that the former leader saw and had not yet written down is among them.
+    """
+    told = {event.node for event in record.events if event.kind == "lost"}
+    named = {*record.nodes, record.leader} - told
+    dead = {member.id for member in view.members if member.status is Status.DEAD}
+    return sorted(named & dead)
