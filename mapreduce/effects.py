@@ -1,6 +1,6 @@
 """What leaders and workers want done.
 
-The shell (`p2p.job_service`) performs effects in the order in which they are returned, and answers by calling
+The shell (`p2p.job_hands`) performs effects in the order in which they are returned, and answers by calling
 the machine's `on_…` methods.  Nothing is answered before the call that returned the effect has ended.
 
 =============  ==========================================  ===========================================
