@@ -55,6 +55,7 @@ from mapreduce.changes import (
 )
 from mapreduce.config import JobsConfig
 from mapreduce.counts import Numbers
+from mapreduce.current_stage import CurrentStage
 from mapreduce.disks import Disks
 from mapreduce.effects import Announce, JobEnded, LeaderEffect, Propose, Stalled
 from mapreduce.endings import Ending
@@ -71,12 +72,10 @@ from mapreduce.messages import (
     Finished,
     Inventory,
     Missing,
-    Offer,
     Returned,
     ToLeader,
     Working,
 )
-from mapreduce.offers import local_homes, offer_of, ring_homes, workers_of
 from mapreduce.openings import warnings_of
 from mapreduce.outbox import Outbox
 from mapreduce.placement import can_work
@@ -85,7 +84,7 @@ from mapreduce.record import Failure, JobRecord
 from mapreduce.seats import Seat, Seats
 from mapreduce.spec import JobPlan
 from mapreduce.stage_run import StageRun
-from mapreduce.stages import Stage, StageGraph, TaskInput, task_name
+from mapreduce.stages import StageGraph, task_name
 from mapreduce.stalls import StallWatch
 from membership.view import NodeId, Status, View
 
@@ -147,9 +146,9 @@ class Leader:
         self._keeper = self.keeper_type(self._graph, record.job, view, config)
         self._seats = Seats()
         self._inventories = self.inventories_type(record.job, self._seats, self._keeper, config)
-        self._run: StageRun | None = None
-        self._inputs: Sequence[TaskInput] = ()
-        self._offer: Offer | None = None
+        self._stage = CurrentStage(
+            plan, self._graph, self._seats, self._keeper, self._numbers, config, self.run_type
+        )
         self._fed = -1
         self._proposals = Proposals(
             leader=me,
@@ -212,18 +211,14 @@ class Leader:
             return []
         for seat in came:
             self._out.event("came", seat.node, "is here", now)
-        if self._run is not None:
-            self._run.workers = workers_of(self._view)
-            self._run.places_gone()
-            if gone and (local := self._local_homes(self._run.stage)):
-                self._run.pool.rehome(local)
+        self._stage.follow_view(self.record, self._view, anyone_gone=bool(gone))
         if moved:
             self._out.event("replanned", self._me, "places move: " + self._keeper.moves_text(), now)
-            self._proposals.soon(self._run, now)
-            if self._run is not None:
+            self._proposals.soon(self._stage.run, now)
+            if self._stage.run is not None:
                 self._make_offer()
-        elif self._offer is not None:
-            self._out.send_all((seat.node, self._offer) for seat in came)
+        elif (offer := self._stage.offer) is not None:
+            self._out.send_all((seat.node, offer) for seat in came)
         self._go_on(now)
         return self._out.take()
 
@@ -231,7 +226,7 @@ class Leader:
         """The job's group was healed: a new epoch has other members."""
         self._members = members
         self._out.event("healed", self._me, f"the group is now {', '.join(members)}", now)
-        if self._offer is not None and self.phase is not LeaderPhase.ENDED:
+        if self._stage.offer is not None and self.phase is not LeaderPhase.ENDED:
             self._make_offer()
         return self._out.take()
 
@@ -248,8 +243,8 @@ class Leader:
             self._take_over(now)
         else:
             self._follow(proposal.changes, before, now)
-        if self._run is not None and self._run.ready:
-            self._proposals.soon(self._run, now)
+        if self._stage.run is not None and self._stage.run.ready:
+            self._proposals.soon(self._stage.run, now)
         self._go_on(now)
         return self._out.take()
 
@@ -287,8 +282,8 @@ class Leader:
             self._ask_inventories(now)
             for source, order in self._keeper.unanswered(now):
                 self._out.send(source, replace(order, ballot=self.record.ballot))
-            if self._run is not None and self._may_grant:
-                self._out.send_all(self._run.tick(now))
+            if self._stage.run is not None and self._may_grant:
+                self._out.send_all(self._stage.run.tick(now))
         self._go_on(now)
         return self._out.take()
 
@@ -301,8 +296,8 @@ class Leader:
         due = [self._beat_at, self._stalls.due_at, self._inventories.gather_until, self._keeper.look_at]
         if self._proposals.under_way is None:
             due += [self._proposals.due_at, self._inventories.gives_up_at]
-        if self._run is not None and self._may_grant:
-            due.append(self._run.next_deadline)
+        if self._stage.run is not None and self._may_grant:
+            due.append(self._stage.run.next_deadline)
         return min(due)
 
     @property
@@ -318,7 +313,7 @@ class Leader:
     @property
     def waiting_for(self) -> str:
         """What the job waits for, in words."""
-        run = self._run
+        run = self._stage.run
         if self._quorum_missing:
             return f"waiting for a quorum: {_named(self._quorum_missing)} do not answer"
         if self.phase is LeaderPhase.TAKING_OVER or run is None:
@@ -344,7 +339,7 @@ class Leader:
             seat, message.session, now
         ):
             return
-        run = self._run
+        run = self._stage.run
         if run is None:
             return  # no stage could be begun, and that the job has failed is being written
         match message:
@@ -364,7 +359,7 @@ class Leader:
                 self._numbers.doings.note("pushed", seat.node, len(message.items), now, size_bytes=size_bytes)
                 if message.stage == run.stage.index:
                     self._out.send_all(run.finished(seat.node, message, now))
-                    self._proposals.soon(self._run, now)
+                    self._proposals.soon(self._stage.run, now)
                 else:
                     self._out.send(seat.node, run.settled(seat.node, [i.attempt for i in message.items])[1])
             case Failed():
@@ -373,8 +368,8 @@ class Leader:
                 if message.stage == run.stage.index:
                     self._out.send_all(run.returned(seat, message.attempts, now))
             case AskOffer():
-                if self._offer is not None:
-                    self._out.send(seat.node, self._offer)
+                if self._stage.offer is not None:
+                    self._out.send(seat.node, self._stage.offer)
             case Inventory():
                 self._keeper.inventory(seat.node, message.groups)
                 seat.knows_inventory = seat.knows_inventory or message.is_last
@@ -409,11 +404,11 @@ class Leader:
             return False
         if session > seat.session > 0:
             self._out.event("restarted", seat.node, "is another process than before", now)
-            if self._run is not None:
-                self._run.leave(seat)
+            if self._stage.run is not None:
+                self._stage.run.leave(seat)
             self._keeper.forget(seat.node)
-            if self._run is not None:
-                self._run.places_gone()
+            if self._stage.run is not None:
+                self._stage.run.places_gone()
             seat.begin_session(session)
         seat.session = session
         return True
@@ -429,8 +424,8 @@ class Leader:
         left = member is not None and member.status is Status.LEFT
         self._out.event("left" if left else "lost", seat.node, "has left" if left else "is dead", now)
         self._numbers.unsaved_peers_lost += not left
-        if self._run is not None:
-            self._run.leave(seat)
+        if self._stage.run is not None:
+            self._stage.run.leave(seat)
         self._keeper.forget(seat.node)
 
     # -- following the record --------------------------------------------------------------------------------
@@ -447,7 +442,7 @@ class Leader:
 
     def _follow(self, changes: Sequence[Change], before: JobRecord, now: float) -> None:
         """Do what the changes mean that were just chosen."""
-        run = self._run
+        run = self._stage.run
         assert run is not None
         commits = next((change for change in changes if isinstance(change, CommitTasks)), None)
         if commits is not None and commits.commits:
@@ -472,44 +467,17 @@ class Leader:
 
     def _enter(self, now: float) -> None:
         """Begin the stage that the record says is the current one."""
-        stage = self._graph[self.record.stage]
-        opened = self.record.stages[stage.index]
-        inputs = self._graph.inputs_of(self.record, stage)
-        if inputs and len(inputs) != opened.tasks:
-            name = self._plan.steps[stage.step].name
-            message = f"step {name!r} gave other output when it was run again: the job is not deterministic"
-            self._fail(Failure(kind="JobDefinitionError", message=message), now)
+        failure = self._stage.enter(self.record, self._view, now)
+        if failure is not None:
+            self._fail(failure, now)
             return
-        self._inputs = inputs
-        for seat in self._seats:
-            seat.begin_stage()
-        self._run = self.run_type(
-            plan=self._plan,
-            stage=stage,
-            opened=opened,
-            inputs=inputs,
-            homes=self._local_homes(stage) or ring_homes(inputs, self._view),
-            seats=self._seats,
-            keeper=self._keeper,
-            numbers=self._numbers,
-            config=self._config,
-            now=now,
-        )
-        self._run.workers = workers_of(self._view)
-        step = self._plan.steps[stage.step].name
-        self._out.event("stage", self._me, f"{stage.kind} of step {step!r}: {opened.tasks} tasks", now)
+        self._out.event("stage", self._me, self._stage.describe(), now)
         self._make_offer()
-
-    def _local_homes(self, stage: Stage) -> list[NodeId]:
-        workers = workers_of(self._view)
-        return local_homes(self._plan, self.record, stage, self._inputs, self._keeper, workers)
 
     def _make_offer(self) -> None:
         """Tell everybody what the stage is, and where its outputs shall lie."""
-        assert self._run is not None
-        stage = self._run.stage
-        self._offer = offer_of(self.record, stage, self._keeper, self._local_homes(stage), self._members)
-        self._out.send_all((seat.node, self._offer) for seat in self._seats)
+        offer = self._stage.offer_anew(self.record, self._view, self._members)
+        self._out.send_all((seat.node, offer) for seat in self._seats)
 
     # -- going on --------------------------------------------------------------------------------------------
 
@@ -523,13 +491,12 @@ class Leader:
         if self.phase is LeaderPhase.GATHERING and self._inventories.has_gathered(self._view, now):
             self.phase = LeaderPhase.RUNNING
             self._inventories.end_gathering()
-            if self._run is not None:  # only now it is known where what the tasks read lies
-                self._run.begin(self._local_homes(self._run.stage), now)
+            self._stage.begin(self.record, self._view, now)
         if self.phase is LeaderPhase.RUNNING:
             for source, order in self._keeper.orders(now):
                 self._out.send(source, replace(order, ballot=self.record.ballot))
-            if self._may_grant and self._run is not None:
-                self._grant_more(self._run, now)
+            if self._may_grant and self._stage.run is not None:
+                self._grant_more(self._stage.run, now)
         self._propose(now)
         text = self._stalls.look(self._numbers.moves, now, lambda: self.waiting_for)
         if text is not None:
@@ -559,7 +526,9 @@ class Leader:
                 text = f"{len(loss.tasks)} outputs of stage {loss.stage} have no copy left"
                 self._out.event("again", self._me, text + ": they are made again", now)
         takes_over = self.phase is LeaderPhase.TAKING_OVER
-        proposal = proposals.next(self.record, self._run, self._view, losses, now, takes_over=takes_over)
+        proposal = proposals.next(
+            self.record, self._stage.run, self._view, losses, now, takes_over=takes_over
+        )
         if proposal is not None:
             self._out.add(Propose(job=self._job, proposal=proposal))
 
@@ -579,7 +548,7 @@ class Leader:
 
     def _end(self, now: float) -> None:
         self.phase = LeaderPhase.ENDED
-        self._run = None
+        self._stage.end()
         self._ending = Ending(self._plan, self.record, self._config, now)
         for effect in self._ending.tick(self._view, now):
             self._out.add(effect)
@@ -595,7 +564,7 @@ class Leader:
             ballot=self.record.ballot,
             spec_digest=self.record.spec_digest,
             stage=self.record.stage,
-            version=self._offer.version if self._offer is not None else 0,
+            version=self._stage.offer.version if self._stage.offer is not None else 0,
             needs_you=leaving and self._keeper.depends_on(to),
         )
 
