@@ -17,7 +17,7 @@ from p2p import job_inquiries as iq
 from p2p.errors import MalformedFrame
 from p2p.fetches import FetchEnded, Fetches
 from p2p.job_keys import SPEC_ATTEMPT
-from p2p.segments import SPEC_STAGE
+from p2p.segments import SPEC_STAGE, DamagedSegment
 from p2p.spec_packing import unpack_spec
 
 if TYPE_CHECKING:
@@ -72,6 +72,9 @@ class JobArrivals:
             self._desk.files.open(job, unpack_spec(self._desk.store.read(located)))
         except JobError as error:
             return Failure(kind=type(error).__name__, message=str(error), node=self._desk.me)
+        except DamagedSegment:
+            self._desk.records.forget(job)  # so that it is fetched from another peer
+            return Failure(kind="EnvironmentFailed", message="the spec was damaged here", node=self._desk.me)
         except (OSError, MalformedFrame, ValueError) as error:
             return Failure(kind="EnvironmentFailed", message=str(error), node=self._desk.me)
         return None

@@ -13,7 +13,7 @@ from membership.register import Record
 from p2p.errors import MalformedFrame
 from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
 from p2p.job_protocol import pack_record, unpack_record
-from p2p.segments import SPEC_STAGE
+from p2p.segments import SPEC_STAGE, DamagedSegment
 from p2p.spec_packing import unpack_spec
 from p2p.store import Store
 
@@ -41,6 +41,8 @@ class JobRecords:
                 return None
             try:
                 plan = unpack_spec(self._store.read(located)).plan
+            except DamagedSegment:
+                return None  # the store has removed it
             except (OSError, MalformedFrame):
                 self._store.remove_segment(located.path)
                 return None
@@ -52,7 +54,7 @@ class JobRecords:
         self._plans[job] = plan
 
     def forget(self, job: str) -> None:
-        """A job's time to live is over."""
+        """A job's time to live is over, or its spec is not here any more."""
         self._plans.pop(job, None)
 
     def record_in(self, record: Record) -> JobRecord:

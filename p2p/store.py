@@ -115,11 +115,14 @@ class Store:
         return self._index.sources(job, stage, attempts, partitions)
 
     def read(self, located: Located) -> bytes:
-        """Return an entry's bytes.
+        """Return an entry's bytes, after its whole segment has been checked.
 
         Raises:
+            DamagedSegment: it was damaged, and is not here any more.
             OSError: it cannot be read.
         """
+        if not self.verify(located.path):
+            raise DamagedSegment(f"{located.path} is damaged")
         with open(located.path, "rb") as file:
             file.seek(located.offset)
             return file.read(located.length)

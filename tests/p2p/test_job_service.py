@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mapreduce.bundling import digest
 from mapreduce.config import JobsConfig
 from mapreduce.messages import Beat
 from mapreduce.record import JobStatus, born
@@ -321,3 +322,38 @@ def test_a_spec_that_was_fetched_for_a_job_that_is_never_born_does_not_stay(peer
     assert peer.engine.store.holds(job, SPEC_STAGE, SPEC_ATTEMPT)
     peer.advance(3.0)
     assert not peer.engine.store.holds(job, SPEC_STAGE, SPEC_ATTEMPT)
+
+
+def spec_with_a_side_file(content: bytes) -> bytes:
+    """A spec with a side file of this content."""
+    split = InputSplit(path="/0", name="0", size_bytes=1, key="/0:0")
+    step = StepPlan(name="main", map_only=True, splits=(split,))
+    plan = JobPlan(name="job", steps=(step,), split_bytes=100, python="3.11")
+    code = JobCode(job=b"", files={}, file=None, digest=digest(b"", {}, None))
+    return pack_spec(JobSpec(plan=plan, code=code, side_files={"words": content}))
+
+
+@pytest.mark.parametrize("has_plan", [False, True], ids=["after a restart", "with the plan in memory"])
+def test_a_spec_that_rots_on_disk_is_not_opened_but_fetched_from_another_peer(
+    peer: Alone, has_plan: bool
+) -> None:
+    job, said = "1" * 32, b"the text of a side file"
+    packed = spec_with_a_side_file(said)
+    peer.engine.store.put(job, SPEC_STAGE, 0, SPEC_ATTEMPT, packed)
+    if has_plan:
+        assert peer.engine.plan(job) is not None
+    (path,) = [path for path in peer.engine.store.segments() if f"/{job}/" in path]
+    content = Path(path).read_bytes()
+    assert said in content
+    Path(path).write_bytes(content.replace(said, said[:-1] + b"!"))
+
+    assert peer.engine.arrivals.open_files(job) is not None
+    assert peer.engine.files.get(job) is None
+    assert peer.engine.plan(job) is None
+    assert not peer.engine.store.holds(job, SPEC_STAGE, SPEC_ATTEMPT)
+
+    peer.engine.store.put(job, SPEC_STAGE, 0, SPEC_ATTEMPT, packed)
+    assert peer.engine.arrivals.open_files(job) is None
+    opened = peer.engine.files.get(job)
+    assert opened is not None
+    assert Path(opened.side_files["words"]).read_bytes() == said
