@@ -81,7 +81,7 @@ from mapreduce.outbox import Outbox
 from mapreduce.placement import can_work
 from mapreduce.proposals import Proposals
 from mapreduce.record import Failure, JobRecord
-from mapreduce.seats import Seat, Seats
+from mapreduce.seats import Seat, Seats, fallen
 from mapreduce.spec import JobPlan
 from mapreduce.stage_run import StageRun
 from mapreduce.stages import StageGraph, task_name
@@ -179,6 +179,8 @@ class Leader:
             for seat in came:
                 seat.knows_inventory = True
         self._out.event("leader", self._me, f"leads in place of {self.record.leader or 'nobody'}", now)
+        for node in fallen(self.record, self._view):
+            self._note_loss(node, now)
         for text in warnings_of(self._plan, len(self._view.ring_members)):
             self._out.event("warning", self._me, text, now)
         self._note_disks(now)
@@ -418,12 +420,17 @@ class Leader:
         for node, text in self._disks.look(self._view):
             self._out.event("refuses", node, text, now)
 
+    def _note_loss(self, node: NodeId, now: float) -> None:
+        self._out.event("lost", node, "is dead", now)
+        self._numbers.unsaved_peers_lost += 1
+
     def _leave(self, seat: Seat, now: float) -> None:
         """A member is gone, with what it had in hand and all that it held."""
         member = self._view.get(seat.node)
-        left = member is not None and member.status is Status.LEFT
-        self._out.event("left" if left else "lost", seat.node, "has left" if left else "is dead", now)
-        self._numbers.unsaved_peers_lost += not left
+        if member is not None and member.status is Status.LEFT:
+            self._out.event("left", seat.node, "has left", now)
+        else:
+            self._note_loss(seat.node, now)
         if self._stage.run is not None:
             self._stage.run.leave(seat)
         self._keeper.forget(seat.node)

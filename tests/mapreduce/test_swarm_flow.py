@@ -344,6 +344,25 @@ def test_a_new_leader_goes_on_and_no_committed_map_runs_again() -> None:
     assert record.counters == {"maps": 40, "parts": 2}
 
 
+def test_each_lost_peer_is_counted_once_whoever_leads_when_its_death_is_known() -> None:
+    swarm = FakeSwarm(7)
+    swarm.task_s = 1.0
+    swarm.submit(plan(tasks=60))
+    swarm.run_until(lambda: swarm.done() >= 10)
+    swarm.kill(6)  # the first leader sees it
+    swarm.run_for(1.5)
+    swarm.kill(5)
+    swarm.kill(0)  # both are dead before the second begins
+    swarm.after(1.5, lambda: swarm.lead("0" * 32, 1))
+    swarm.run_for(2.0)
+    swarm.change(4, status=Status.LEFT)
+    swarm.lead("0" * 32, 2)
+    record = swarm.commit()
+    lost = [event.node for event in record.events if event.kind == "lost"]
+    assert sorted(lost) == [node(0), node(5), node(6)]
+    assert record.totals.peers_lost == 3
+
+
 def test_a_new_leader_takes_over_what_is_in_hand() -> None:
     swarm = FakeSwarm(4)
     swarm.task_s = 3.0
