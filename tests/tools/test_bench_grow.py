@@ -58,7 +58,14 @@ def test_the_command_measures_the_curves_that_are_asked_for_and_writes_them(
     assert bench.main(["grow", "--curves", "simulated", "--nodes", "8", *place]) == 0
     assert "Messages of an election and a repair" in capsys.readouterr().out
     names = [each["name"] for each in json.loads(report.read_text())["curves"]]
-    assert names == ["gossip-load", "detection", "takeover-time", "takeover-messages", "job-traffic"]
+    assert names == [
+        "gossip-load",
+        "detection",
+        "takeover-time",
+        "takeover-messages",
+        "job-messages",
+        "job-bytes",
+    ]
 
 
 def test_pictures_without_matplotlib_are_refused_with_the_remedy_before_any_work(

@@ -39,8 +39,6 @@ PEERS = (1, 2, 4, 8, 16, 32)
 SIMULATED = (10, 32, 100, 316, 1_000)
 # Of fewer peers none can be spared to be killed.
 SIMULATED_MIN = 8
-# The simulated membership of the job world looks at every pair of peers, so larger swarms take minutes.
-SIMULATED_JOBS_MAX = 100
 TASK_PEERS = 4
 EMPTY_JOB = """\
 from mapreduce import Job
@@ -174,7 +172,9 @@ def grow_partitions(grown: Grown, counts: Sequence[int], size_bytes: int) -> lis
 
 def grow_tasks(grown: Grown, counts: Sequence[int]) -> list[Curves]:
     """Measure more and more map tasks that do nothing."""
-    lines: dict[str, list[Point]] = {"embedded": [], f"swarm of {TASK_PEERS}, R=2": []}
+    on_swarm = f"swarm of {TASK_PEERS}, R=2"
+    rates: dict[str, list[Point]] = {"embedded": [], on_swarm: []}
+    memory: dict[str, list[Point]] = {"embedded": [], on_swarm: []}
     with tempfile.TemporaryDirectory(dir=grown.cache) as name:
         folder = Path(name)
         (folder / "empty.py").write_text(EMPTY_JOB)
@@ -183,22 +183,34 @@ def grow_tasks(grown: Grown, counts: Sequence[int]) -> list[Curves]:
             common = ["empty.py", "lines.txt", "--quiet", "--split-size", str(len(LINE))]
             out = ["-o", str(folder / "out")]
             command = _python("run", *common, *out)
-            usage = grown.run(f"{count} tasks, embedded", command, folder)
-            lines["embedded"].append((count, count / usage.wall_s))
+            usages = {"embedded": grown.run(f"{count} tasks, embedded", command, folder)}
             with standing(TASK_PEERS, grown.cache / "peers") as swarm:
                 command = _python("submit", *common, *swarm.options, *out)
-                usage = grown.run(f"{count} tasks, swarm", command, folder, swarm.pids)
-            lines[f"swarm of {TASK_PEERS}, R=2"].append((count, count / usage.wall_s))
+                usages[on_swarm] = grown.run(f"{count} tasks, swarm", command, folder, swarm.pids)
+            for side, usage in usages.items():
+                rates[side].append((count, count / usage.wall_s))
+                memory[side].append((count, usage.peak_process_bytes / 1e6))
+    each_kb = {side: slope(points) * 1e3 for side, points in memory.items()}
     return [
         Curves(
             name="tasks",
             title="Empty map tasks a second, whole process",
             grows_with="map tasks",
             unit="tasks a second",
-            lines=lines,
+            lines=rates,
             bound="Few tasks are bound by starting and ending a job; many by what the children do for each: "
             "open the input, run nothing, write an empty part, report it.",
-        )
+        ),
+        Curves(
+            name="tasks-memory",
+            title="Memory of the largest process, by map tasks",
+            grows_with="map tasks",
+            unit="MB",
+            lines=memory,
+            bound="Bound by what is kept of each task until its job is over: its split, its winner, its "
+            f"counters ({each_kb['embedded']:.1f} kB a task embedded, {each_kb[on_swarm]:.1f} kB at the peer "
+            "that holds most).",
+        ),
     ]
 
 
@@ -293,6 +305,4 @@ def simulated(nodes: Sequence[int], seed: int) -> list[Curves]:
     """Measure in the simulator; imported here, as nothing else needs it."""
     from tools.benchmarks.grow_simulated import job_curves, measure_job, simulated_curves
 
-    curves = simulated_curves(nodes, seed)
-    small = [count for count in nodes if count <= SIMULATED_JOBS_MAX]
-    return curves + (job_curves([measure_job(count, seed) for count in small]) if small else [])
+    return simulated_curves(nodes, seed) + job_curves([measure_job(count, seed) for count in nodes])

@@ -7,23 +7,26 @@ all others are told so, and counted are the seconds and messages until another l
 group is whole again.  What detection takes comes before, and stands in the gossip's picture.
 
 *Jobs*: the same small job, without faults, on swarms of any size: real leaders and workers.  Membership is a
-stand-in there, whose messages are not counted; neither are the data.
+stand-in there, which tells everybody at once that all are here, and whose messages are not counted; neither
+are the data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 
 from membership.register import AcceptorId, Group, Record, next_group
 from membership.register_config import LOCAL_REGISTER
 from membership.register_effects import GroupChanged, Leads, RegisterEvent
 from membership.registers import Registers
-from membership.view import NodeId
+from membership.view import Member, NodeId, View
 from tools.benchmarks.curves import Curves
 from tools.simulation.chance import child_random
 from tools.simulation.gossip import Calm, measure_calm
 from tools.simulation.jobs import JobsScenario
+from tools.simulation.jobs_surroundings import SESSION_AT_START, Watch
 from tools.simulation.network import Network
 from tools.simulation.node import Node
 from tools.simulation.register_host import RegisterCodec, RegisterProcess, disk_of
@@ -171,8 +174,31 @@ class JobTraffic:
     took_s: float
 
 
+class AllHere(Watch):
+    """Knows that all are here; what it stands for looks at every pair of nodes, again and again."""
+
+    def __init__(self, world: World, random: Random, tell: Callable[[Node, View], None], slots: int) -> None:
+        super().__init__(world, random, tell, slots)
+        session = SESSION_AT_START + 1
+        members = [Member(NodeId(n.name), n.address, slots=slots, session=session) for n in world.nodes]
+        self._view = View.of(members, 1)
+
+    def begin(self) -> None:
+        """Nothing changes."""
+
+    def view_of(self, _observer: Node) -> View:
+        """What a node believes."""
+        return self._view
+
+    def believes_here(self, _observer: Node, _target: Node) -> bool:
+        """Whether a node holds another one for alive."""
+        return True
+
+
 class OneJob(JobsScenario):
     """A word count on so many nodes, without faults; what the seed would draw is set."""
+
+    watch_type = AllHere
 
     def __init__(self, seed: int, trace: Trace, nodes: int) -> None:
         super().__init__(seed, trace, calm=True)
@@ -279,17 +305,22 @@ def _takeover_curves(takeovers: Sequence[Takeover]) -> list[Curves]:
 
 def job_curves(jobs: Sequence[JobTraffic]) -> list[Curves]:
     """Return the pictures of one job on swarms of several sizes."""
+    counted = {
+        "messages": ("messages", [each.messages for each in jobs]),
+        "bytes": ("kB", [each.sent_bytes / 1e3 for each in jobs]),
+    }
     return [
         Curves(
-            name="job-traffic",
-            title=f"Control messages of a job of {jobs[0].tasks} tasks",
+            name=f"job-{what}",
+            title=f"Control {what} of a job of {jobs[0].tasks} tasks",
             grows_with="peers",
-            unit="messages",
+            unit=unit,
             lines={
-                "a task": [(each.nodes, each.messages / each.tasks) for each in jobs],
-                "a peer": [(each.nodes, each.messages / each.nodes) for each in jobs],
+                "a task": [(j.nodes, sent / j.tasks) for j, sent in zip(jobs, all_sent, strict=True)],
+                "a peer": [(j.nodes, sent / j.nodes) for j, sent in zip(jobs, all_sent, strict=True)],
             },
-            bound="Each peer hears of the job, asks for work and hears of the end, so messages a peer are "
+            bound="Each peer hears of the job, asks for work and hears of the end, so what a peer says is "
             "bound by the job's stages; a job of fewer tasks than peers tells also those it does not need.",
         )
+        for what, (unit, all_sent) in counted.items()
     ]

@@ -180,6 +180,7 @@ class JobsScenario:
 
     healing_limit_s = HEALING_LIMIT_S
     settling_s = SETTLING_S
+    watch_type: type[Watch] = Watch
 
     def __init__(
         self,
@@ -267,7 +268,7 @@ class JobsScenario:
             node = world.add_node(f"n{index}", f"10.0.0.{index}:7000", program)
             self.swarm.address_of[node.name] = node.address
             self.swarm.node_of[node.name] = node
-        self.watch = Watch(world, child_random(world.seed, "watch"), self._tell, SLOTS)
+        self.watch = self.watch_type(world, child_random(world.seed, "watch"), self._tell, SLOTS)
         for node in world.nodes:
             world.boot(node)
         self.watch.begin()
