@@ -43,7 +43,7 @@ from mapreduce.records import Pair, normal_key
 from mapreduce.run_files import memory_needed
 from mapreduce.runs import RunWriter, read_blocks
 from mapreduce.shuffle import MapOutput
-from mapreduce.task_files import SharedRuns, TaskFiles, file_lock, resident_bytes, stay_one
+from mapreduce.task_files import PartFile, SharedRuns, TaskFiles, file_lock, resident_bytes, stay_one
 from mapreduce.user_results import checked_counters, is_pair, items_of, iterable_results, value_order_of
 from mapreduce.value_order import FailedAtKey
 
@@ -378,7 +378,7 @@ class Attempt:
 
     def _write_part(self, pairs: Iterator[Pair], out_path: str) -> None:
         """Write a part under its attempt's name; the engine's rename makes it visible."""
-        with open(out_path, "wb") as file:
+        with PartFile(out_path) as file:
             stay_one()
             try:
                 self._write(pairs, file)
@@ -386,6 +386,7 @@ class Attempt:
                 self._forget_position()  # it names its key; what was read last is another one
                 raise
             self._done.bytes_out = file.tell()
+            self._done.digest = file.digest
         failpoint("attempt.written")
         self._done.path = out_path
 

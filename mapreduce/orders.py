@@ -133,6 +133,7 @@ class TaskDone:
 
     Attributes:
         ranges: of a map task: (partition, run) for each partition that holds something.
+        digest: of a part: xxh3-128 of its bytes.
         cuts: of a part that a later step reads: where its splits begin and end, in bytes.
         sample: of a sample task: a packed column of keys and its form.
         cpu_s: processor time the attempt took, user and system.
@@ -141,6 +142,7 @@ class TaskDone:
     task: int
     attempt: int
     path: str = ""
+    digest: bytes = b""
     ranges: list[tuple[int, RunRange]] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
     sample: tuple[int, bytes] = (0, b"")

@@ -5,11 +5,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+from xxhash import xxh3_128
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+PART_BUFFER_BYTES = 1 << 16
 _TOKEN_DIGITS = 20
 _PID = os.getpid()
 
@@ -47,6 +54,28 @@ class TaskFiles:
         for path in self._created:
             with suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+class PartFile(io.BufferedWriter):
+    """A part as it is written, and the digest of its bytes.
+
+    By the digest a reader far away knows that it has got the part's own bytes.  It is made of what is
+    written, and not of what is read back: what a disk makes of it meanwhile has another one.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(io.FileIO(path, "wb"), PART_BUFFER_BYTES)
+        self._digest = xxh3_128()
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write bytes behind those before."""
+        self._digest.update(data)
+        return super().write(data)
+
+    @property
+    def digest(self) -> bytes:
+        """Of all that was written."""
+        return self._digest.digest()
 
 
 class SharedRuns:

@@ -9,7 +9,7 @@ is removed, and what lies in a file that several attempts share goes with the st
 An attempt that ran elsewhere, or in an earlier life of this peer, has no output here; what the store holds of
 it serves as well.
 
-⚙ This module reads and removes files.
+⚙ This module removes files.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import xxhash
 
 from mapreduce.effects import RunTask, TaskOutput
 from mapreduce.messages import HeldGroup
@@ -30,8 +28,6 @@ from p2p.segments import WHOLE, Entry, Source
 from p2p.store import Store
 
 __all__ = ["TaskOutputs"]
-
-READ_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -61,24 +57,19 @@ class TaskOutputs:
             effect: the attempt.
             done: the child's report.
             took_s: how long it took, in seconds.
-
-        Raises:
-            OSError: a part cannot be read, for its digest.
         """
         setup = effect.setup
         is_part = setup.kind is StageKind.REDUCE or setup.map_only
-        digest = b""
         is_empty = not done.ranges
         if setup.kind is not StageKind.SAMPLE:
             if is_part:
                 is_empty = not (done.bytes_out if setup.out_format else done.records_out)
-                digest = _digest(done.path)
             self._keep(effect, done, is_part=is_part)
         sample = PackedColumn(form=done.sample[0], data=done.sample[1])
         return TaskOutput(
             partitions=tuple([partition for partition, _ in done.ranges]),
             is_empty=is_empty,
-            digest=digest,
+            digest=done.digest,
             size_bytes=done.bytes_out,
             records=done.records_out,
             cuts=tuple(done.cuts),
@@ -147,15 +138,6 @@ class TaskOutputs:
     def drop_job(self, job: str) -> None:
         """Forget all that attempts of a job have written."""
         self._outputs.pop(job, None)
-
-
-def _digest(path: str) -> bytes:
-    """Return the digest of a part, by which a client knows that it has got the part's own bytes."""
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    return digest.digest()
 
 
 def _remove(path: str) -> None:

@@ -338,11 +338,7 @@ class TaskRunner:
             self._events.append(Checked(run.job, None))
             return
         failpoint("task.done")
-        try:
-            output = self._outputs.take(run.task, done, took_s)
-        except OSError as error:
-            self._fail(run.task, "EnvironmentFailed", error.strerror or str(error))
-            return
+        output = self._outputs.take(run.task, done, took_s)
         self._events.append(TaskFinished(run.job, run.task.attempt, output))
 
     def _failed(self, run: _Run, error: TaskError) -> None:

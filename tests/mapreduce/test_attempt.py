@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from xxhash import xxh3_128_digest
 
 from mapreduce import Job, Step, batch, identity, task
 from mapreduce.attempt import Attempt
@@ -185,6 +186,19 @@ def test_an_empty_reduce_task_writes_an_empty_part(tmp_path: Path) -> None:
 
 
 # --- mapping ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lines", [0, 1, 50_000])
+@pytest.mark.parametrize("out_format", [None, "text", "jsonl", "msgpack"])
+def test_a_part_is_reported_with_the_digest_of_its_bytes(
+    tmp_path: Path, out_format: str | None, lines: int
+) -> None:
+    child = Child(Job(mapper=split_line), tmp_path, out_format=out_format)
+    path = numbers(tmp_path / "in", lines, 1)
+    (done,) = child.run(map_order(path, out_path=str(tmp_path / "part")))
+    content = Path(done.path).read_bytes()
+    assert len(content) == done.bytes_out
+    assert done.digest == xxh3_128_digest(content)
 
 
 def test_small_map_outputs_share_a_file(tmp_path: Path) -> None:
