@@ -153,7 +153,7 @@ def _parser(name: str, scenario: Scenario) -> argparse.ArgumentParser:
     add("--victims", default=scenario.victims, metavar="A,B", help=f"({scenario.victims})")
     add("--seed", type=int, default=1, help="chooses the worker that is killed (1)")
     add("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help=f"of inputs ({DEFAULT_CACHE})")
-    add("--logs", type=Path, metavar="DIR", help="keep the logs of runs that went wrong here")
+    add("--logs", type=Path, metavar="DIR", help="keep the logs of runs that went wrong or were late here")
     add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     if name == "shuffles":
         add("--records", type=int, default=1_000_000, metavar="N", help="(1000000)")

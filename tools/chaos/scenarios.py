@@ -141,7 +141,8 @@ def run_trials(
 
     Args:
         say: takes a line for each.
-        keep: where to leave the logs of trials that went wrong; None: nowhere.
+        keep: where to leave the logs of trials that went wrong, and the reports, with their events, of those
+            that took too long; None: nowhere.
 
     Returns:
         All results, the undisturbed ones first among them.
@@ -161,6 +162,9 @@ def run_trials(
         one_task_s = result.undisturbed_s * setup.peers * setup.slots / max(1, tasks)
         losses = max(1, len(trial.blows))
         result.bound_s = losses * (DETECTION_S + TAKEOVER_S + one_task_s) + SLACK * result.undisturbed_s
+        if keep is not None and result.report and not result.is_in_time:
+            keep.mkdir(parents=True, exist_ok=True)
+            (keep / f"{result.number}-late.json").write_text(json.dumps(result.report, indent=1))
         results.append(result)
         say(_line(result))
     return results
