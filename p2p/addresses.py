@@ -11,11 +11,21 @@ import re
 import socket
 from dataclasses import dataclass
 
+from membership.view import Member
 from p2p.errors import BadAddress, NameNotResolved
 
-__all__ = ["DEFAULT_PORT", "HostPort", "outbound_host", "parse_address", "resolve"]
+__all__ = [
+    "BULK_PORT_META",
+    "DEFAULT_PORT",
+    "HostPort",
+    "bulk_address",
+    "outbound_host",
+    "parse_address",
+    "resolve",
+]
 
 DEFAULT_PORT = 7700
+BULK_PORT_META = "bulk"  # in a member's meta: the port of its inbox for data, at the same host
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9.])?")
 
@@ -54,6 +64,12 @@ class HostPort:
             return ipaddress.ip_address(self.host).is_unspecified
         except ValueError:
             return False
+
+
+def bulk_address(member: Member) -> str:
+    """Return the address of a member's inbox for data, "" of one that does not say its port."""
+    port = dict(member.meta).get(BULK_PORT_META)
+    return f"{member.address.rpartition(':')[0]}:{port}" if port is not None else ""
 
 
 def parse_address(text: str) -> HostPort:

@@ -35,6 +35,7 @@ from membership.effects import (
     Send,
 )
 from membership.swim import Swim
+from p2p.addresses import bulk_address
 from p2p.answers import Answers, describe
 from p2p.errors import IdentityTaken, MalformedFrame, NotAllowed, OversizedFrame, WireError
 from p2p.gate import Gate, worth_telling
@@ -298,6 +299,9 @@ class Peer:
             # Of one that is back, too: the link that knocked at its closed door meanwhile waits for seconds
             # between two attempts, longer than the others wait for our answers before they bury it again.
             self._transport.forget(event.member.address)
+            # Its next life has another port for data, so nobody would use that link any more.
+            if bulk := bulk_address(event.member):
+                self._transport.forget(bulk)
         for service in self._services:
             self._perform(service.hear(event, now), now)
         if isinstance(event, ConflictingIdentity):

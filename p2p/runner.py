@@ -23,7 +23,7 @@ from membership.config import LOCAL
 from membership.register_config import LAN_REGISTER, LOCAL_REGISTER
 from membership.swim import Swim
 from membership.view import Member, NodeId
-from p2p.addresses import parse_address, resolve
+from p2p.addresses import BULK_PORT_META, bulk_address, parse_address, resolve
 from p2p.config import PeerConfig
 from p2p.cut_transport import cuttable
 from p2p.datadir import DataDirectory, Identity
@@ -41,10 +41,9 @@ from p2p.transport import Transport
 from p2p.votes import VoteStore
 from p2p.zmq_transport import ZmqTransport
 
-__all__ = ["BULK_PORT_META", "run_peer"]
+__all__ = ["run_peer"]
 
 INTERRUPTED = 130
-BULK_PORT_META = "bulk"
 """The name in a member's meta under which the port of its bulk inbox stands."""
 
 
@@ -130,10 +129,9 @@ def _jobs(
 ) -> JobService:
     def send_chunk(to: NodeId, parts: Sequence[bytes]) -> bool:
         member = swim.get(to)
-        port = dict(member.meta).get(BULK_PORT_META) if member is not None else None
-        if member is None or port is None:
-            return False  # the transfer waits, and ends when the member is known to be gone
-        return transport.send_bulk(f"{member.address.rpartition(':')[0]}:{port}", parts)
+        address = bulk_address(member) if member is not None else ""
+        # Without one the transfer waits, and ends when the member is known to be gone.
+        return bool(address) and transport.send_bulk(address, parts)
 
     registers = LOCAL_REGISTER if config.swim is LOCAL else LAN_REGISTER
     memory_bytes = int(available_memory_bytes() * MEMORY_SHARE) // config.slots

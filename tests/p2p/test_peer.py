@@ -11,6 +11,7 @@ import pytest
 from membership.config import LOCAL
 from membership.swim import Swim
 from membership.view import Member, NodeId, Status
+from p2p.addresses import BULK_PORT_META
 from p2p.errors import IdentityTaken
 from p2p.keys import KeySet, generate
 from p2p.memory_transport import MemoryNetwork, MemoryTransport
@@ -47,10 +48,12 @@ class World:
         session: int = 1,
         address: str = "",
         wire: WireFormat = WIRE,
+        bulk_port: str = "",
     ) -> Peer:
         end = self.network.open(KEYS, address=address)
         node = NodeId(name)
-        me = Member(node, end.address, session=session, slots=2, pid=4711)
+        meta = ((BULK_PORT_META, bulk_port),) if bulk_port else ()
+        me = Member(node, end.address, session=session, slots=2, pid=4711, meta=meta)
         self.logs[node] = []
         self.persisted[node] = []
         peer = Peer(
@@ -148,6 +151,20 @@ def test_links_to_a_peer_that_died_and_came_back_are_made_afresh(
     world.add("c", address=address, session=2, join=(first.swim.me.address,))
     assert world.run(30, world.agreed)
     assert forgotten == [address, address]
+
+
+def test_of_a_peer_that_died_the_link_for_data_is_closed_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = world.add("a")
+    second = world.add("b", join=(first.swim.me.address,), bulk_port="4711")
+    assert world.run(10, world.agreed)
+    address = second.swim.me.address
+    forgotten: list[str] = []
+    monkeypatch.setattr(MemoryTransport, "forget", lambda _, to: forgotten.append(to))
+    world.crash(second)
+    assert world.run(30, world.agreed)
+    assert forgotten == [address, f"{address.rpartition(':')[0]}:4711"]
 
 
 def test_a_leave_is_graceful_and_nobody_suspects_the_leaver(world: World) -> None:
