@@ -159,12 +159,17 @@ def test_a_line_has_medians_spread_and_the_ratio_to_one_thread() -> None:
 
 
 def test_every_markdown_table_has_as_many_cells_in_each_row_as_headings() -> None:
-    ratios, lines, recoveries, left_out = tables(some_results(), markdown=True).split("\n\n")
-    assert {row.count("|") for row in ratios.split("\n")} == {4}
-    assert ratios.split("\n")[2:] == ["| total sort | 0.50 | 4.00 s |", "| join of two tables | – | 1.00 s |"]
-    assert {row.count("|") for row in lines.split("\n")} == {len(HEADINGS) + 1}
-    assert len({row.count("|") for row in recoveries.split("\n")}) == 1
+    results = some_results()
+    results.add("startup", "swarm-2x2", run_of(0.2, start_s=0.5))
+    ratios, memory, startup, recoveries, lines, left_out = tables(results, markdown=True).split("\n\n")
+    for table in (ratios, memory, startup, recoveries, lines):
+        assert len({row.count("|") for row in table.split("\n")}) == 1
+    assert ratios.split("\n")[0] == "|  | total sort | join of two tables |"
+    assert ratios.split("\n")[2:] == ["| swarm-2x2 | 0.50 | – |", "| single | 4.00 s | 1.00 s |"]
+    assert memory.split("\n")[2] == "| swarm-2x2 | 2 MB | – |"
+    assert startup.split("\n")[2] == "| swarm-2x2 | 0.50 s | 0.20 s | 0.70 s |"
     assert "| 1.00 s |" in recoveries
+    assert lines.split("\n")[0].count("|") == len(HEADINGS) + 1
     assert left_out == "spark is left out: x"
 
 
@@ -178,7 +183,7 @@ def test_files_of_several_calls_are_put_together_and_no_run_is_lost(
     assert len(together.runs["sort"]["swarm-2x2"]) == 6
     assert (len(together.recoveries), together.left_out) == (2, ["spark is left out: x"])
     assert bench.main(["table", *map(str, files), "--markdown"]) == 0
-    assert "| total sort | 0.50 | 4.00 s |" in capsys.readouterr().out
+    assert "| swarm-2x2 | 0.50 | – |" in capsys.readouterr().out
 
 
 def test_files_of_other_machines_or_other_programs_are_refused(

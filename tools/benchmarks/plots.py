@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tools.benchmarks.curves import Curves
-from tools.benchmarks.results import SINGLE, Line, Results
+from tools.benchmarks.questions import STARTUP
+from tools.benchmarks.results import SINGLE, Line, Recovery, Results
+from tools.benchmarks.strikes import WORKER
 from tools.benchmarks.tables import title_of
 
 FORMATS = ("png", "svg")
@@ -24,8 +26,8 @@ def why_not(folder: Path | None) -> str:
 
 
 def draw_comparison(results: Results, folder: Path) -> list[Path]:
-    """Draw job times beside one thread's, memory, and what kills cost; returns the files."""
-    lines = results.lines()
+    """Draw job times beside one thread's, memory, start-up, and what kills cost; returns the files."""
+    lines = [line for line in results.lines() if line.question != STARTUP]
     found = _bars(
         folder / "times",
         [line for line in lines if line.ratio is not None and line.side != SINGLE],
@@ -39,6 +41,14 @@ def draw_comparison(results: Results, folder: Path) -> list[Path]:
         lambda line: line.peak_tree_bytes / 1e6,
         "peak memory of all processes together, MB",
     )
+    found += _bars(
+        folder / "startup",
+        [line for line in results.lines() if line.question == STARTUP],
+        lambda line: line.start_s + line.job_s,
+        "seconds from nothing to the answer, whatever has to be started for it",
+    )
+    if results.recoveries:
+        found += _lost(folder / "recovery", results.recoveries)
     return found
 
 
@@ -72,16 +82,37 @@ def _bars(path: Path, lines: Sequence[Line], value: Any, label: str, mark: float
     sides = list(dict.fromkeys(line.side for line in lines))
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + len(questions) * (0.3 + 0.16 * len(sides))))
     height = 0.85 / len(sides)
+    colours = pyplot.get_cmap("tab20").colors
     for number, side in enumerate(sides):
         own = [line for line in lines if line.side == side]
         places = [questions.index(line.question) + (number - len(sides) / 2) * height for line in own]
-        axes.barh(places, [value(line) for line in own], height, label=side)
+        axes.barh(
+            places, [value(line) for line in own], height, label=side, color=colours[number % len(colours)]
+        )
     if mark:
         axes.axvline(mark, color="black", linewidth=0.8)
     axes.set(xscale="log", xlabel=label)
     axes.set_yticks(range(len(questions)), [title_of(question) for question in questions])
     axes.invert_yaxis()
     axes.legend(fontsize=8, ncols=2)
+    figure.tight_layout()
+    found = _saved(figure, path)
+    pyplot.close(figure)
+    return found
+
+
+def _lost(path: Path, recoveries: Sequence[Recovery]) -> list[Path]:
+    """Draw what each kill cost; hatched where the job was lost, and all of it is to be done again."""
+    pyplot = _pyplot(path.parent)
+    figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.3 * len(recoveries)))
+    for place, each in enumerate(recoveries):
+        colour = "C0" if each.victim == WORKER else "C1"
+        axes.barh(place, each.lost_s, color=colour, hatch="" if each.survived else "//", edgecolor="black")
+    names = [f"{each.side}, {each.victim}" for each in recoveries]
+    axes.set_yticks(range(len(recoveries)), names)
+    asked = ", ".join(dict.fromkeys(title_of(each.question) for each in recoveries))
+    axes.set(xlabel=f"seconds that a SIGKILL in the midst of a job cost ({asked}); hatched: it was lost")
+    axes.invert_yaxis()
     figure.tight_layout()
     found = _saved(figure, path)
     pyplot.close(figure)

@@ -15,6 +15,7 @@ from enum import Enum
 PAGERANK_ROUNDS = 5
 DAMPING = 0.85
 JOBS = "tools/bench_jobs.py"
+STARTUP = "startup"
 
 
 class Answers(Enum):
@@ -49,7 +50,7 @@ class Question:
 
 
 QUESTIONS = {
-    "startup": Question(
+    STARTUP: Question(
         title="a job of ten lines", kind="lines", job=f"{JOBS}:wordcount", asked="wordcount", share=0.0
     ),
     "wordcount": Question(

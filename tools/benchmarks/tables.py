@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from tools.benchmarks.questions import QUESTIONS
-from tools.benchmarks.results import SINGLE, Line, Results
+from tools.benchmarks.questions import QUESTIONS, STARTUP
+from tools.benchmarks.results import SINGLE, Line, Recovery, Results
 
 Row = tuple[str, ...]
 
 HEADINGS = ("question", "side", "start", "job", "fastest – slowest", "to single", "CPU", "peak of all")
+STARTUP_HEADINGS = ("a job of ten lines", "its system stands", "the job", "from nothing")
 RECOVERY_HEADINGS = ("question", "side", "killed", "undisturbed", "with the kill", "lost", "")
 
 
 def tables(results: Results, *, markdown: bool) -> str:
-    """Return all tables of a comparison, one below the other."""
+    """Return all tables of a comparison, one below the other; in Markdown the short ones come first."""
     lines = results.lines()
+    asked = [line for line in lines if line.question != STARTUP]
+    started = [line for line in lines if line.question == STARTUP]
     found = []
-    if markdown and any(line.ratio is not None for line in lines):
-        found.append(written(ratio_rows(lines), labels=1, markdown=True))
-    found.append(written([HEADINGS, *map(line_row, lines)], labels=2, markdown=markdown))
+    if markdown and any(line.ratio is not None for line in asked):
+        found.append(written(matrix(asked, ratio_cell), labels=1, markdown=True))
+        found.append(written(matrix(asked, memory_cell), labels=1, markdown=True))
+    if markdown and started:
+        rows = [STARTUP_HEADINGS, *map(startup_row, started)]
+        found.append(written(rows, labels=1, markdown=True))
     if results.recoveries:
-        rows = [
-            (
-                title_of(each.question),
-                each.side,
-                each.victim,
-                f"{each.undisturbed_s:.2f} s",
-                f"{each.wall_s:.2f} s",
-                f"{each.lost_s:.2f} s",
-                each.note if each.survived else f"job lost: {each.note}",
-            )
-            for each in results.recoveries
-        ]
-        found.append(written([RECOVERY_HEADINGS, *rows], labels=3, markdown=markdown))
+        rows = [RECOVERY_HEADINGS, *map(recovery_row, results.recoveries)]
+        found.append(written(rows, labels=3, markdown=markdown))
+    found.append(written([HEADINGS, *map(line_row, lines)], labels=2, markdown=markdown))
     found += results.left_out
     return "\n\n".join(found)
 
@@ -57,23 +53,43 @@ def line_row(line: Line) -> Row:
     )
 
 
-def ratio_rows(lines: Sequence[Line]) -> list[Row]:
-    """Return a row a question and a column a side: seconds of one thread, and everybody's ratio to it."""
-    sides = list(dict.fromkeys(line.side for line in lines))
-    cells = {(line.question, line.side): line for line in lines}
-    rows = [("question", *(f"{side}" for side in sides))]
-    for question in dict.fromkeys(line.question for line in lines):
-        row = [title_of(question)]
-        for side in sides:
-            line = cells.get((question, side))
-            if line is None:
-                row.append("–")
-            elif side == SINGLE or line.ratio is None:
-                row.append(f"{line.job_s:.2f} s")
-            else:
-                row.append(f"{line.ratio:.2f}")
-        rows.append(tuple(row))
+def startup_row(line: Line) -> Row:
+    """Return the cells of a job of ten lines: its system's start, the job, and both."""
+    start = f"{line.start_s:.2f} s" if line.start_s else ""
+    return line.side, start, f"{line.job_s:.2f} s", f"{line.start_s + line.job_s:.2f} s"
+
+
+def recovery_row(each: Recovery) -> Row:
+    """Return the cells of one kill."""
+    return (
+        title_of(each.question),
+        each.side,
+        each.victim,
+        f"{each.undisturbed_s:.2f} s",
+        f"{each.wall_s:.2f} s",
+        f"{each.lost_s:.2f} s",
+        each.note if each.survived else f"job lost: {each.note}",
+    )
+
+
+def matrix(lines: Sequence[Line], cell: Callable[[Line], str]) -> list[Row]:
+    """Return a row a side and a column a question."""
+    questions = list(dict.fromkeys(line.question for line in lines))
+    cells = {(line.question, line.side): cell(line) for line in lines}
+    rows: list[Row] = [("", *map(title_of, questions))]
+    for side in dict.fromkeys(line.side for line in lines):
+        rows.append((side, *(cells.get((question, side), "–") for question in questions)))
     return rows
+
+
+def ratio_cell(line: Line) -> str:
+    """Return one thread's seconds, and everybody else's ratio to them."""
+    return f"{line.job_s:.2f} s" if line.side == SINGLE or line.ratio is None else f"{line.ratio:.2f}"
+
+
+def memory_cell(line: Line) -> str:
+    """Return the peak memory of all processes together."""
+    return f"{line.peak_tree_bytes / 1e6:,.0f} MB" if line.peak_tree_bytes else "–"
 
 
 def written(rows: Sequence[Row], *, labels: int, markdown: bool) -> str:
