@@ -201,7 +201,8 @@ class ResultKeeper:
                 if self._desk.is_gone(job):
                     return  # nothing is to be sent here any more
                 result, asking = self._results.get(job), self._desk.swim.get(sender)
-                is_seen_to = asking is not None and _stays(asking)  # who leaves sees to what he has himself
+                # Who leaves sees to what he has and no more, and has no time to rest.
+                is_seen_to = asking is not None and _stays(asking) and job not in self._handing_over
                 if result is not None and is_seen_to and result.look is None and now + REST_S > result.due:
                     result.due = now + REST_S + self._stagger_s(job)
                 self._desk.lives.keep_result(job, now + message.left_s)

@@ -22,6 +22,7 @@ from p2p import job_questions as q
 from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
 from p2p.job_protocol import pack_record
 from p2p.result_keeper import ResultKeeper
+from p2p.result_questions import AskKept
 from p2p.segments import SPEC_STAGE
 from p2p.spec_packing import pack_spec
 from p2p.store import Store
@@ -167,6 +168,15 @@ def test_who_leaves_when_another_holder_has_just_died_hands_on_what_only_it_has(
     assert swarm.holders(3)
     assert swarm.run(40, swarm.is_whole)
     assert swarm.result_through(swarm.nodes["a"]) == PARTS
+
+
+def test_who_leaves_does_not_rest_while_another_looks(swarm: Ended) -> None:
+    swarm.run(SETTLED_S)
+    keeper = swarm.nodes["e"].engine.results
+    keeper.drain(swarm.now)
+    keeper.hear(AskKept(number=1, job=JOB, stage=STAGE, left_s=TTL_S), NodeId("a"), swarm.now)
+    assert keeper.next_deadline() <= swarm.now
+    assert not keeper.has_handed_over()
 
 
 def test_who_leaves_does_not_wait_for_what_nobody_can_take(swarm: Ended) -> None:
