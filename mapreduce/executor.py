@@ -23,7 +23,7 @@ import selectors
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mapreduce.child_output import Printed
@@ -106,23 +106,26 @@ class Executor:
         """Make all further orders belong to this step; no order may be outstanding."""
         self._load = Load(self._code, pickle.dumps(setup), setup.work_dir, self._task_timeout_s)
 
-    def child_with_room(self, waiting: int) -> Child | None:
+    def child_with_room(self, waiting: int, among: Sequence[Child] | None = None) -> Child | None:
         """Return the child that should have the next order, starting one if that helps; None if all are full.
 
         Args:
             waiting: how many orders wait, this one included: no child is started for which there is none.
+            among: who may have it; default: all, and one that is started.
         """
-        idle = self.idle_child()
-        if idle is not None:
-            return idle
-        if len(self.children) < self._workers and waiting > 0:
-            return self.start()
-        open_ones = [child for child in self.children if child.closed_at is None]
+        if among is None:
+            idle = self.idle_child()
+            if idle is not None:
+                return idle
+            if len(self.children) < self._workers and waiting > 0:
+                return self.start()
+            among = self.children
+        open_ones = [child for child in among if child.closed_at is None]
         if not open_ones:
             return None
         child = min(open_ones, key=lambda one: len(one.orders))
         # Near the end of a stage a deep window would leave one child with all that is left.
-        room = min(child.window, max(1, waiting // len(self.children)) + 1)
+        room = min(child.window, max(1, waiting // len(among)) + 1)
         return child if len(child.orders) < room else None
 
     def idle_child(self, code: bytes = b"") -> Child | None:
@@ -133,6 +136,11 @@ class Executor:
     def start(self) -> Child:
         """Start a child that waits for work, whatever `workers` is."""
         return self._start()
+
+    def dismiss(self, child: Child) -> None:
+        """End a child that has nothing to do, at once."""
+        assert not child.orders, "a child at work is killed, and its orders come back"
+        self._end(child)
 
     def submit(self, child: Child, order: AnyOrder, load: Load | None = None) -> None:
         """Give a child an order.

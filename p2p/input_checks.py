@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 from mapreduce.effects import RunTask
 from mapreduce.orders import AnyOrder, ReduceOrder, TaskError
+from mapreduce.pieces import BlockDamaged
 from mapreduce.runs import DamagedRun, read_blocks
 from p2p.segments import Located
 from p2p.store import Store
 
-__all__ = ["CHECK_PAUSE_S", "CHECK_STEPS", "InputChecks", "Verdict", "damaged_inputs"]
+__all__ = ["CHECK_PAUSE_S", "CHECK_STEPS", "InputChecks", "Verdict", "damaged_block", "damaged_inputs"]
 
 # What failed attempts have read is checked so many megabytes in a turn of the loop, a few milliseconds.
 CHECK_STEPS = 4
@@ -70,7 +71,9 @@ class InputChecks:
 
     def begin(self, effect: RunTask, order: AnyOrder, error: TaskError) -> None:
         """Check what an attempt has read that failed with this error, when those before it are checked."""
-        self._checks.append(_Check(effect, order, error, damaged_inputs(self._store, effect)))
+        is_block = error.kind == BlockDamaged.__name__
+        steps = damaged_block(self._store, error.message) if is_block else damaged_inputs(self._store, effect)
+        self._checks.append(_Check(effect, order, error, steps))
 
     def go_on(self) -> Verdict | None:
         """Check a little more; return the verdict on an attempt of which all is checked."""
@@ -144,6 +147,15 @@ def damaged_inputs(store: Store, effect: RunTask) -> Generator[None, None, tuple
             store.remove_segment(located.path)
             bad.add(located.path)
     return tuple(task for task, located in found.items() if located.path in bad)
+
+
+def damaged_block(store: Store, path: str) -> Generator[None, None, tuple[int, ...]]:
+    """Check a block of a file of the ring that a reader found damaged, and remove it if it is.
+
+    It is nobody's output, so no task is to be named; it is fetched again.
+    """
+    yield from _is_whole(store, path)
+    return ()
 
 
 def _is_whole(store: Store, path: str) -> Generator[None, None, bool]:

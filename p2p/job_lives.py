@@ -133,6 +133,7 @@ class JobLives:
                 self._gone.popitem(last=False)
             self._desk.perform_register(self._desk.registers.forget(JOB_KEY + job))
         self._desk.answers.forget(job)
+        self._desk.vetting.forget(job)
 
     def _runs(self, job: str) -> bool:
         """Whether this peer is one of those that keep a job's record, and has not heard of its end."""

@@ -150,6 +150,10 @@ class JobVetting:
         self._submissions.on_vetted(message, sender)
         self.tick(now)
 
+    def forget(self, job: str) -> None:
+        """Nothing of the job is kept here any more: nobody waits to hear whether it can run."""
+        self._vets.pop(job, None)
+
     def peer_is_gone(self, node: NodeId) -> None:
         """Do not wait for it."""
         self._submissions.peer_is_gone(node)

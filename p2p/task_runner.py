@@ -7,6 +7,10 @@ few more where tasks are short.  They wait here until a child has room; children
 the next one finds them warm.  `pump` asks the children what is new, without waiting, and is called whenever
 `fileno` is readable.
 
+*Checks* of jobs that are submitted do not wait for tasks, which may take long: where all children are busy
+one more is started, up to `MAX_CHECKERS` at a time, and ends with its check.  It is no slot: no more than
+`slots` children have tasks, since each task may use its share of the machine.
+
 What a child is told is `p2p.task_orders`' to say; what it wrote, `p2p.task_outputs`' to keep; and if it could
 not read its input, `p2p.input_checks` finds out why before the failure is told.
 
@@ -56,6 +60,9 @@ __all__ = [
 ]
 
 CHECK_TIMEOUT_S = 60.0
+# Checks that wait for a child; who asked for the oldest has given up by the time that there are more.
+MAX_CHECKERS = 4
+MAX_CHECKS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +148,9 @@ class TaskRunner:
         self._me = me
         self._slots = slots
         self._files = files
-        self._store = store
         self._executor = Executor(None, workers=slots, memory_limit_bytes=memory_bytes)
         self._waiting: deque[_Run] = deque()
+        self._unchecked: deque[_Run] = deque(maxlen=MAX_CHECKS)
         self._under_way: dict[int, _Run] = {}  # by id of the order, which stays alive here
         self._orders = TaskOrders(memory_bytes=memory_bytes, files=files, store=store)
         self._outputs = TaskOutputs(store)
@@ -167,12 +174,13 @@ class TaskRunner:
     def check(self, opened: OpenedJob, job: str, inputs: tuple[tuple[str, int], ...]) -> None:
         """Have a child load a job's code and look for its inputs; `Checked` tells the end of it.
 
-        It does not wait for tasks of other jobs: a child more is started if all are busy.
+        It does not wait for tasks of other jobs.  Of more than `MAX_CHECKS` that wait for a child nothing is
+        told of the oldest.
         """
         order = CheckOrder(inputs=inputs)
-        run = _Run(job, order, Load(opened.code, task_timeout_s=CHECK_TIMEOUT_S), None)
-        child = self._executor.idle_child(opened.code) or self._executor.start()
-        self._submit(child, run)
+        load = Load(opened.code, task_timeout_s=CHECK_TIMEOUT_S)
+        self._unchecked.append(_Run(job, order, load, None))
+        self._hand_out()
 
     def run(self, effect: RunTask, more_blocks: Collection[int] = ()) -> None:
         """Run an attempt as soon as a child has room.
@@ -244,7 +252,7 @@ class TaskRunner:
     @property
     def is_busy(self) -> bool:
         """Whether anything runs or waits to run."""
-        return bool(self._waiting or self._under_way or self._checks)
+        return bool(self._waiting or self._unchecked or self._under_way or self._checks)
 
     # -- outputs ---------------------------------------------------------------------------------------
 
@@ -264,8 +272,9 @@ class TaskRunner:
 
     def drop_job(self, job: str) -> None:
         """End what runs of a job and remove all its files but the log."""
-        for run in [one for one in self._waiting if one.job == job]:
-            self._waiting.remove(run)
+        for waiting in (self._waiting, self._unchecked):
+            for run in [one for one in waiting if one.job == job]:
+                waiting.remove(run)
         for child in self._executor.children:
             if child.orders and (held := self._under_way.get(id(child.orders[0]))) and held.job == job:
                 self._executor.kill(child, "its job is over")
@@ -288,14 +297,30 @@ class TaskRunner:
     # -- orders, inside --------------------------------------------------------------------------------
 
     def _hand_out(self) -> None:
-        while self._waiting:
-            run = self._waiting[0]
-            child = self._executor.idle_child(run.load.code)
-            child = child or self._executor.child_with_room(len(self._waiting))
+        executor = self._executor
+        while self._unchecked:
+            child = executor.idle_child(self._unchecked[0].load.code)
+            if child is None and len(executor.children) < self._slots + MAX_CHECKERS:
+                child = executor.start()
             if child is None:
-                return
-            self._waiting.popleft()
-            self._submit(child, run)
+                break
+            self._submit(child, self._unchecked.popleft())
+        while self._waiting and (child := self._child_for_task(self._waiting[0].load.code)) is not None:
+            self._submit(child, self._waiting.popleft())
+        while len(executor.children) > self._slots and (idle := executor.idle_child()) is not None:
+            executor.dismiss(idle)
+
+    def _child_for_task(self, code: bytes) -> Child | None:
+        executor, waiting = self._executor, len(self._waiting)
+        if len(executor.children) > self._slots:
+            at_work = [child for child in executor.children if self._has_task(child)]
+            if len(at_work) >= self._slots:
+                return executor.child_with_room(waiting, at_work)
+        return executor.idle_child(code) or executor.child_with_room(waiting)
+
+    def _has_task(self, child: Child) -> bool:
+        runs = (self._under_way.get(id(order)) for order in child.orders)
+        return any(run is not None and run.task is not None for run in runs)
 
     def _submit(self, child: Child, run: _Run) -> None:
         failpoint("task.begin")
@@ -348,12 +373,7 @@ class TaskRunner:
         if error.kind == BlockNotHere.__name__:
             self._events.append(InputLacks(run.task, int(error.message)))
             return
-        if error.kind == BlockDamaged.__name__:
-            if self._store.holds_path(error.message):
-                self._store.verify(error.message)  # it goes, and is fetched again
-            self._events.append(InputLacks(run.task, -1))
-            return
-        if error.kind == EnvironmentFailed.__name__:
+        if error.kind in (EnvironmentFailed.__name__, BlockDamaged.__name__):
             self._checks.begin(run.task, run.order, error)
             return
         failure = self._failure(error.kind, error)
@@ -373,6 +393,9 @@ class TaskRunner:
         verdict = self._checks.go_on()
         if verdict is not None:
             effect, error = verdict.effect, verdict.error
+            if error.kind == BlockDamaged.__name__:
+                self._events.append(InputLacks(effect, -1))
+                return
             failure = self._failure(INPUT_GONE if verdict.is_innocent else error.kind, error)
             self._events.append(TaskFailed(effect.setup.job, effect.attempt, failure, verdict.missing))
 
@@ -394,7 +417,7 @@ class TaskRunner:
         for order in reversed(event.unbegun):
             run = self._under_way.pop(id(order), None)
             if run is not None and not run.is_cancelled:
-                self._waiting.appendleft(run)
+                (self._waiting if run.task is not None else self._unchecked).appendleft(run)
 
     def _print(self, child: Child, text: str) -> None:
         order: Any = child.orders[0] if child.orders else child.answered

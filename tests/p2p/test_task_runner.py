@@ -22,7 +22,7 @@ from p2p.input_checks import CHECK_PAUSE_S, CHECK_STEPS, damaged_inputs
 from p2p.job_files import JobFiles
 from p2p.segments import Covers, DamagedSegment, pack_header
 from p2p.store import Store
-from p2p.task_runner import RunnerEvent, TaskFailed, TaskRunner, _Run
+from p2p.task_runner import InputLacks, RunnerEvent, TaskFailed, TaskRunner, _Run
 
 JOB = "ab" * 16
 REDUCE = RunTask(
@@ -147,6 +147,22 @@ def test_what_a_failed_attempt_has_read_is_checked_a_little_a_turn(runner: TaskR
     assert isinstance(event, TaskFailed)
     assert (event.attempt, event.failure.kind, event.missing) == (9, INPUT_GONE, (0,))
     assert not runner.is_busy
+
+
+def test_a_block_that_a_reader_found_damaged_is_checked_a_little_a_turn(
+    runner: TaskRunner, store: Store
+) -> None:
+    path = Path(keep(store, 0, bytes(16 << 20)))
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    error = TaskError(task=0, attempt=9, kind="BlockDamaged", message=str(path))
+    runner._failed(_Run(JOB, ReduceOrder(task=0, attempt=9, runs=(), out_path=""), Load(b""), REDUCE), error)
+    turns = 0
+    while not (events := runner.pump()):
+        turns += 1
+        assert turns < 100
+    assert turns >= 16 // CHECK_STEPS - 1
+    assert events == [InputLacks(REDUCE, -1)]
+    assert not store.holds_path(str(path))
 
 
 def test_of_two_attempts_that_met_the_same_damage_neither_is_blamed(runner: TaskRunner, store: Store) -> None:
