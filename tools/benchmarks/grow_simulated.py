@@ -305,7 +305,7 @@ def _takeover_curves(takeovers: Sequence[Takeover]) -> list[Curves]:
 
 def job_curves(jobs: Sequence[JobTraffic]) -> list[Curves]:
     """Return the pictures of one job on swarms of several sizes."""
-    counted = {
+    counted: dict[str, tuple[str, list[float]]] = {
         "messages": ("messages", [each.messages for each in jobs]),
         "bytes": ("kB", [each.sent_bytes / 1e3 for each in jobs]),
     }
