@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tools.chaos.network import CHOICE
 
@@ -22,16 +24,20 @@ __all__ = ["parts", "run_selection"]
 NETWORK = "proxies"
 
 
-def parts(seed: int) -> list[list[str]]:
-    """Return the command lines, without the program."""
+def parts(seed: int, cache: Path) -> list[list[str]]:
+    """Return the command lines, without the program.
+
+    Args:
+        cache: an empty directory: what is right is computed anew each time, by the code that is tested.
+    """
     numbered = ["--seed", str(seed)]
     return [
-        [
-            *("--minutes", "0.7", "--ttl", "30", "--size", "200KB", "--faults", "kill,wipe,stop,leave,join"),
-            *("--every", "kill=8,wipe=12,stop=10,leave=12,join=12", "--lasting", "stop=1-12,join=5-15"),
-            *numbered,
+        [  # until each of its faults has come
+            *("--jobs", "15", "--minutes", "1.5", "--ttl", "30", "--size", "200KB"),
+            *("--faults", "kill,wipe,stop,leave,join", "--every", "kill=8,wipe=8,stop=10,leave=8,join=8"),
+            *("--lasting", "stop=1-12,join=5-15", *numbered),
         ],
-        ["pair", "--size", "8MB", "--runs", "1", *numbered],
+        ["pair", "--size", "8MB", "--runs", "1", "--cache", str(cache), *numbered],
         ["split", "--shapes", "partition,oneway", *numbered],
         ["rot", "--ways", "flip,swap", *numbered],
         ["hostile", "--ways", "segfault,gigabyte,swallowed-interrupt", *numbered],
@@ -56,11 +62,12 @@ def run_selection(run: Callable[[Sequence[str]], int], arguments: Sequence[str])
     os.environ[CHOICE] = NETWORK
     failed: list[str] = []
     began = time.monotonic()
-    for part in parts(parsed.seed):
-        command = f"{CHOICE}={NETWORK} python -m tools.chaos {shlex.join(part)}"
-        print(f"\n{time.monotonic() - began:5.0f} s  {command}", flush=True)
-        if run(part):
-            failed.append(command)
+    with tempfile.TemporaryDirectory(prefix="ringreduce-chaos-") as cache:
+        for part in parts(parsed.seed, Path(cache)):
+            command = f"{CHOICE}={NETWORK} python -m tools.chaos {shlex.join(part)}"
+            print(f"\n{time.monotonic() - began:5.0f} s  {command}", flush=True)
+            if run(part):
+                failed.append(command)
     print(f"\n{'BROKEN' if failed else 'HOLDS'}: all parts, after {time.monotonic() - began:.0f} s")
     for command in failed:
         print(f"  {command}")
