@@ -39,7 +39,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from mapreduce.placement import DRAINING, holders_ring
+from mapreduce.placement import DRAINING
 from mapreduce.record import JobRecord, JobStatus
 from mapreduce.stages import StageGraph
 from membership.view import Member, NodeId
@@ -186,7 +186,7 @@ class ResultKeeper:
             wanted = {attempt for attempt, of in result.attempts.items() if of == part}
             known = sorted(node for node, attempts in result.held.items() if wanted & attempts)
         found = [node for node in dict.fromkeys((*known, *recorded)) if node in here]
-        ring = holders_ring(self._desk.swim.view)
+        ring = self._desk.ring_files.blocks.ring
         if plan is not None and len(found) < plan.replicas and len(ring):
             # Another member has seen to it, perhaps: then by this rule.
             found += ring.owners(part_key(job, part), 2 * plan.replicas).peers
@@ -362,7 +362,7 @@ class ResultKeeper:
         plan, look = self._desk.plan(job), result.look
         if plan is None or look is None:
             return
-        ring = holders_ring(self._desk.swim.view)
+        ring = self._desk.ring_files.blocks.ring
         lives = self._lives()
         staying = {node for node, _ in lives}
         wanted = min(plan.replicas, len(ring))

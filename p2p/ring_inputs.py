@@ -24,7 +24,7 @@ from mapreduce.effects import RunTask
 from mapreduce.pieces import Piece
 from mapreduce.record import Failure
 from membership.view import NodeId
-from p2p.blocks import AFTER, BEFORE, RingPath, attempt_of, block_count, places
+from p2p.blocks import AFTER, BEFORE, RingPath, attempt_of, block_count
 from p2p.segments import FILE_STAGE, WHOLE, DamagedSegment
 from p2p.store import Store
 
@@ -158,12 +158,9 @@ class RingInputs:
         known = [node for node in self._desk.ring_files.blocks.holders(path.file, block) if node != me]
         if known:
             return known
-        from mapreduce.placement import holders_ring
-
-        view = self._desk.swim.view
         count = block_count(path.size_bytes, path.block_bytes)
-        row = places(path.file, count, 2, holders_ring(view))[block]
-        everybody = [*row, *[member.id for member in view.ring_members]]
+        row = self._desk.ring_files.blocks.places(path.file, count, 2)[block]
+        everybody = [*row, *[member.id for member in self._desk.swim.view.ring_members]]
         return [node for node in dict.fromkeys(everybody) if node != me]
 
 

@@ -17,6 +17,7 @@ from mapreduce.spec import InputSplit, JobCode, JobPlan, JobSpec, StepPlan
 from mapreduce.stages import StageGraph
 from membership.acceptor import Vote, encode_vote
 from membership.register import AcceptorId, Ballot, Record
+from membership.ring import Ring
 from membership.view import NodeId
 from p2p import job_questions as q
 from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
@@ -270,3 +271,14 @@ def test_nothing_is_left_when_the_time_to_live_is_over(swarm: Ended) -> None:
     swarm.run(TTL_S)
     for node in swarm.nodes.values():
         assert JOB not in node.engine.store.jobs
+
+
+def test_who_holds_parts_is_told_without_a_new_ring_for_each(
+    swarm: Ended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm.run(SETTLED_S)
+    made: list[int] = []
+    monkeypatch.setattr(Ring, "of", classmethod(lambda *_: made.append(1)))
+    for part in range(len(PLACES)):
+        assert swarm.nodes["a"].engine.results.holders(JOB, part, [NodeId("e")])[0] in swarm.holders(part)
+    assert made == []

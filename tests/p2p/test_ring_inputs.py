@@ -14,8 +14,9 @@ from mapreduce.pieces import pieces_path
 from mapreduce.record import Failure, StageKind
 from mapreduce.spec import InputSplit
 from mapreduce.streams import open_source
+from membership.ring import Ring
 from membership.view import Member, NodeId, View
-from p2p.blocks import RingPath
+from p2p.blocks import RingPath, places
 from p2p.file_client import block_segment
 from p2p.ring_inputs import MAX_BEGINNINGS, PAUSE_S, TRIES, RingInputs, pieces_here
 from p2p.segments import FILE_STAGE
@@ -43,7 +44,9 @@ class Desk:
         self.runner = SimpleNamespace(run=self.run)
         self.ring_files = SimpleNamespace(
             blocks=SimpleNamespace(
-                use=lambda _file, _now: None, holders=lambda _file, block: self.known.get(block, [])
+                use=lambda _file, _now: None,
+                holders=lambda _file, block: self.known.get(block, []),
+                places=lambda file, blocks, copies: places(file, blocks, copies, Ring.of(members)),
             )
         )
 
