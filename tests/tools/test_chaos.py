@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,17 @@ from tools.chaos import faults
 from tools.chaos.chaos_peer import ChaosPeer, PeerState
 from tools.chaos.chart import Course
 from tools.chaos.cluster import Cluster
+from tools.chaos.drills import DRILLS
 from tools.chaos.faults import FaultKind, FaultUnavailable, Place
 from tools.chaos.invariants import ROWS, Invariants, difference
 from tools.chaos.job_run import Bounds
 from tools.chaos.journal import Journal
+from tools.chaos.network import CHOICE
 from tools.chaos.recovery import JobBar, elections_of, percentile, recoveries_of
 from tools.chaos.report import page
+from tools.chaos.scenario_cli import SCENARIOS
 from tools.chaos.scenarios import Blow, Result, Trial, shortfall
+from tools.chaos.selection import run_selection
 from tools.chaos.storm import Settings, Storm
 from tools.chaos.watching import Span
 from tools.chaos.workloads import Expected
@@ -147,6 +153,34 @@ def test_percentiles_are_values_that_were_measured() -> None:
     assert percentile([float(n) for n in range(1, 101)], 50) == 50.0
     assert percentile([float(n) for n in range(1, 101)], 99) == 99.0
     assert percentile([1.0, 2.0], 99) == 2.0
+
+
+def test_copies_are_not_looked_for_after_their_time_to_live() -> None:
+    with pytest.raises(ValueError, match=r"settle_s \(30\) must be below ttl_s \(20\)"):
+        Bounds(settle_s=30.0, ttl_s=20.0)
+
+
+# ---- what continuous integration runs --------------------------------------------------------------------
+
+
+def test_the_selection_runs_all_its_parts_and_fails_if_one_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CHOICE, "")
+    parts: list[Sequence[str]] = []
+
+    def run(part: Sequence[str], broken: str = "") -> int:
+        parts.append(part)
+        return int(part[0] == broken)
+
+    assert run_selection(run, ["--seed", "7"]) == 0
+    assert "HOLDS: all parts" in capsys.readouterr().out
+    known = {*SCENARIOS, *DRILLS}
+    assert {part[0] for part in parts if not part[0].startswith("--")} <= known
+    assert all(part[part.index("--seed") + 1] == "7" for part in parts)
+    assert run_selection(partial(run, broken="rot"), []) == 1
+    assert len(parts) % 2 == 0
+    assert "BROKEN" in capsys.readouterr().out
 
 
 # ---- what is shown -------------------------------------------------------------------------------------

@@ -310,6 +310,21 @@ def test_rot_weighs_on_its_peer_until_what_it_hurt_is_gone(cluster: Cluster, sto
     assert not fault.step()
 
 
+@pytest.mark.parametrize("how", ["flip", "truncate", "swap", "delete"])
+def test_damage_is_unseen_until_the_store_looks(cluster: Cluster, store: Store, how: str) -> None:
+    fault = Rot(how)
+    assert fault.start(cluster, random.Random(1))
+    hurt = cluster.unseen_damage(JOB)
+    assert hurt
+    assert {peer.number for peer in hurt.values()} == {0}
+    assert cluster.unseen_damage("cd" * 16) == {}
+    for path in hurt:
+        assert not store.verify(str(path))
+        path.unlink(missing_ok=True)
+        path.write_bytes(b"made again")
+    assert cluster.unseen_damage(JOB) == {}
+
+
 def test_there_is_no_rot_where_nothing_lies(cluster: Cluster) -> None:
     fault: Any = Rot("flip")
     assert not fault.start(cluster, random.Random(1))

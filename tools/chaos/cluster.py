@@ -43,7 +43,7 @@ from tools.chaos.chaos_peer import ChaosPeer, PeerState, PeerWouldNotStart
 from tools.chaos.faults import Place, Surroundings
 from tools.chaos.journal import Journal
 
-__all__ = ["Cluster", "inode_of"]
+__all__ = ["NO_FILE", "Cluster", "Mark", "mark_of"]
 
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 10.0
@@ -51,6 +51,9 @@ LEAVE_LIMIT_S = 20.0
 LOG_TAIL_BYTES = 8_192
 MAX_PEERS = 64
 MAX_LIVES = 10_000  # of one peer: starts within one run
+
+Mark = tuple[int, int]
+NO_FILE: Mark = (0, 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,8 +76,8 @@ class Cluster:
         joiners: those of `peers` that were not there from the beginning.
         expected_to_end: numbers of peers that a fault has told to end themselves; no others may.
         would_not_leave: numbers of peers that had to be killed after a SIGTERM.
-        hurt_segments: the files of peers' stores that a fault has damaged, each with the inode that it left
-            there, 0 where there is none.
+        hurt_segments: the files of peers' stores that a fault has damaged, each with the mark of what it left
+            there.
     """
 
     directory: Path
@@ -90,7 +93,7 @@ class Cluster:
     joiners: list[ChaosPeer] = field(default_factory=list)
     expected_to_end: set[int] = field(default_factory=set)
     would_not_leave: list[int] = field(default_factory=list)
-    hurt_segments: dict[Path, int] = field(default_factory=dict)
+    hurt_segments: dict[Path, Mark] = field(default_factory=dict)
     _burdens: Counter[int] = field(default_factory=Counter)
     _healing: dict[int, float] = field(default_factory=dict)  # peer: when it counts as a copy again
     _lifeline: tuple[int, int] = (-1, -1)
@@ -320,8 +323,8 @@ class Cluster:
         serving = self.serving()
         return {
             path: peer
-            for path, inode in self.hurt_segments.items()
-            if path.parent.name == job and inode_of(path) == inode
+            for path, mark in self.hurt_segments.items()
+            if path.parent.name == job and mark_of(path) == mark
             for peer in serving
             if path.is_relative_to(peer.segments)
         }
@@ -460,9 +463,10 @@ class Cluster:
         return f"peer {peer.number} {what}; the end of its log:\n{self.log_tail(peer)}"
 
 
-def inode_of(path: Path) -> int:
-    """Return the number of the file that lies there; 0 if none does."""
+def mark_of(path: Path) -> Mark:
+    """Return what tells the file that lies there from another in its place; `NO_FILE` if none does."""
     try:
-        return path.stat().st_ino
+        found = path.stat()
     except OSError:
-        return 0
+        return NO_FILE
+    return found.st_ino, found.st_ctime_ns  # the number alone may be given again

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from tools.chaos.chaos_peer import ChaosPeer
-from tools.chaos.cluster import Cluster, inode_of
+from tools.chaos.cluster import NO_FILE, Cluster, Mark, mark_of
 from tools.chaos.faults import FaultKind, register
 
 __all__ = ["Full", "Rot", "damage", "segments_of"]
@@ -98,7 +98,7 @@ class Rot:
         self.description = _TEXTS[how]
         self._cluster: Cluster | None = None
         self._peer: ChaosPeer | None = None
-        self._hurt: list[tuple[Path, int]] = []
+        self._hurt: list[tuple[Path, Mark]] = []
         self._until = 0.0
         self._is_over = False
 
@@ -116,7 +116,7 @@ class Rot:
         if not hurt:
             return False
         self._cluster, self._peer = cluster, peer
-        self._hurt = [(path, inode_of(path)) for path in hurt]
+        self._hurt = [(path, mark_of(path)) for path in hurt]
         cluster.hurt_segments.update(self._hurt)
         self._until = time.monotonic() + NEVER_SEEN_S
         cluster.burden(peer)
@@ -127,7 +127,7 @@ class Rot:
         """Look whether what was hurt still lies there."""
         if self._peer is None or self._cluster is None:
             return False
-        lies = any(inode and inode_of(path) == inode for path, inode in self._hurt)
+        lies = any(mark != NO_FILE and mark_of(path) == mark for path, mark in self._hurt)
         # One that was deleted is missed only when it is needed.
         is_deleted = self.name == "delete" and not self._is_over
         if (lies or is_deleted) and time.monotonic() < self._until:
