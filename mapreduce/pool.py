@@ -174,6 +174,8 @@ class TaskPool:
         attempt = self._end(number)
         if attempt is None or self.states[attempt.task] in (TaskState.FINISHED, TaskState.COMMITTED):
             return False
+        # It may wait again: another attempt had finished, and its output is gone.
+        self._leave_waiting(attempt.task)
         self.states[attempt.task] = TaskState.FINISHED
         self.finished_count += 1
         self._note_duration(took_s)
