@@ -53,6 +53,7 @@ BATCH_BYTES = 256 << 10
 LARGE_BATCH_BYTES = 8 << 20
 PROGRESS_INTERVAL_S = 0.2
 CHUNK_PAIRS = 4096
+MAX_SAMPLE_BYTES = 512 << 10
 
 _DictItems: Any = type({}.items())
 _PLAIN_KEYS = frozenset({str, bytes, int, bool, type(None)})
@@ -304,7 +305,11 @@ class Attempt:
         for pair in islice(pairs, order.keys):
             self._check_pair(pair)
             keys.append(normal_key(pair[0]))
-        self._done.sample = pack_column(keys)
+        self._done.sample = packed = pack_column(keys)
+        while len(packed[1]) > MAX_SAMPLE_BYTES and len(keys) > 1:
+            # Long keys: every second one of them says nearly as much, in a report of a size that can be sent.
+            keys = keys[::2]
+            self._done.sample = packed = pack_column(keys)
         # The same records are mapped, and counted, again.
         context.counters.clear()
         self._done.bad_records = 0

@@ -87,6 +87,8 @@ __all__ = [
 ]
 
 MAX_ROUTINE_EVENTS = 192
+# The log must leave the record's room to the winners: without this, long errors would fill it.
+MAX_LOG_CHARS = 96 << 10
 # What is counted by the second, see `mapreduce.doings`: when the log is full, these make room first.
 ROUTINE_KINDS = frozenset({"claimed", "granted", "pushed", "committed", "copied"})
 
@@ -462,7 +464,11 @@ def _log(record: JobRecord, change: AddEvents) -> JobRecord:
         routine = [index for index, event in enumerate(events) if event.kind in ROUTINE_KINDS]
         gone = frozenset(routine[:excess])
         events = [event for index, event in enumerate(events) if index not in gone]
-    return replace(record, events=tuple(events[-MAX_EVENTS:]))
+    events = events[-MAX_EVENTS:]
+    excess_chars = sum(len(event.text) for event in events) - MAX_LOG_CHARS
+    while excess_chars > 0:
+        excess_chars -= len(events.pop(0).text)
+    return replace(record, events=tuple(events))
 
 
 def _named(

@@ -23,6 +23,8 @@ __all__ = ["Claiming", "Wanted"]
 
 NOTHING_CLAIMED = (-1, False)
 SMOOTHING = 0.3
+# However many slots there are: all that is in hand must fit into one message.
+MAX_QUEUED = 2_048
 
 
 class Wanted(NamedTuple):
@@ -117,7 +119,7 @@ class Claiming:
         if self._task_s == inf:
             return 1
         by_time = int(self._config.queue_s / max(self._task_s, 1e-6) * self.share)
-        return max(1, min(self._config.queue_most * self.share, by_time))
+        return max(1, min(self._config.queue_most * self.share, by_time, MAX_QUEUED))
 
     @property
     def depth(self) -> int:

@@ -12,6 +12,18 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+MAX_COUNTERS = 4_096  # of one task; on a swarm, of a job too
+MAX_COUNTER_CHARS = 256
+
+
+def can_name_a_counter(text: str) -> bool:
+    """Whether a counter may be called so: the text is short, and has no half characters in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(text) <= MAX_COUNTER_CHARS
+
 
 class TaskContext:
     """The running task, as user code sees it.

@@ -47,6 +47,11 @@ class Numbers:
         self.unsaved_attempts = self.unsaved_failures = 0
         self.unsaved_speculated = self.unsaved_peers_lost = 0
 
+    def given_back(self, attempt: int) -> None:
+        """An attempt was not begun: it was none, if it is this leadership's, which has counted it."""
+        if attempt // ATTEMPTS_PER_BALLOT == self.ballot:
+            self.unsaved_attempts -= 1
+
     def next_attempt(self) -> int:
         """A number that no attempt of the job ever had."""
         self.attempts += 1

@@ -394,7 +394,7 @@ class Leader:
     def _hear_failed(self, message: Failed, seat: Seat, run: StageRun, now: float) -> None:
         if message.stage == run.stage.index:
             name = task_name(run.stage.kind, message.task)
-            self._out.event("failed", seat.node, f"{name}: {message.failure.message}"[:1024], now)
+            self._out.event("failed", seat.node, f"{name}: {message.failure.message}", now)
             failure = run.failed(seat, message, now)
             if failure is not None:
                 self._fail(failure, now)
@@ -549,7 +549,7 @@ class Leader:
 
     def _fail(self, failure: Failure, now: float) -> None:
         if self._proposals.fail(failure, now):
-            self._out.event("failed", failure.node, failure.message[:1024], now)
+            self._out.event("failed", failure.node, failure.message, now)
 
     # -- the end ---------------------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from mapreduce.changes import Change, DropStages, Fail, Finish, OpenStage, changed
 from mapreduce.columns import pack_column, unpack_column
+from mapreduce.context import MAX_COUNTERS
 from mapreduce.partitioner import borders_of
 from mapreduce.placement import Rows, draw_rows, holders_ring
-from mapreduce.record import MAX_COUNTERS, Failure, JobRecord, StageKind
+from mapreduce.record import Failure, JobRecord, StageKind
 from mapreduce.spec import MAX_TASKS, JobPlan, PackedColumn
 from mapreduce.stages import Stage, StageGraph
 from membership.view import View
@@ -133,6 +134,11 @@ def _broken_promise(graph: StageGraph, record: JobRecord) -> Failure | None:
     """What no single task could see: too many bad records of a step, too many counters of the job."""
     if len(record.counters) > MAX_COUNTERS:
         message = f"the job has {len(record.counters):,} counters, more than {MAX_COUNTERS:,}"
+        return Failure(kind="JobDefinitionError", message=message)
+    too_large = [name for name, count in record.counters.items() if not -(1 << 63) <= count < 1 << 63]
+    if too_large:
+        name = too_large[0]
+        message = f"the job's counter {name!r} is {record.counters[name]:,}: counters have 64 bits"
         return Failure(kind="JobDefinitionError", message=message)
     if record.stage < 0:
         return None

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 
 from mapreduce.effects import Announce, Happened, LeaderEffect, Send
 from mapreduce.messages import ToWorker
-from mapreduce.record import EventRecord
+from mapreduce.record import MAX_EVENT_CHARS, EventRecord
+from mapreduce.telling import plain
 from membership.view import NodeId
 
 __all__ = ["Outbox"]
@@ -49,10 +50,11 @@ class Outbox:
         Args:
             kind: one word.
             node: whom it is about.
-            text: what happened.
+            text: what happened; what is too long of it is left out.
             now: in seconds.
         """
-        event = EventRecord(at_s=now + self._wall_offset_s, kind=kind, node=node, text=text)
+        shown = plain(text, MAX_EVENT_CHARS)
+        event = EventRecord(at_s=now + self._wall_offset_s, kind=kind, node=node, text=shown)
         self._effects.append(Announce(event=Happened(job=self._job, event=event)))
         if weighty:
             self._note(event)

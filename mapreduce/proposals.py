@@ -35,6 +35,7 @@ from mapreduce.openings import changes_after
 from mapreduce.record import EventRecord, Failure, JobRecord, StageKind
 from mapreduce.stage_run import StageRun
 from mapreduce.stages import StageGraph
+from mapreduce.telling import told
 from membership.view import NodeId, View
 
 __all__ = ["Proposals"]
@@ -95,7 +96,7 @@ class Proposals:
         """End the job as failed; False where its end is decided already."""
         if self.last_word is not None:
             return False
-        self.last_word = Fail(failure=failure, at_s=now + self._wall_offset_s)
+        self.last_word = Fail(failure=told(failure), at_s=now + self._wall_offset_s)
         return True
 
     def cancel(self, by: str, now: float) -> bool:
@@ -196,6 +197,13 @@ class Proposals:
         )
         if following and isinstance(following[-1], Finish) and self._waits_for_copies(changes, now):
             del following[-1]
+        if following and isinstance(following[-1], Fail):
+            # Winners that break what the job promises (their counters, say) must not come into the record,
+            # which nobody might be able to read then.
+            changes = [
+                replace(change, commits=()) if isinstance(change, CommitTasks) else change
+                for change in changes
+            ]
         events = self._take_events(now, all_=bool(following))
         if following and isinstance(following[-1], Finish):
             return [*changes, *following[:-1], *events, following[-1]]  # the end absorbs what comes after

@@ -15,12 +15,12 @@ from math import inf
 from mapreduce.config import JobsConfig
 from mapreduce.held import Hands, Held
 from mapreduce.messages import Done, Failed, HeldAttempt, HeldGroup, Phase
+from mapreduce.telling import MAX_DONE_IN_MESSAGE, in_messages
 
 __all__ = ["Reports", "inventory_parts"]
 
-# A Finished message stays well below the frame limit.
-MAX_DONE_IN_MESSAGE = 512
 MAX_INVENTORY_TASKS = 8_192
+MAX_INVENTORY_GROUPS = 2_048
 
 
 class Reports:
@@ -87,9 +87,7 @@ class Reports:
                 by_version.setdefault(held.version, []).append(_done(held))
         self._unreported.clear()
         return [
-            (version, tuple(items[start : start + MAX_DONE_IN_MESSAGE]))
-            for version, items in sorted(by_version.items())
-            for start in range(0, len(items), MAX_DONE_IN_MESSAGE)
+            (version, some) for version, items in sorted(by_version.items()) for some in in_messages(items)
         ]
 
     # -- everything ----------------------------------------------------------------------------------------
@@ -147,7 +145,8 @@ def inventory_parts(groups: Sequence[HeldGroup]) -> Iterator[list[HeldGroup]]:
                 attempts=group.attempts[start:stop],
             )
             weight = len(part.tasks) + len(part.partitions)
-            if batch and size + weight > MAX_INVENTORY_TASKS:
+            is_full = size + weight > MAX_INVENTORY_TASKS or len(batch) >= MAX_INVENTORY_GROUPS
+            if batch and is_full:
                 yield batch
                 batch, size = [], 0
             batch.append(part)

@@ -49,6 +49,9 @@ from membership.view import NodeId
 
 __all__ = ["Letter", "Letters", "StageRun"]
 
+# A grant stays well below what a frame holds, whatever the pieces in it are called.
+MAX_GRANT_ITEMS = 1_024
+
 Letter = tuple[NodeId, ToWorker]
 Letters = list[Letter]
 
@@ -166,7 +169,7 @@ class StageRun:
         if seat.node not in self.workers:
             return 0
         fair = ceil(self.pool.waiting_count / max(1, len(self.workers)))
-        return max(0, min(seat.room_left, max(1, fair)))
+        return max(0, min(seat.room_left, max(1, fair), MAX_GRANT_ITEMS))
 
     def _may_run(self, node: NodeId, task: int) -> bool:
         """Whether a worker may have a task: it has what the task reads, and has not failed on it."""
@@ -316,7 +319,8 @@ class StageRun:
     def returned(self, seat: Seat, attempts: Sequence[int], now: float) -> Letters:
         """Take back what a worker has not begun."""
         for number in attempts:
-            self._numbers.unsaved_attempts -= number in self.pool.attempts  # it was none
+            if number in self.pool.attempts:
+                self._numbers.given_back(number)
             self._lost(seat, number)
         return self.feed_all(now)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mapreduce.columns import short_repr
+from mapreduce.context import MAX_COUNTER_CHARS, MAX_COUNTERS, can_name_a_counter
 from mapreduce.errors import BadKey, BadValue, JobDefinitionError
 from mapreduce.job import Step
 from mapreduce.records import Pair, normal_key, order_key
@@ -69,8 +70,14 @@ def checked_counters(counters: Mapping[Any, Any]) -> dict[str, int]:
     """Return counters as a report carries them.
 
     Raises:
-        JobDefinitionError: a count is no whole number (numpy's are), is too large, or its name is no text.
+        JobDefinitionError: a count is no whole number (numpy's are), is too large, or its name is no text
+            or too long; or there are too many.
     """
+    if len(counters) > MAX_COUNTERS:
+        raise JobDefinitionError(
+            f"a task counts under {len(counters):,} names, at most {MAX_COUNTERS:,} are possible: what has "
+            "more of them is output"
+        )
     counted = {}
     for name, count in list(counters.items()):
         try:
@@ -83,6 +90,11 @@ def checked_counters(counters: Mapping[Any, Any]) -> dict[str, int]:
             raise JobDefinitionError(
                 f"counter {short_repr(name)} is {short_repr(count)}: counters have text for a name and "
                 "whole numbers of 64 bits"
+            )
+        if not can_name_a_counter(name):
+            raise JobDefinitionError(
+                f"counter {short_repr(name)}: the name of a counter is text of at most {MAX_COUNTER_CHARS} "
+                "characters"
             )
     return counted
 

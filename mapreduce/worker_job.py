@@ -60,12 +60,13 @@ from mapreduce.reports import Reports, inventory_parts
 from mapreduce.spec import JobPlan
 from mapreduce.stage_offer import StageOffer
 from mapreduce.stages import StageGraph
+from mapreduce.telling import plain, told, too_much_of
 from membership.view import NodeId, View
 
 __all__ = ["WorkerJob"]
 
 MAX_COPY_ORDERS = 1_024
-MAX_STATUS_CHARS = 1024
+MAX_STATUS_CHARS = 1_024
 
 
 class WorkerJob:
@@ -301,6 +302,10 @@ class WorkerJob:
         held = self.hands.attempts.get(attempt)
         if held is None or held.phase is not Phase.RUNNING:
             return
+        if problem := too_much_of(output):
+            self.out.append(CancelTask(job=self.job, attempt=attempt))  # for what it wrote
+            self.task_failed(attempt, Failure(kind="JobDefinitionError", message=problem), (), now)
+            return
         self.hands.push(held)
         self.claiming.took(output.took_s)
         held.output = output
@@ -323,7 +328,7 @@ class WorkerJob:
             stage=self._stage.index,
             task=held.task,
             attempt=attempt,
-            failure=failure,
+            failure=told(failure),
             missing=tuple(missing),
         )
         self._reports.failed(failed, now)
@@ -331,7 +336,7 @@ class WorkerJob:
 
     def note_status(self, text: str) -> None:
         """What user code says it does."""
-        self._status = text
+        self._status = plain(text, MAX_STATUS_CHARS)
 
     # -- pushing -------------------------------------------------------------------------------------------
 
@@ -449,7 +454,7 @@ class WorkerJob:
                     session=self._session,
                     seen=self.claiming.seen,
                     held=held,
-                    status=self._status[:MAX_STATUS_CHARS],
+                    status=self._status,
                 )
             )
             for failed in self._reports.again(self.ballot, now):

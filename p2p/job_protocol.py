@@ -10,9 +10,11 @@ from functools import cache
 
 from mapreduce import locking
 from mapreduce import messages as m
+from mapreduce.context import MAX_COUNTER_CHARS, MAX_COUNTERS
 from mapreduce.lock_claims import MAX_CLAIMS
-from mapreduce.record import MAX_COUNTERS, MAX_EVENTS, MAX_NODES, JobRecord
+from mapreduce.record import MAX_EVENT_CHARS, MAX_EVENTS, MAX_NODES, JobRecord
 from mapreduce.spec import MAX_PARTITIONS, MAX_REPLICAS, MAX_STEPS, MAX_TASKS
+from mapreduce.telling import MAX_DETAILS_CHARS, MAX_MESSAGE_CHARS
 from p2p.name_bounds import JOB, NODE, NODES, WORD
 from p2p.roles import Role
 from p2p.schema import Bounds, Schema, compile_schema
@@ -37,7 +39,7 @@ _TASKS = Bounds(items=MAX_TASKS, most=MAX_TASKS - 1)
 _ATTEMPTS = Bounds(items=MAX_TASKS)
 _PARTITIONS = Bounds(items=MAX_PARTITIONS, most=MAX_PARTITIONS - 1)
 _PLACES = Bounds(items=MAX_TASKS, most=MAX_NODES - 1)
-_COUNTERS = Bounds(items=MAX_COUNTERS, text_chars=256, least=-(1 << 63), most=(1 << 63) - 1)
+_COUNTERS = Bounds(items=MAX_COUNTERS, text_chars=MAX_COUNTER_CHARS, least=-(1 << 63), most=(1 << 63) - 1)
 _COLUMN = {"PackedColumn.form": Bounds(most=255), "PackedColumn.data": Bounds(bytes_len=900 << 10)}
 _PIECE = {
     "Piece.stage": _STAGE,
@@ -46,9 +48,9 @@ _PIECE = {
 }
 _FAILURE = {
     "Failure.kind": Bounds(text_chars=64),
-    "Failure.message": Bounds(text_chars=16 << 10),
-    "Failure.details": Bounds(text_chars=64 << 10),
-    "Failure.position": Bounds(text_chars=16 << 10),
+    "Failure.message": Bounds(text_chars=MAX_MESSAGE_CHARS),
+    "Failure.details": Bounds(text_chars=MAX_DETAILS_CHARS),
+    "Failure.position": Bounds(text_chars=MAX_MESSAGE_CHARS),
     "Failure.node": NODE,
 }
 _CUTS = Bounds(items=MAX_TASKS)
@@ -170,6 +172,7 @@ def _record_schema() -> Schema:
             "Winner.cuts": _CUTS,
             "Winner.places": nodes,
             "EventRecord.node": NODE,
+            "EventRecord.text": Bounds(text_chars=MAX_EVENT_CHARS),
         },
     )
 

@@ -26,7 +26,7 @@ from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from mapreduce.worker import Worker
 from membership.view import Member, NodeId, Status, View
 from p2p.disk import REFUSALS
-from p2p.job_protocol import JOB_KINDS, pack_record
+from p2p.job_protocol import JOB_KINDS, pack_record, unpack_record
 from p2p.wire import Envelope, WireFormat
 
 TO_WORKER = frozenset(get_args(m.ToWorker))
@@ -339,11 +339,11 @@ class FakeSwarm:
                 return
             self.proposals += 1
             after = apply(self.records[job], proposal)
-            size_bytes = len(pack_record(after)) if self.record_bytes_max < inf else 0
-            if size_bytes > self.record_bytes_max:
-                self._perform(peer.id, leader.on_refused(f"{size_bytes:,} bytes", self.now))
+            packed = pack_record(after)
+            if len(packed) > self.record_bytes_max:
+                self._perform(peer.id, leader.on_refused(f"{len(packed):,} bytes", self.now))
                 return
-            self.records[job] = after
+            self.records[job] = unpack_record(packed)  # a record that nobody can read stops every peer
             self._perform(peer.id, leader.on_committed(self.records[job], self.now))
 
         self.after(CHOICE_S, choose)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from mapreduce import Job, identity, task
-from mapreduce.attempt import Attempt
+from mapreduce.attempt import MAX_SAMPLE_BYTES, Attempt
+from mapreduce.columns import unpack_column
 from mapreduce.errors import JobDefinitionError
 from mapreduce.orders import MapOrder, SampleOrder, StepSetup, TaskDone, pack_report
 from mapreduce.plan import Split
@@ -76,6 +77,36 @@ def test_a_counter_that_cannot_be_counted_is_the_jobs_mistake(tmp_path: Path, na
 
     with pytest.raises(JobDefinitionError, match="whole numbers"):
         run(tmp_path, mapper, "a\n")
+
+
+@pytest.mark.parametrize("name", ["n" * 257, "\udcff"], ids=["long", "half a character"])
+def test_a_counter_has_a_name_that_can_be_told_everywhere(tmp_path: Path, name: str) -> None:
+    def mapper(line: str) -> Any:
+        task.counters[name] += 1
+        yield line, 1
+
+    with pytest.raises(JobDefinitionError, match="at most 256 characters"):
+        run(tmp_path, mapper, "a\n")
+
+
+def test_a_task_that_counts_under_thousands_of_names_is_told_what_these_are(tmp_path: Path) -> None:
+    def mapper(line: str) -> Any:
+        task.counters.update(str(number) for number in range(int(line)))
+        yield line, 1
+
+    assert len(run(tmp_path, mapper, "4096\n").counters) == 4_096
+    with pytest.raises(JobDefinitionError, match="4,097 names"):
+        run(tmp_path, mapper, "4097\n")
+
+
+def test_a_sample_of_long_keys_has_fewer_of_them_spread_over_all_that_were_read(tmp_path: Path) -> None:
+    def mapper(line: str) -> Any:
+        yield line * 10_000, 1
+
+    lines = "".join(f"{number:02}\n" for number in range(100))
+    form, data = run(tmp_path, mapper, lines, sample=True).sample
+    assert len(data) <= MAX_SAMPLE_BYTES
+    assert [key[:2] for key in unpack_column(form, data)] == [f"{number:02}" for number in range(0, 100, 4)]
 
 
 def test_bad_records_of_a_sample_are_left_to_the_map_task_to_count(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapreduce.changes import (
+    MAX_LOG_CHARS,
     MAX_ROUTINE_EVENTS,
     AddEvents,
     Cancel,
@@ -30,7 +31,7 @@ from mapreduce.changes import (
 from mapreduce.record import MAX_EVENTS, EventRecord, Failure, JobRecord, JobStatus, StageKind, born
 from membership.view import NodeId
 from p2p.errors import MalformedFrame
-from p2p.job_protocol import pack_record, unpack_record
+from p2p.job_protocol import MAX_RECORD_BYTES, pack_record, unpack_record
 
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
 JOB = "0" * 32
@@ -234,6 +235,16 @@ def test_when_the_log_is_full_the_lines_of_routine_go_first() -> None:
     assert record.events[0].text == "n1"
     assert [event.text for event in record.events[-2:]] == [str(MAX_EVENTS - 2), str(MAX_EVENTS - 1)]
     assert len(record.events) == MAX_ROUTINE_EVENTS + 1
+
+
+def test_long_lines_leave_the_records_room_to_the_winners() -> None:
+    record = led()
+    for number in range(MAX_EVENTS):
+        event = EventRecord(at_s=1.0, kind="failed", text=f"{number:01024}")
+        record = then(record, AddEvents(events=(event,)))
+    assert len(pack_record(record)) < MAX_RECORD_BYTES / 4
+    assert int(record.events[-1].text) == MAX_EVENTS - 1
+    assert len(record.events) == MAX_LOG_CHARS // 1_024
 
 
 # -- any history --------------------------------------------------------------------------------------------
