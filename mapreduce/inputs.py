@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,7 +32,7 @@ from mapreduce.streams import codec_of, is_url, one_line, open_source, reading, 
 if TYPE_CHECKING:
     from mapreduce.batches import Batch
 
-__all__ = ["Reader", "Source", "expand", "open_source", "plan_splits"]
+__all__ = ["Reader", "Source", "expand", "open_source", "paths_of", "plan_splits"]
 
 STANDARD_INPUT = "-"
 # A last range that would be smaller than this share of a split is read with the one before it
@@ -77,6 +77,22 @@ class Source:
     name: str
     size_bytes: int
     splittable: bool
+
+
+def paths_of(inputs: Any) -> list[str]:
+    """Return a job's inputs, one path or several, as a list.
+
+    Raises:
+        TypeError: they are none.
+    """
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
+        raise TypeError(f"inputs: expected a path or a list of paths, got {inputs!r}")
+    paths = list(given)
+    for path in paths:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"inputs: expected paths, got {path!r}")
+    return [str(os.fspath(path)) for path in paths]
 
 
 def expand(inputs: Sequence[str], *, stdin_path: str | None = None) -> list[Source]:

@@ -311,12 +311,12 @@ class Job:
 
         Raises:
             JobError: what went wrong, in one line.
+            TypeError: the inputs, or an option, are not of the type that they are to have.
         """
+        from mapreduce.inputs import paths_of
         from mapreduce.local import run
 
-        one = isinstance(inputs, str) or hasattr(inputs, "__fspath__")
-        given: Any = [inputs] if one else list(inputs)  # type: ignore[arg-type]  # hasattr narrows nothing
-        return run(self, given, **options)
+        return run(self, paths_of(inputs), **options)
 
     def main(self) -> None:
         """Be a job file's command line: `python count.py INPUT…` is `ringreduce run count.py INPUT…`."""

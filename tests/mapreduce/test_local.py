@@ -723,6 +723,21 @@ def test_options_of_another_type_are_type_errors(place: Place, options: dict[str
         Job(words(), totals()).run(place.lines("a"), **{"temp_dir": place.temp, **options})
 
 
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (3, "expected a path or a list of paths, got 3"),
+        ([3], "expected paths, got 3"),
+        (None, "expected a path or a list of paths, got None"),
+        (b"books", "expected a path or a list of paths, got b'books'"),
+    ],
+    ids=str,
+)
+def test_inputs_that_are_no_paths_are_type_errors_that_say_so(inputs: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Job(words(), totals()).run(inputs)
+
+
 def test_paths_may_be_path_objects(place: Place) -> None:
     output = place.root / "out"
     with Job(words(), totals()).run(Path(place.lines("a")), temp_dir=place.temp, output=output) as result:
