@@ -19,7 +19,6 @@ Which object in it is the job:
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -28,7 +27,7 @@ from typing import Any
 
 from mapreduce.errors import JobDefinitionError
 from mapreduce.job import Job, Step
-from mapreduce.loading import Code, executing_user_code, load_file, near_path, pack, python_files, replace_job
+from mapreduce.loading import Code, executing_user_code, load_file, name_of, pack, python_files, replace_job
 from mapreduce.parameters import REQUIRED, arguments_of, typed, typed_params
 from mapreduce.spelling import closest
 
@@ -240,8 +239,7 @@ def _plain_job(members: Mapping[str, Any], label: str) -> Job:
     """Make a job of a module's `mapper`, `reducer` and so on."""
     # `from mapreduce import reader` leaves a decorator under a name that a reader could have.
     arguments = {key: members[key] for key in _PLAIN_NAMES if key in members and not _is_ours(members[key])}
-    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", os.path.basename(near_path(label)).removesuffix(".py"))
-    return Job(**arguments, name=stem.lstrip("_.-")[:64] or None)
+    return Job(**arguments, name=name_of(label) or None)
 
 
 def _is_ours(value: Any) -> bool:

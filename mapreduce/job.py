@@ -33,6 +33,7 @@ Partitioner = Callable[[Any, int], int]
 Hook = Callable[[], Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
+UNNAMED = "job"
 BATCH_KINDS = ("records", "split", "text", "bytes")
 _STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -232,7 +233,7 @@ class Job:
             raise JobDefinitionError(f"task_timeout_s={task_timeout_s!r}: expected seconds, above 0, or None")
         put = object.__setattr__
         put(self, "steps", dict(steps))
-        put(self, "name", name or "job")
+        put(self, "name", name or UNNAMED)
         put(self, "params", dict(params or {}))
         put(self, "side_files", {key: str(path) for key, path in side_files.items()})
         put(self, "max_attempts", max_attempts)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -259,6 +260,14 @@ def _syntax_error(error: SyntaxError | ValueError, path: str) -> str:
         return f"{path}: {error}"
     text = f": {error.text.strip()}" if error.text else ""
     return f"{near_path(error.filename or path)}, line {error.lineno}: {error.msg}{text}"
+
+
+def name_of(place: str) -> str:
+    """Return what a job is called that has no name of its own: as its file, module or example."""
+    target, _, inside = place.rpartition(":")
+    target = target if target and inside.isidentifier() else place
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", os.path.basename(near_path(target)).removesuffix(".py"))
+    return stem.lstrip("_.-")[:64]
 
 
 def near_path(file: str) -> str:

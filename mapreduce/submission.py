@@ -17,7 +17,7 @@ from mapreduce.bundling import Bundle
 from mapreduce.columns import pack_column
 from mapreduce.errors import BadValue, InputError, JobDefinitionError, UsageError
 from mapreduce.inputs import Source, plan_splits
-from mapreduce.job import Job, Step, TotalOrder
+from mapreduce.job import UNNAMED, Job, Step, TotalOrder
 from mapreduce.plan import (
     DEFAULT_SPLIT_BYTES,
     SAMPLE_SPLIT_BYTES,
@@ -46,6 +46,7 @@ def spec_of(
     packed: Bundle,
     sources: Sequence[Source],
     *,
+    name: str = "",
     partitions: int | None = None,
     split_bytes: int = DEFAULT_SPLIT_BYTES,
     params: Mapping[str, Any] | None = None,
@@ -61,6 +62,7 @@ def spec_of(
         job: what to run.
         packed: the job with its source files, see `mapreduce.bundling.bundle`.
         sources: the input files, by paths that every peer can open, see `mapreduce.inputs.expand`.
+        name: what people are shown, if the job has no name of its own.
         partitions: number of reduce tasks of every step that does not say; default: follows from the input.
         split_bytes: about how much input a map task reads.
         params: values for `task.params`, laid over the job's defaults.
@@ -77,7 +79,7 @@ def spec_of(
     order = execution_order(job.steps)
     try:
         plan = JobPlan(
-            name=job.name,
+            name=name if name and job.name == UNNAMED else job.name,
             steps=tuple(
                 [_step(name, job.steps[name], order, sources, partitions, split_bytes) for name in order]
             ),

@@ -104,6 +104,7 @@ def _submit(job_argument: str, inputs: tuple[str, ...], **given: Any) -> int:
     )
     with interruptible(), contextlib.ExitStack() as stack:
         reporter = stack.enter_context(Reporter(quiet=given["quiet"]))
+        given["name"] = loading.name_of(job_argument)
         handle, where_read = _handed_in(where, job, code, params, list(inputs), given, reporter, stack)
         for warning in handle.warnings:
             reporter.message(f"warning: {warning}")
@@ -170,6 +171,7 @@ def _handed_in(
             tell=progress.message,
             on_progress=progress.add,
             brings_stdin=given["detach"],
+            name=given["name"],
             partitions=given["partitions"],
             split_bytes=given["split_size"],
             params=params,

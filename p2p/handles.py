@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mapreduce.bundling import bundle
 from mapreduce.job import Job
-from mapreduce.loading import Code, pack
+from mapreduce.loading import Code, name_of, pack
 from mapreduce.outcome import NOBODY, EventRecord, JobStatus
 from mapreduce.plan import DEFAULT_SPLIT_BYTES
 from mapreduce.records import Pair
@@ -345,13 +345,15 @@ class Swarm:
         client = self.client()
         try:
             tell = on_message or (lambda _: None)
+            packed = code if code is not None else pack(job)
             handed = hand_in(
                 client,
                 job,
-                bundle(code if code is not None else pack(job)),
+                bundle(packed),
                 given,
                 on_move=lambda moved: tell(str(moved)),
                 tell=tell,
+                name=name_of(packed.file) if packed.file is not None else "",
                 partitions=partitions,
                 split_bytes=split_bytes,
                 params=params,
