@@ -305,8 +305,15 @@ class Worker:
         """
         if job not in self._jobs and job not in self._ended:
             begun = self._begin(job, now)
-            if begun is not None and source is not None:
+            if begun is None:
+                return
+            if source is not None:
                 begun.members = (source,)
+                return
+            # Whoever leads it beats soon. It may as well be over since long, and nobody will say so unasked.
+            ask_at = now + 2 * self._config.beat_s
+            begun.heard_at = ask_at - self._config.orphan_s
+            self._orphans_at = min(self._orphans_at, ask_at)
 
     def on_missing(
         self, job: str, stage: int, tasks: Sequence[int], attempts: Sequence[int], now: float
@@ -436,10 +443,10 @@ class Worker:
                 out.append(DropJob(job=name, keep_stage=-1, keep_s=0.0))
                 self._share_out()
                 continue
-            if silent_s < self._config.orphan_s:
-                self._orphans_at = min(self._orphans_at, job.heard_at + self._config.orphan_s)
+            ask_at = max(job.heard_at + self._config.orphan_s, job.ask_at)
+            if now < ask_at:
+                self._orphans_at = min(self._orphans_at, ask_at)
                 continue
-            self._orphans_at = min(self._orphans_at, now + self._config.orphan_s)
             here = [member.id for member in self._view.ring_members]
             known = [node for node in dict.fromkeys((*job.members, job.leader)) if node in here]
             # The group may have been healed since we heard of it, and all whom we know of it be gone.  Our
@@ -449,6 +456,12 @@ class Worker:
             self._asked[name] = asked + 1
             if whom:
                 out.append(Send(to=whom[asked % len(whom)], message=AskFate(job=name)))
+            # Who does not know says nothing. All are asked in turn before we rest: a peer that comes back
+            # after the end may know nobody of the group, and does not always live for long.
+            is_round_over = not whom or (asked + 1) % len(whom) == 0
+            rest_s = self._config.orphan_s if is_round_over else self._config.retry_s
+            job.ask_at = now + rest_s
+            self._orphans_at = min(self._orphans_at, job.ask_at)
         return out
 
 

@@ -99,6 +99,7 @@ class WorkerJob:
         self.leader = NodeId("")
         self.members: tuple[NodeId, ...] = ()
         self.heard_at = now
+        self.ask_at = now  # what became of it, once nobody has led it for a while
         self.is_needed = True
         self.hands = Hands()
         self.claiming = Claiming(self.hands, slots, config)

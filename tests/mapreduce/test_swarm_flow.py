@@ -21,6 +21,7 @@ from p2p.job_protocol import pack_record
 from tests.mapreduce.fake_swarm import FakeSwarm, node, output_of, plan, splits, step
 
 MAP, REDUCE = StageKind.MAP, StageKind.REDUCE
+JOB = "5" * 32
 ERROR = Failure(kind="UserCode", message="ValueError: no", details="Traceback\n  line 3", position="line 7")
 
 
@@ -875,6 +876,24 @@ def test_a_worker_whose_members_are_all_gone_asks_the_others_and_its_own_peer(pe
     assert deaf.worker.jobs
     swarm.run_for(3 * swarm.config.orphan_s)
     assert deaf.worker.jobs == ()
+
+
+def test_a_worker_that_finds_outputs_of_an_ended_job_on_its_disk_soon_asks_one_peer_after_the_other() -> None:
+    count = 8
+    swarm = FakeSwarm(count)
+    worker = swarm.peers[node(0)].worker
+    worker.on_stored(JOB, 0.0)
+    asked: list[tuple[float, NodeId]] = []
+    now = 0.0
+    while len(asked) < count + 1:
+        now = worker.next_deadline()
+        sent = [effect for effect in worker.tick(now) if isinstance(effect, e.Send)]
+        asked += [(now, effect.to) for effect in sent if isinstance(effect.message, m.AskFate)]
+    first_at, last_at = asked[0][0], asked[count - 1][0]
+    assert {to for _, to in asked[:count]} == {node(number) for number in range(count)}
+    assert first_at == 2 * swarm.config.beat_s
+    assert last_at - first_at <= count * swarm.config.retry_s
+    assert asked[count][0] - last_at >= swarm.config.orphan_s  # then it rests
 
 
 def test_a_worker_forgets_a_job_that_nobody_knows() -> None:
