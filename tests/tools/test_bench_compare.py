@@ -200,6 +200,21 @@ def test_files_of_other_machines_or_other_programs_are_refused(
     assert "holds no results" in capsys.readouterr().err
 
 
+def test_what_was_measured_before_a_side_failed_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> Run:
+        raise CommandFailed("python x ended with 1:\nno memory")
+
+    monkeypatch.setattr(ByHand, "answer", fail)
+    report = tmp_path / "report.json"
+    asked = ["--rows", "startup", "--sides", "embedded,single", "--swarm", "none", "--rounds", "1"]
+    place = ["--cache", str(tmp_path / "cache"), "--json", str(report)]
+    assert bench.main(["compare", *asked, *place]) == 1
+    assert "no memory" in capsys.readouterr().err
+    assert list(json.loads(report.read_text())["runs"]["startup"]) == ["embedded"]
+
+
 # --- arguments --------------------------------------------------------------------------------------
 
 

@@ -93,10 +93,12 @@ def run_compare(options: argparse.Namespace, say: Say) -> str:
         )
         inputs = made_apart(spec, cache)
         out = cache / f"out-{os.getpid()}"
-        compare(name, inputs, sides, options.rounds, out, results, say, kill=options.kill)
-        # After each row, so that a call that is cut short has not been for nothing.
-        if options.json is not None:
-            options.json.write_text(as_json(results))
+        try:
+            compare(name, inputs, sides, options.rounds, out, results, say, kill=options.kill)
+        finally:
+            # After each row, and whatever ends it: a call that is cut short has not been for nothing.
+            if options.json is not None:
+                options.json.write_text(as_json(results))
     return shown(results, options)
 
 
