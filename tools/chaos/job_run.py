@@ -128,6 +128,8 @@ class JobRun:
     _phase_at: float = 0.0
     _apart_s: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
+    _has_copies: bool = False
+    _is_tidy: bool = False
 
     def begin(self) -> None:
         """Hand it in."""
@@ -279,13 +281,19 @@ class JobRun:
         have = {part: _most_of_one(copies.get(part, {}).values()) for part in parts}
         # A copy that was damaged is missed by nobody before somebody reads it.
         unseen = len({peer.number for peer in self.cluster.unseen_damage(self.id).values()})
-        lacking = {part: count for part, count in have.items() if count + unseen < wanted}
+        lacking = {part: copies.get(part, {}) for part, count in have.items() if count + unseen < wanted}
         is_late = time.monotonic() - self._phase_at > self.bounds.settle_s
-        if (lacking or others) and not is_late:
+        # Each was well once it has been seen well: in a storm the next peer goes down at any moment.
+        if not self._has_copies and (is_late or not lacking):
+            text = f"of {wanted} copies there are (part: peer: attempt) {lacking}" if lacking else ""
+            self._check("replicas", text)
+            self._has_copies = True
+        if not self._is_tidy and (is_late or not others):
+            self._check("intermediates", "; ".join(others[:5]))
+            self._is_tidy = True
+        if not (self._has_copies and self._is_tidy):
             return
         self.settled_after_s = time.monotonic() - self._phase_at
-        self._check("replicas", f"of {wanted} copies there are {lacking}" if lacking else "")
-        self._check("intermediates", "; ".join(others[:5]))
         self._end()
 
     def _end(self) -> None:
