@@ -83,6 +83,41 @@ def test_two_kinds_of_faults_that_need_different_worlds_do_not_go_together() -> 
         faults.surroundings_of([kind("a", world), kind("b", other)])
 
 
+class OnlyRoom:
+    """A fault for which there is room while no other is under way."""
+
+    taken = False
+    description = "takes the only room"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def start(self, cluster: Cluster, rng: random.Random) -> bool:
+        has_room = not OnlyRoom.taken
+        OnlyRoom.taken = True
+        return has_room
+
+    def stop(self) -> None:
+        OnlyRoom.taken = False
+
+
+def test_where_there_is_room_for_one_fault_every_kind_comes_as_often(tmp_path: Path) -> None:
+    kinds = [
+        FaultKind(name=name, description="", make=partial(OnlyRoom, name), lasts_s=(1.0, 1.0), every_s=0.01)
+        for name in ("a", "b", "c")
+    ]
+    storm = Storm(Settings(kinds=tuple(kinds)), tmp_path / "storm", say=lambda _: None)
+    try:
+        for turn in range(600):
+            storm._hurt(turn / 10)
+    finally:
+        storm.watching.close()
+        storm.cluster.close()
+    counts = [storm.started[kind.name] for kind in kinds]
+    assert min(counts) >= 5
+    assert max(counts) - min(counts) <= 1
+
+
 def test_what_a_machine_lacks_for_a_fault_is_said() -> None:
     lacking = FaultKind(name="netns", description="", make=lambda: None, missing=lambda: "no root")  # type: ignore[arg-type, return-value]
     with pytest.raises(FaultUnavailable, match="fault netns: no root"):

@@ -34,7 +34,7 @@ def parts(seed: int, cache: Path) -> list[list[str]]:
     return [
         [  # until each of its faults has come
             *("--jobs", "15", "--minutes", "1.5", "--ttl", "30", "--size", "200KB"),
-            *("--faults", "kill,wipe,stop,leave,join", "--every", "kill=8,wipe=8,stop=10,leave=8,join=8"),
+            *("--faults", "kill,wipe,stop,leave,join", "--every", "kill=8,wipe=8,stop=10,leave=8,join=12"),
             *("--lasting", "stop=1-12,join=5-15", *numbered),
         ],
         ["pair", "--size", "8MB", "--runs", "1", "--cache", str(cache), *numbered],
