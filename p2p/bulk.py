@@ -48,7 +48,7 @@ from p2p.store import Store, StoreFull
 
 __all__ = ["Bulk", "BulkEvent", "Received", "SendFailed", "Sent", "Stored"]
 
-CHUNK_BYTES: Final = 512 << 10
+CHUNK_BYTES: Final = 1 << 20
 WINDOW_BYTES: Final = 4 << 20
 ALL_WINDOWS_BYTES: Final = 64 << 20
 RESEND_AFTER_S: Final = 2.0
@@ -393,7 +393,7 @@ class Bulk:
     def _rewind(self, transfer: _Transfer, offset: int) -> None:
         """Begin again at a byte of the body."""
         self._credit(transfer, transfer.sent - transfer.acked)
-        transfer.chunks = _chunks_from(transfer.sources, offset)
+        transfer.chunks = read_sources(list(_without(transfer.sources, offset)), CHUNK_BYTES)
         transfer.sent = transfer.acked = offset
         transfer.held = None
         transfer.all_sent = False
@@ -476,18 +476,6 @@ class Bulk:
         self._unprepare(lambda _: True)
         for key in list(self._incoming):
             self._abandon(key)
-
-
-def _chunks_from(sources: Sequence[Source], offset: int) -> Iterator[bytes]:
-    """Read the body from a byte on, in chunks of `CHUNK_BYTES` but for the last."""
-    held = bytearray()
-    for piece in read_sources(list(_without(sources, offset)), CHUNK_BYTES):
-        held += piece
-        while len(held) >= CHUNK_BYTES:
-            yield bytes(held[:CHUNK_BYTES])
-            del held[:CHUNK_BYTES]
-    if held:
-        yield bytes(held)
 
 
 def _without(sources: Sequence[Source], count: int) -> Iterator[Source]:

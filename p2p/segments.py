@@ -206,12 +206,16 @@ def pack_header(
 
 
 def read_sources(sources: Sequence[Source], chunk_bytes: int) -> Iterator[bytes]:
-    """Read sources one behind the other, in chunks that end where a source's file ends.
+    """Read sources one behind the other, in chunks of exactly that many bytes, but for the last.
+
+    A chunk that lies in one source is what the file gave, uncopied: that is most of them.
 
     Raises:
         OSError: a file cannot be read, or is shorter than it was.
     """
     open_path, file = "", None
+    held: list[bytes] = []
+    missing = chunk_bytes
     try:
         for source in sources:
             if source.path != open_path:
@@ -223,11 +227,17 @@ def read_sources(sources: Sequence[Source], chunk_bytes: int) -> Iterator[bytes]
             left = source.entry.length
             file.seek(source.offset)
             while left:
-                chunk = file.read(min(left, chunk_bytes))
-                if not chunk:
+                piece = file.read(min(left, missing))
+                if not piece:
                     raise OSError(errno.EIO, "it is shorter than it was", source.path)
-                left -= len(chunk)
-                yield chunk
+                left -= len(piece)
+                missing -= len(piece)
+                held.append(piece)
+                if not missing:
+                    yield held[0] if len(held) == 1 else b"".join(held)
+                    held, missing = [], chunk_bytes
+        if held:
+            yield b"".join(held)
     finally:
         if file is not None:
             file.close()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
-from p2p.segments import Covers, Entry, Source
+import pytest
+
+from p2p.segments import Covers, Entry, Source, read_sources
 from p2p.store import Store
 
 JOB = "ab" * 16
@@ -43,3 +46,33 @@ def test_a_partition_that_had_no_pairs_is_sent_on_as_such(tmp_path: Path) -> Non
 
 def test_an_attempt_that_is_not_here_is_not_sent_on(tmp_path: Path) -> None:
     assert holding(tmp_path, covers=(1,), pairs_in=1).sources(JOB, 0, (ATTEMPT, 71), (1,)) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sources_are_read_in_chunks_of_one_size_wherever_files_and_ranges_end(
+    tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    files = [rng.randbytes(rng.randrange(1, 300)) for _ in range(3)]
+    sources: list[Source] = []
+    body = b""
+    for number, content in enumerate(files):
+        path = tmp_path / f"{number}"
+        path.write_bytes(content)
+        for _ in range(rng.randrange(5)):
+            begin, end = sorted(rng.randrange(len(content) + 1) for _ in range(2))
+            entry = Entry(task=number, attempt=1, partition=0, offset=0, length=end - begin)
+            sources.append(Source(entry=entry, path=str(path), offset=begin))
+            body += content[begin:end]
+    chunks = list(read_sources(sources, 64))
+    assert b"".join(chunks) == body
+    assert all(len(chunk) == 64 for chunk in chunks[:-1])
+    assert all(chunks)
+
+
+def test_a_source_that_has_become_shorter_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "output"
+    path.write_bytes(b"0123456789")
+    entry = Entry(task=TASK, attempt=ATTEMPT, partition=0, offset=0, length=11)
+    with pytest.raises(OSError, match="shorter"):
+        list(read_sources([Source(entry=entry, path=str(path), offset=0)], 4))
