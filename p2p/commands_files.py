@@ -136,7 +136,7 @@ def get(name: str, output: str | None, quiet: bool, **given: Any) -> int:
     from mapreduce.console import interruptible
     from mapreduce.errors import UsageError
     from p2p.file_progress import FileProgress
-    from p2p.local_files import directory_for, ring_name, whole_file
+    from p2p.local_files import fetch_below, ring_name, whole_file
 
     name = ring_name(name)
     with interruptible(), _client(given) as client:
@@ -153,18 +153,11 @@ def get(name: str, output: str | None, quiet: bool, **given: Any) -> int:
                     with whole_file(target) as file:
                         client.get(entry, file.write, progress.add)
             return 0
-        rows = client.files(name)
-        if not rows:
-            client.file(name.rstrip("/"))
-            raise UsageError(f"{name}: a file, not a directory: leave the / out")
+        rows = client.files_below(name)
         if output is None:
             raise UsageError(f"{name}: {len(rows)} files: name a directory for them with -o DIR")
         with FileProgress("get", sum(row.size_bytes for row in rows), quiet=quiet) as progress:
-            for row in rows:
-                path = os.path.join(output, *row.name.removeprefix(name).split("/"))
-                directory_for(path)
-                with whole_file(path) as file:
-                    client.get(client.file(row.name), file.write, progress.add)
+            fetch_below(client, name, rows, output, progress.add)
     return 0
 
 
@@ -248,7 +241,6 @@ def rm(names: tuple[str, ...], **given: Any) -> int:
 
     All names are looked up first: if one is unknown, nothing is removed.
     """
-    from p2p.file_client import FileUnknown
     from p2p.local_files import ring_name
 
     with _client(given) as client:
@@ -257,10 +249,7 @@ def rm(names: tuple[str, ...], **given: Any) -> int:
             if not name.endswith("/"):
                 found[client.file(name).name] = None
                 continue
-            rows = client.files(name)
-            if not rows:
-                raise FileUnknown(f"no file is below {name} on the ring")
-            found.update(dict.fromkeys(row.name for row in rows))
+            found.update(dict.fromkeys(row.name for row in client.files_below(name)))
         for name in found:
             client.remove(name)
     return 0

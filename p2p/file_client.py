@@ -333,6 +333,19 @@ class FileClient(JobClient):
             if not answer.more:
                 return rows
 
+    def files_below(self, name: str) -> list[f.FileRow]:
+        """Return the files below a name that ends in "/", at least one.
+
+        Raises:
+            FileUnknown: there are none.
+        """
+        rows = self.files(name)
+        if not rows and self.ask(f.AskFile(number=0, name=name.rstrip("/")), f.FileIs).entry is not None:
+            raise FileUnknown(f"{name}: a file, not a directory: leave the / out")
+        if not rows:
+            raise FileUnknown(f"no file is below {name} on the ring")
+        return rows
+
     def file(self, name: str) -> Entry:
         """Return what a name stands for.
 

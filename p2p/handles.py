@@ -19,12 +19,14 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mapreduce.bundling import bundle
+from mapreduce.errors import UsageError
+from mapreduce.inputs import paths_of
 from mapreduce.job import Job
 from mapreduce.loading import Code, name_of, pack
 from mapreduce.outcome import NOBODY, EventRecord, JobStatus
@@ -310,7 +312,7 @@ class Swarm:
         self,
         job: Job,
         inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        *,
+        *more_inputs: str | os.PathLike[str],
         partitions: int | None = None,
         split_bytes: int = DEFAULT_SPLIT_BYTES,
         params: Mapping[str, Any] | None = None,
@@ -328,6 +330,7 @@ class Swarm:
             job: what to run.
             inputs: files, directories, globs, fsspec URLs, "ring:NAME".  What all peers see is read in place;
                 other inputs are put on the ring, and removed when the handle has seen the job's end.
+            more_inputs: the same.
             partitions, split_bytes, params: as `mapreduce.local.run`.
             out_format: "" for a result to iterate; "text", "jsonl" or "msgpack" for parts.
             replicas, strict_replicas, priority, ttl_s: as in `mapreduce.spec.JobPlan`.
@@ -340,7 +343,7 @@ class Swarm:
         """
         if not isinstance(job, Job):
             raise TypeError(f"job: expected a Job, got {job!r}; 'ringreduce submit' takes the name of a file")
-        given = _paths(inputs)
+        given = [*paths_of(inputs), *paths_of(more_inputs)]
         began_at = time.monotonic()
         client = self.client()
         try:
@@ -405,19 +408,26 @@ class Swarm:
                     client.put(source, target, replicas=replicas, replaces=replaces, ttl_s=ttl_s)
 
     def get(self, name: str, path: str | os.PathLike[str] | None = None) -> bytes | None:
-        """Fetch a file of the ring.
+        """Fetch a file of the ring, or with a name that ends in "/" all files below it.
 
         Args:
             name: the file's.
-            path: where to write it; None: it is returned.
+            path: where to write it, a directory for several; None: it is returned.
 
         Raises:
             FileUnknown, FileLost: it is not there, or none of its holders is.
+            UsageError: it cannot be written, or several cannot be returned.
         """
-        from p2p.local_files import ring_name, whole_file
+        from p2p.local_files import fetch_below, ring_name, whole_file
 
+        name = ring_name(name)
         with self._files() as client:
-            entry = client.file(ring_name(name))
+            if name.endswith("/"):
+                if path is None:
+                    raise UsageError(f"{name}: name a directory for its files, as in get({name!r}, 'here')")
+                fetch_below(client, name, client.files_below(name), os.fspath(path))
+                return None
+            entry = client.file(name)
             if path is not None:
                 with whole_file(os.fspath(path)) as file:
                     client.get(entry, file.write)
@@ -434,15 +444,17 @@ class Swarm:
             return client.files(ring_name(prefix))
 
     def rm(self, name: str) -> None:
-        """Remove a file of the ring.
+        """Remove a file of the ring, or with a name that ends in "/" all files below it.
 
         Raises:
             FileUnknown: there is none of that name.
         """
         from p2p.local_files import ring_name
 
+        name = ring_name(name)
         with self._files() as client:
-            client.remove(ring_name(name))
+            for one in [row.name for row in client.files_below(name)] if name.endswith("/") else [name]:
+                client.remove(one)
 
     def _files(self) -> FileClient:
         from p2p.file_client import FileClient  # a job needs nothing of it
@@ -486,22 +498,6 @@ class Swarm:
         self._handles.add(handle)
         weakref.finalize(handle, handle.client.close)
         return handle
-
-
-def _paths(inputs: Any) -> list[str]:
-    """Return a job's inputs as a list.
-
-    Raises:
-        TypeError: they are none.
-    """
-    given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
-        raise TypeError(f"inputs: expected a path or a list of paths, got {inputs!r}")
-    paths = list(given)
-    for path in paths:
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(f"inputs: expected paths, got {path!r}")
-    return [str(os.fspath(path)) for path in paths]
 
 
 def progress_line(view: q.JobView) -> str:

@@ -8,14 +8,18 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mapreduce.errors import InputError, UsageError
 from mapreduce.inputs import expand
 from p2p.catalogue import why_no_name
 
-__all__ = ["directory_for", "named_sources", "ring_name", "whole_file"]
+if TYPE_CHECKING:
+    from p2p.file_client import FileClient
+    from p2p.file_questions import FileRow
+
+__all__ = ["directory_for", "fetch_below", "named_sources", "ring_name", "whole_file"]
 
 
 RING = "ring:"
@@ -85,6 +89,26 @@ def directory_for(path: str) -> None:
         raise UsageError(f"{directory}: is a file, or lies below one; name a directory") from None
     except OSError as error:
         raise UsageError(f"{directory}: cannot be made: {error.strerror or error}") from None
+
+
+def fetch_below(
+    client: FileClient,
+    prefix: str,
+    rows: Sequence[FileRow],
+    directory: str,
+    on_progress: Callable[[int], Any] = lambda _: None,
+) -> None:
+    """Fetch files of the ring into a directory, by what stands behind the prefix in their names.
+
+    Raises:
+        FileUnknown, FileLost: one is not there any more, or none of its holders is.
+        UsageError: one cannot be written.
+    """
+    for row in rows:
+        path = os.path.join(directory, *row.name.removeprefix(prefix).split("/"))
+        directory_for(path)
+        with whole_file(path) as file:
+            client.get(client.file(row.name), file.write, on_progress)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mapreduce import Csv, Job, Pairs
-from mapreduce.errors import InputError
+from mapreduce.errors import InputError, UsageError
 from p2p import LocalSwarm
 from p2p import file_questions as f
 from p2p.file_client import FileClient, FileUnknown
@@ -180,6 +180,28 @@ def test_files_are_put_fetched_listed_and_removed_from_python(swarm: LocalSwarm,
     assert swarm.ls("some/") == []
     with pytest.raises(FileUnknown):
         swarm.get("some/x")
+
+
+def test_a_directory_is_put_counted_fetched_and_removed_from_python(
+    swarm: LocalSwarm, tmp_path: Path
+) -> None:
+    (tmp_path / "books" / "old").mkdir(parents=True)
+    (tmp_path / "books" / "a.txt").write_text("one two\n")
+    (tmp_path / "books" / "old" / "b.txt").write_text("two\n")
+    swarm.put(tmp_path / "books", "shelf")
+    with swarm.submit(COUNT, "ring:shelf/a.txt", tmp_path / "books" / "old") as handle:
+        assert dict(handle.result(LIMIT_S)) == {"one": 1, "two": 2}
+    assert swarm.get("ring:shelf/", tmp_path / "back") is None
+    assert (tmp_path / "back" / "a.txt").read_text() == "one two\n"
+    assert (tmp_path / "back" / "old" / "b.txt").read_text() == "two\n"
+    with pytest.raises(UsageError, match="name a directory"):
+        swarm.get("shelf/")
+    with pytest.raises(FileUnknown, match="leave the / out"):
+        swarm.get("shelf/a.txt/", tmp_path / "nowhere")
+    swarm.rm("shelf/")
+    assert swarm.ls("shelf") == []
+    with pytest.raises(FileUnknown, match="no file is below shelf/"):
+        swarm.get("shelf/", tmp_path / "nowhere")
 
 
 def test_blocks_that_nobody_holds_when_the_name_is_asked_for_are_sent_again(
