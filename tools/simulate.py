@@ -1,9 +1,12 @@
-"""The simulator's command: ``python -m tools.simulate membership``, ``register``, ``jobs`` and ``gossip``.
+"""The simulator's command: ``python -m tools.simulate`` with the name of a world.
 
 ``membership``, ``register`` and ``jobs`` run seeds of the deterministic world, each with its own faults, and
 say what really happened. Exit code 0: every promise was kept; 1: a seed broke one (the command that replays
 it is printed), or a fault that was turned on in some of 100 or more seeds never happened; 2: bad usage; 130:
 interrupted.
+
+``locks`` runs seeds of the named locks of jobs, in a smaller world of their own (``tools.simulation.locks``),
+with the same exit codes.
 
 ``gossip`` measures dissemination and detection in large clusters and holds the numbers against the
 papers' claims.
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     if parsed.world == "gossip":
         return _gossip(parsed)
+    if parsed.world == "locks":
+        return _locks(parsed)
     if parsed.replay is not None:
         return _replay(parsed)
     return _seeds(parsed)
@@ -183,11 +188,45 @@ def _gossip(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _locks(parsed: argparse.Namespace) -> int:
+    from mapreduce.lock_keeper import LockKeeper
+    from tools.simulation.locks import FAULTS, LockWorld
+    from tools.simulation.planted_locks import PLANTS
+    from tools.simulation.world import Violation
+
+    keeper = LockKeeper if parsed.plant is None else PLANTS[parsed.plant].keeper
+    is_replay = parsed.replay is not None
+    seeds = range(parsed.replay, parsed.replay + 1) if is_replay else parsed.seeds
+    fired: Counter[str] = Counter()
+    failed = granted = lost = 0
+    for seed in seeds:
+        world = LockWorld(seed, keeper_type=keeper, note=print if is_replay else lambda _line: None)
+        try:
+            world.run()
+        except Violation as broken:
+            failed += 1
+            if failed <= MAX_REPORTED:
+                print(f"seed {seed}: {broken}")
+                if not is_replay:
+                    print(f"    {_again(parsed, seed)}", flush=True)
+        fired += world.fired
+        granted, lost = granted + world.granted, lost + world.lost
+    print(f"{'fault':<22} {'really happened':>16}")
+    for fault in FAULTS:
+        print(f"{fault:<22} {fired[fault]:>16,}")
+    print(f"{granted:,} locks were given, {lost:,} taken from tasks that went on")
+    print(f"{failed} of {len(seeds)} seeds broke a promise")
+    idle = [fault for fault in FAULTS if not fired[fault]] if len(seeds) >= ENOUGH_SEEDS else []
+    if idle:
+        print(f"faults that never happened: {', '.join(idle)}")
+    return 1 if failed or idle else 0
+
+
 def _again(parsed: argparse.Namespace, seed: int) -> str:
     options = ""
     if parsed.world == "membership":
         options += f" --nodes {parsed.nodes}" if parsed.nodes is not None else ""
-    if parsed.world in ("register", "jobs"):
+    if parsed.world in ("register", "jobs", "locks"):
         options += f" --plant {parsed.plant}" if parsed.plant is not None else ""
     options += "" if parsed.codec else " --no-codec"
     return f"replay: python -m tools.simulate {parsed.world} --replay {seed}{options}"
@@ -201,10 +240,12 @@ def _parser() -> argparse.ArgumentParser:
     membership = worlds.add_parser("membership", help="run seeds of membership under faults")
     register = worlds.add_parser("register", help="run seeds of the Paxos registers under faults")
     jobs = worlds.add_parser("jobs", help="run seeds of jobs on a swarm under faults")
-    for world in (membership, register, jobs):
+    locks = worlds.add_parser("locks", help="run seeds of jobs' named locks under faults")
+    for world in (membership, register, jobs, locks):
         world.add_argument("--seeds", type=_seed_range, default=range(100), metavar="FROM:TO", help="0:100")
         world.add_argument("--replay", type=int, metavar="SEED", help="run one seed and print its trace")
     jobs.set_defaults(codec=True)  # always: their limits are half of what is tested
+    locks.set_defaults(codec=True)  # there is none to be left out
     for world in (membership, register):
         world.add_argument(
             "--codec",
@@ -215,6 +256,9 @@ def _parser() -> argparse.ArgumentParser:
     membership.add_argument("--nodes", type=_node_count, default=None, help="default: 3 to 9, drawn by seed")
     register.add_argument("--plant", type=_plant, metavar="NAME", help="run with this mistake; ? lists them")
     jobs.add_argument("--plant", type=_job_plant, metavar="NAME", help="run with this mistake; ? lists them")
+    locks.add_argument(
+        "--plant", type=_lock_plant, metavar="NAME", help="run with this mistake; ? lists them"
+    )
     gossip = worlds.add_parser("gossip", help="measure dissemination and detection in large clusters")
     gossip.add_argument("--nodes", type=_node_counts, default=(100, 1000, 10_000), help="100,1000,10000")
     gossip.add_argument("--seed", type=int, default=0)
@@ -241,6 +285,12 @@ def _plant(text: str) -> str:
 
 def _job_plant(text: str) -> str:
     from tools.simulation.planted_jobs import PLANTS
+
+    return _one_of(text, {plant.name: plant.mistake for plant in PLANTS.values()})
+
+
+def _lock_plant(text: str) -> str:
+    from tools.simulation.planted_locks import PLANTS
 
     return _one_of(text, {plant.name: plant.mistake for plant in PLANTS.values()})
 

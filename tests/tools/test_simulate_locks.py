@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mapreduce.lock_keeper import KeeperEffect, LockKeeper
-from mapreduce.locking import AmendLocks
-from membership.locks import LockTable
-from tools.simulation.locks import LockWorld
+from tools import simulate
+from tools.simulation.locks import FAULTS, LockWorld
+from tools.simulation.planted_locks import PLANTS, LockPlant
 from tools.simulation.world import Violation
 
 
@@ -21,40 +20,35 @@ def test_a_hundred_histories_have_one_holder_at_a_time_and_end_with_nobody_waiti
     assert lost > 5  # locks were taken from the living, too
 
 
-class NeverStrikesOff(LockKeeper):
-    """Believes that whoever held a lock once holds it until it says otherwise."""
-
-    def _is_over(self, claimant: str) -> bool:
-        return claimant in self._leases and super()._is_over(claimant)
-
-
-class TellsTooEarly(LockKeeper):
-    """Says that a claim is a lock before the register has chosen it."""
-
-    def _amend(self, now: float) -> list[KeeperEffect]:
-        effects = super()._amend(now)
-        for effect in effects:
-            if isinstance(effect, AmendLocks) and effect.claims and self._table is not None:
-                return [*effects, *self.on_chosen(_guessed(self._table, effect.claims), now)]
-        return effects
-
-
-def _guessed(table: LockTable, claims: tuple[tuple[str, str], ...]) -> LockTable:
-    from membership.locks import Lock
-
-    free = {name: claimant for name, claimant in claims if table.get(name) is None}
-    new = [(name, Lock(table.last_token + 1 + n, (c,))) for n, (name, c) in enumerate(free.items())]
-    return LockTable(table.last_token + len(new), tuple(sorted([*table.locks, *new])))
-
-
-@pytest.mark.parametrize("plant", [NeverStrikesOff, TellsTooEarly])
-def test_a_mistake_is_found(plant: type[LockKeeper]) -> None:
+@pytest.mark.parametrize("plant", PLANTS.values(), ids=lambda plant: plant.name)
+def test_a_mistake_is_found(plant: LockPlant) -> None:
     assert any(violates(seed, plant) for seed in range(200))
 
 
-def violates(seed: int, plant: type[LockKeeper]) -> bool:
+def violates(seed: int, plant: LockPlant) -> bool:
     try:
-        LockWorld(seed, keeper_type=plant).run()
+        LockWorld(seed, keeper_type=plant.keeper).run()
     except Violation:
         return True
     return False
+
+
+def test_the_command_runs_seeds_and_says_what_happened(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate.main(["locks", "--seeds", "0:20"]) == 0
+    said = capsys.readouterr().out
+    assert "0 of 20 seeds broke a promise" in said
+    for fault in FAULTS:
+        (line,) = [line for line in said.splitlines() if line.startswith(fault)]
+        assert not line.endswith(" 0")
+
+
+def test_the_command_says_how_to_replay_what_broke_and_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate.main(["locks", "--seeds", "0:1", "--plant", "told-too-early"]) == 1
+    again = "python -m tools.simulate locks --replay 0 --plant told-too-early"
+    assert again in capsys.readouterr().out
+    assert simulate.main(again.split()[3:]) == 1
+    shown = capsys.readouterr().out
+    assert "wants" in shown
+    assert "which was not chosen for it" in shown
+    assert simulate.main(["locks", "--replay", "3"]) == 0
+    assert "chosen: " in capsys.readouterr().out

@@ -25,6 +25,12 @@ configuration, where each seed turns on its own subset of the faults, is Groce e
 ``register_host``      a node's registers as a process; the real wire as their codec
 ``register_history``   whether what clients saw is linearizable, decided exactly
 ``planted_registers``  registers with one mistake each, to show that it is seen
+``jobs``               leaders and workers in this world, real user code, and the answer byte for byte
+``jobs_process``       a peer that works for jobs as a process; its tasks: ``jobs_engine``
+``jobs_store``         what it holds of outputs, on a disk that forgets and rots
+``jobs_surroundings``  honest stand-ins for membership and the register; inputs: ``jobs_workloads``
+``planted_jobs``       leaders, workers, records and stores with one mistake each
+``locks``              named locks, in a small world of their own; mistakes: ``planted_locks``
 =====================  ==================================================================================
 
 Another machine joins this world with a ``Process`` (how it boots, how its effects are performed) and a

@@ -14,6 +14,7 @@ the last fault: whoever wants a lock has got it, and nobody is left in the table
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,13 +38,14 @@ from membership.register import AcceptorId, Change, Record
 from membership.view import NodeId
 from tools.simulation.world import Violation
 
-__all__ = ["LockWorld"]
+__all__ = ["FAULTS", "LockWorld"]
 
 JOB = "0" * 32
 PHASE_S = 20.0
 PROBE_AFTER_S = 15.0
 HEALING_LIMIT_S = 30.0
 CONFIG = JobsConfig(lock_wait_s=15.0)
+FAULTS = ("another leader", "crash", "cut off", "held for dead", "message lost", "doubt what was chosen")
 MEMBERS = (AcceptorId(NodeId("n0"), "d"),)
 
 
@@ -85,11 +87,24 @@ class LockWorld:
     Args:
         seed: decides everything.
         keeper_type: what to run; plants are subclasses.
+        note: takes a line about everything that happens, for who replays a seed.
+
+    Attributes:
+        granted, lost: how many locks tasks were given, and how many were taken from the living.
+        fired: which misfortunes really happened, and how often.
     """
 
-    def __init__(self, seed: int, *, keeper_type: type[LockKeeper] = LockKeeper) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        keeper_type: type[LockKeeper] = LockKeeper,
+        note: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         self._rng = Random(seed)
         self._keeper_type = keeper_type
+        self._note = note
+        self.fired: Counter[str] = Counter()
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -162,14 +177,25 @@ class LockWorld:
         peer = self._rng.choice(self.peers)
         match self._rng.randrange(4):
             case 0:
+                self._hurts("another leader")
                 self._elect()
             case 1:
+                self._hurts("crash", peer)
                 self._crash(peer)
             case 2:
+                self._hurts("cut off", peer)
                 peer.cut_until = self.now + self._rng.uniform(0.5, 8.0)
             case 3 if self._rng.random() < self._lies:
+                self._hurts("held for dead", peer)
                 self._accuse(peer.name)
         self._later(1.0, self._fault)
+
+    def _hurts(self, fault: str, peer: Peer | None = None) -> None:
+        self.fired[fault] += 1
+        self._say(f"{fault} {peer.name if peer is not None else ''}".rstrip())
+
+    def _say(self, text: str) -> None:
+        self._note(f"{self.now:8.3f}  {text}")
 
     def _elect(self) -> None:
         """Somebody else leads; the one before notices later, and so do the peers."""
@@ -215,12 +241,14 @@ class LockWorld:
         self._count += 1
         task = Task(peer, self._count, lock)
         peer.tasks[task.attempt] = task
+        self._say(f"{peer.name} task {task.attempt} wants {lock}")
         self._perform(peer, peer.claims.want(JOB, task.attempt, 1, task.lock, self.now))
 
     def _end(self, task: Task) -> None:
         if task.is_over or task.peer not in self.peers:
             return
         task.is_over = True
+        self._say(f"{task.peer.name} task {task.attempt} is over")
         del task.peer.tasks[task.attempt]
         self._perform(task.peer, task.peer.claims.attempt_ended(JOB, task.attempt, self.now))
         self._later(0.3, lambda: self._begin(task.peer))
@@ -241,6 +269,7 @@ class LockWorld:
 
     def _grant(self, task: Task, token: int) -> None:
         self.granted += 1
+        self._say(f"{task.peer.name} task {task.attempt} is told token {token} of {task.lock}")
         lock, claimant = self._chosen.get(token, ("", ""))
         its_own = f"{task.peer.name}/{task.peer.session}/"
         if lock != lock_key_of(task.lock) or not claimant.startswith(its_own):
@@ -271,7 +300,9 @@ class LockWorld:
         if self.now < peer.cut_until and not self._healed:
             return
         for _ in range(1 + self._chance(self._loss)):
-            if not self._chance(self._loss):
+            if self._chance(self._loss):
+                self.fired["message lost"] += 1
+            else:
                 self._later(self._rng.choice([0.005, 0.005, 0.5]), deliver)
 
     def _keep(self, keeping: Keeping, effects: list[KeeperEffect]) -> None:
@@ -288,6 +319,7 @@ class LockWorld:
         if not self._chance(self._doubt):
             self._later(0.01, lambda: self._choose(change, keeping, number))
             return
+        self.fired["doubt what was chosen"] += 1
         for _ in range(self._rng.randrange(3)):  # perhaps never, perhaps twice
             self._later(1.0, lambda: self._choose(change))
         self._later(0.5, lambda: None if keeping.is_over else self._keep_failed(keeping))
@@ -304,6 +336,9 @@ class LockWorld:
         before = self._table
         self._record = Record(generation=0, epoch=0, members=MEMBERS, payload=change(self._record))
         after = self._table
+        if after != before:
+            queues = [f"{name[:6]} {lock.token}: {' '.join(lock.claimants)}" for name, lock in after.locks]
+            self._say(f"chosen: {', '.join(queues) or 'nobody holds or wants anything'}")
         for name, lock in after.locks:
             if self._chosen.setdefault(lock.token, (name, lock.holder)) != (name, lock.holder):
                 raise Violation(f"token {lock.token} was given out twice")

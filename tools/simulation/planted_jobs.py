@@ -28,7 +28,7 @@ from membership.view import NodeId, View
 from tools.simulation.jobs import Apply
 from tools.simulation.jobs_engine import Run
 from tools.simulation.jobs_process import JobProcess
-from tools.simulation.jobs_store import Segment, SegmentMissing, Store
+from tools.simulation.jobs_store import Segment, SegmentMissing, Store, segment_of
 
 __all__ = ["PLANTS", "Plant"]
 
@@ -284,6 +284,20 @@ class _TrustingStore(Store):
         raise SegmentMissing(task, attempt, damaged=False)
 
 
+class _BoastingStore(Store):
+    def write(self, segment: Segment) -> None:
+        if segment.partitions:
+            wider = (*segment.partitions, max(segment.partitions) + 1)
+            segment = segment_of(*segment.key, wider, segment.runs)
+        super().write(segment)
+
+
+class _ClaimsWhatItLacks(JobProcess):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.store.__class__ = _BoastingStore
+
+
 class _ReadsDamage(JobProcess):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -309,4 +323,10 @@ _plant(
 )
 _plant("unchecked-reads", "what is read is not checked", first_seed=5, process=_ReadsDamage)
 _plant("late-outputs", "outputs are stored for jobs that are over", first_seed=37, process=_KeepsLateOutputs)
+_plant(
+    "boasting-store",
+    "a store claims a partition of each output that it lacks",
+    first_seed=5,
+    process=_ClaimsWhatItLacks,
+)
 _plant("half-a-push", "a push is acknowledged that lacks an output", process=_StoresHalf)
