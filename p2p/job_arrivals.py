@@ -19,6 +19,7 @@ from p2p.fetches import FetchEnded, Fetches
 from p2p.job_keys import SPEC_ATTEMPT
 from p2p.segments import SPEC_STAGE, DamagedSegment
 from p2p.spec_packing import unpack_spec
+from p2p.submissions import UNABLE
 
 if TYPE_CHECKING:
     from p2p.job_service import JobService
@@ -148,7 +149,7 @@ class JobArrivals:
                 case ("vet", str(job)) if not one.reason:
                     self._desk.vetting.look_at(job, now)
                 case ("vet", str(job)):
-                    self._desk.vetting.answer(job, "spec", f"the job's spec: {one.reason}")
+                    self._desk.vetting.answer(job, UNABLE, f"the job's spec did not come: {one.reason}")
                 case ("lead", str(job)):
                     self._desk.leading.spec_sought(job, now)
                 case _:

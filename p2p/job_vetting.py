@@ -26,7 +26,7 @@ from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT, nodes_of
 from p2p.job_protocol import pack_record
 from p2p.segments import SPEC_STAGE
 from p2p.spec_packing import spec_digest, unpack_spec
-from p2p.submissions import Begun, Submissions
+from p2p.submissions import UNABLE, Begun, Submissions
 from p2p.transport import Connection
 
 if TYPE_CHECKING:
@@ -185,8 +185,11 @@ class JobVetting:
                 if spec_digest(message.spec) != message.spec_digest:
                     raise MalformedFrame("its digest does not fit")
                 self._take_spec(job, message.spec, unpack_spec(message.spec).plan, now)
-            except (MalformedFrame, ValueError, OSError) as error:
-                self.answer(job, "spec", f"the spec cannot be read or stored: {error}")
+            except (MalformedFrame, ValueError) as error:
+                self.answer(job, "spec", f"the spec cannot be read: {error}")
+                return
+            except OSError as error:
+                self.answer(job, UNABLE, f"the spec cannot be stored: {error.strerror or error}")
                 return
         if self._desk.plan(job) is None:
             self._desk.arrivals.want_spec(job, [sender], ("vet", job), now)
@@ -198,7 +201,7 @@ class JobVetting:
         self._expect_birth(job, now)
         plan = self._desk.plan(job)
         if plan is None:
-            self.answer(job, "spec", "the spec cannot be read")
+            self.answer(job, UNABLE, "the spec cannot be read")
             return
         if plan.python != PYTHON:
             text = f"the job was packed by Python {plan.python}, and this peer runs {PYTHON}"
@@ -206,7 +209,7 @@ class JobVetting:
             return
         failure = self._desk.arrivals.open_files(job)
         if failure is not None:
-            self.answer(job, "code", failure.message)
+            self.answer(job, UNABLE if failure.kind == "EnvironmentFailed" else "code", failure.message)
             return
         opened = self._desk.files.get(job)
         assert opened is not None

@@ -7,7 +7,8 @@ A submission takes three steps, and two questions of its client.
 1. *Vetting.*  Every peer that is here gets the spec, loads the code in a child process and looks for the
    inputs.  A peer that cannot (a missing module, another Python, an input that is not there) is named and the
    job refused; a peer that says nothing within `VET_LIMIT_S` is left out with a warning, for it is as good as
-   gone.  Vetting is no detour: afterwards every peer has the spec, and its code loaded in a warm child.
+   gone, and so is one that has trouble of its own (a full disk, a spec that does not come).  Vetting is no
+   detour: afterwards every peer has the spec, and its code loaded in a warm child.
    But a peer that hears less than a majority of those it believes to be here is rather gone itself (it slept,
    or is cut off), and so is what it knows: it begins nothing.
 2. *The group.*  C0 is the first 2R-1 owners of the job's key among those who have the spec.  It is told to
@@ -38,11 +39,22 @@ from p2p.job_inquiries import Vetted
 from p2p.job_questions import Submitted
 from p2p.transport import Connection
 
-__all__ = ["DISK_META", "Answered", "Begun", "Submission", "Submissions", "acceptors", "first_group"]
+__all__ = [
+    "DISK_META",
+    "UNABLE",
+    "Answered",
+    "Begun",
+    "Submission",
+    "Submissions",
+    "acceptors",
+    "first_group",
+]
 
 VET_LIMIT_S = 10.0
 BIRTH_LIMIT_S = 10.0
 MAX_SUBMISSIONS = 64
+UNABLE = "unable"
+"""Why a peer does not take part that could not look at the job, through no fault of the job's."""
 DISK_META = "disk"
 """The name in a member's meta under which the id of its acceptor's disk stands."""
 
@@ -146,6 +158,8 @@ class Submissions:
             submission.known = tuple(NodeId(name) for name in message.text.split())
         elif not message.reason:
             submission.willing.append(sender)
+        elif message.reason == UNABLE:
+            submission.warnings.append(f"peer {sender} is left out of the job's start: {message.text}")
         elif submission.refusal is None or (message.reason == submission.refusal.reason == "inputs"):
             # Of inputs the client wants to know all that anybody lacks.
             before = submission.refusal.paths if submission.refusal is not None else ()

@@ -38,6 +38,7 @@ from p2p.segments import SPEC_STAGE
 from p2p.service import Effect, Origin, Reply, Say
 from p2p.spec_packing import pack_spec, spec_digest
 from p2p.store import Store
+from p2p.submissions import UNABLE
 from p2p.transport import Connection
 from p2p.votes import VoteStore
 
@@ -211,10 +212,12 @@ class Leading(Alone):
     def __init__(self, directory: Path) -> None:
         self.silent = False
         self.others: dict[AcceptorId, Acceptor] = {}
+        self.said: list[Say] = []
         super().__init__(directory, status=JobStatus.RUNNING)
 
     def _take(self, effects: Sequence[Effect]) -> None:
         super()._take(effects)
+        self.said += [effect for effect in effects if isinstance(effect, Say)]
         for effect in effects:
             match effect:
                 case Say(message=Prepare() | Accept() | Birth() as asked) if not self.silent:
@@ -357,3 +360,22 @@ def test_a_spec_that_rots_on_disk_is_not_opened_but_fetched_from_another_peer(
     opened = peer.engine.files.get(job)
     assert opened is not None
     assert Path(opened.side_files["words"]).read_bytes() == said
+
+
+def test_a_peer_that_cannot_get_a_jobs_spec_says_that_it_is_unable_and_not_that_the_job_is_wrong(
+    tmp_path: Path,
+) -> None:
+    peer = Leading(tmp_path)
+    try:
+        job = "2" * 32
+        peer.hear(iq.Vet(number=5, job=job, spec_digest="00" * 32, spec=b""), "b")
+        for _ in range(2):  # asked twice
+            (fetch,) = [one.message for one in peer.said if isinstance(one.message, iq.FetchSegment)]
+            peer.said.clear()
+            peer.hear(iq.NotHeld(number=fetch.number, job=job, stage=fetch.stage, attempt=fetch.attempt), "b")
+            peer.advance(0.5)
+        (answer,) = [one.message for one in peer.said if isinstance(one.message, iq.Vetted)]
+        assert (answer.number, answer.reason) == (5, UNABLE)
+        assert "nobody has it" in answer.text
+    finally:
+        peer.engine.close()

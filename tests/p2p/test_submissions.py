@@ -9,7 +9,7 @@ import pytest
 from mapreduce.spec import JobPlan
 from membership.view import Member, NodeId, View
 from p2p.job_inquiries import Vetted
-from p2p.submissions import DISK_META, VET_LIMIT_S, Begun, Submissions
+from p2p.submissions import DISK_META, UNABLE, VET_LIMIT_S, Begun, Submissions
 from p2p.transport import Connection
 
 JOB = "0123456789abcdef"
@@ -54,6 +54,20 @@ def test_a_few_who_say_nothing_are_left_out(submissions: Submissions) -> None:
         submissions.on_vetted(vetted(), node)
     (answered,) = submissions.due(VIEW, VET_LIMIT_S)
     assert {member.node for member in answered.answer.group} == set(NODES[:3])
+
+
+def test_a_peer_with_trouble_of_its_own_is_left_out_and_named_and_the_job_is_not_refused(
+    submissions: Submissions,
+) -> None:
+    for node in NODES[:3]:
+        submissions.on_vetted(vetted(), node)
+    submissions.on_vetted(vetted(UNABLE, "the job's spec did not come: nobody has it"), NODES[3])
+    (answered,) = submissions.due(VIEW, 1.0)
+    assert answered.answer.reason == "group"
+    assert {member.node for member in answered.answer.group} == set(NODES[:3])
+    assert answered.answer.warnings == (
+        "peer d is left out of the job's start: the job's spec did not come: nobody has it",
+    )
 
 
 def test_a_peer_that_most_others_do_not_answer_begins_nothing(submissions: Submissions) -> None:
