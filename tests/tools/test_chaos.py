@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from p2p.store import Store
 from tools.chaos import faults
 from tools.chaos.chaos_peer import ChaosPeer, PeerState
 from tools.chaos.chart import Course
@@ -17,7 +18,7 @@ from tools.chaos.cluster import Cluster
 from tools.chaos.drills import DRILLS
 from tools.chaos.faults import FaultKind, FaultUnavailable, Place
 from tools.chaos.invariants import ROWS, Invariants, difference
-from tools.chaos.job_run import Bounds
+from tools.chaos.job_run import Bounds, copies_of
 from tools.chaos.journal import Journal
 from tools.chaos.network import CHOICE
 from tools.chaos.recovery import JobBar, elections_of, percentile, recoveries_of
@@ -66,6 +67,19 @@ def test_a_peer_that_carries_a_burden_counts_as_down_and_is_not_hurt_again(tmp_p
         cluster.burden(peer)
         cluster.unburden(peer, heals_in_s=60.0)
         assert cluster.weighing() == {peer.number}
+
+
+def test_a_copy_counts_also_with_a_peer_that_holds_an_attempt_that_lost(tmp_path: Path) -> None:
+    with idle_cluster(tmp_path, peers=3, replicas=2) as cluster:
+        job, stage, part = "7" * 32, 1, 0
+        for peer, attempts in zip(cluster.peers, ((8,), (8, 9), (7, 9)), strict=True):
+            peer.data = tmp_path / str(peer.number)
+            store = Store(str(peer.segments))
+            for attempt in attempts:
+                store.put(job, stage, part, attempt, b"part")
+        assert copies_of(job, cluster) == ({part: {0: {8}, 1: {8, 9}, 2: {7, 9}}}, [])
+        cluster.peers[0].state = PeerState.DOWN
+        assert copies_of(job, cluster)[0] == {part: {1: {8, 9}, 2: {7, 9}}}
 
 
 def test_two_kinds_of_faults_that_need_different_worlds_do_not_go_together() -> None:

@@ -30,6 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +286,7 @@ class JobRun:
         is_late = time.monotonic() - self._phase_at > self.bounds.settle_s
         # Each was well once it has been seen well: in a storm the next peer goes down at any moment.
         if not self._has_copies and (is_late or not lacking):
-            text = f"of {wanted} copies there are (part: peer: attempt) {lacking}" if lacking else ""
+            text = f"of {wanted} copies there are (part: peer: attempts) {lacking}" if lacking else ""
             self._check("replicas", text)
             self._has_copies = True
         if not self._is_tidy and (is_late or not others):
@@ -305,16 +306,16 @@ class JobRun:
                     path.unlink()
 
 
-def _most_of_one(attempts: Iterable[int]) -> int:
-    """Return how many copies there are of the attempt that has most."""
-    return max(Counter(attempts).values(), default=0)
+def _most_of_one(held: Iterable[Iterable[int]]) -> int:
+    """Return how many copies there are of the attempt that has most, of the attempts that each peer holds."""
+    return max(Counter(chain.from_iterable(held)).values(), default=0)
 
 
-def copies_of(job: str, cluster: Cluster) -> tuple[dict[int, dict[int, int]], list[str]]:
+def copies_of(job: str, cluster: Cluster) -> tuple[dict[int, dict[int, set[int]]], list[str]]:
     """Read from the disks of the peers that serve what they hold of a job that has ended.
 
     Returns:
-        {part: {number of the peer: attempt}} of its last stage, and a line for everything else that is
+        {part: {number of the peer: attempts}} of its last stage, and a line for everything else that is
         there but its spec, and what a fault has damaged unseen.
     """
     held: list[tuple[ChaosPeer, int, Mapping[int, int]]] = []
@@ -338,11 +339,11 @@ def copies_of(job: str, cluster: Cluster) -> tuple[dict[int, dict[int, int]], li
         if work.is_dir() and any(os.scandir(work)):
             others.append(f"peer {peer.number} has {sorted(path.name for path in work.iterdir())} in work/")
     last = max((stage for _, stage, _ in held), default=-1)
-    copies: dict[int, dict[int, int]] = {}
+    copies: dict[int, dict[int, set[int]]] = {}
     for peer, stage, outputs in held:
         if stage != last:
             others.append(f"peer {peer.number} has outputs of stage {stage}")
             continue
         for task, attempt in outputs.items():
-            copies.setdefault(task, {})[peer.number] = attempt
+            copies.setdefault(task, {}).setdefault(peer.number, set()).add(attempt)
     return copies, others
