@@ -3,8 +3,9 @@
 **The contract of the shell.** Effects are performed in the order in which they are returned.
 
 * `Save` is done when the state would survive a loss of power: written *and* synced. Everything after it in
-  the same list may be a promise that rests on it. Several lists may share one sync, as long as within each
-  list nothing behind a `Save` happens before that sync has returned.
+  the same list, or in a later one of the same machine, may be a promise that rests on it: a proposer counts
+  its own acceptor's vote at once. Several lists may share one sync, as long as nothing behind a `Save`, in
+  its list or in those after it, happens before that sync has returned.
 * A `Save` that fails (no space, I/O error) ends the life of the whole machine: the shell performs none of the
   effects behind it, drops the machine, and lets the acceptor answer nothing more. It must not try the sync
   again: after a failed one the system may have forgotten which pages were dirty, and report success for

@@ -53,6 +53,9 @@ class VoteStore:
         Raises:
             OSError: a file cannot be read.
         """
+        # A former life may have died between a rename and its sync. What is found is spoken of from here on,
+        # and said again without another save.
+        self._sync()
         found: dict[str, bytes] = {}
         for name in sorted(os.listdir(self._directory)):
             path = os.path.join(self._directory, name)

@@ -104,3 +104,23 @@ def test_a_peer_whose_votes_are_damaged_is_known_to_all_as_the_acceptor_that_it_
     assert known is not None
     assert acceptor_of(known) == again.engine.registers.me
     swarm.close()
+
+
+def test_votes_that_are_found_are_on_disk_by_name_before_anybody_hears_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = VoteStore(str(tmp_path))
+    with monkeypatch.context() as patched:
+        dying(patched, "fsync", 1)  # behind the rename
+        with pytest.raises(Killed):
+            store.save("job/0", b"a promise")
+    synced: list[os.stat_result] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert VoteStore(str(tmp_path)).load() == {"job/0": b"a promise"}
+    assert [os.path.samestat(one, tmp_path.stat()) for one in synced] == [True]
