@@ -183,12 +183,24 @@ def _explained(error: Exception) -> int:
     if isinstance(error, MemoryError):
         return _told("error: out of memory", FAILED)
     if isinstance(error, OSError):
-        return _told(f"error: {error}", FAILED)
+        return _told(f"error: {_said_by_system(error)}", FAILED)
     return _told(
         f"error: {type(error).__name__}: {error}\n"
         "This is a bug in ringreduce, not in your job: RINGREDUCE_DEBUG=1 shows where it happened.",
         FAILED,
     )
+
+
+def _said_by_system(error: OSError) -> str:
+    """Say what a call to the system has met, and where, as far as that is known."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{error.filename}: {reason}"
+    try:
+        sys.stdout.flush()  # what could not be written is still to be written
+    except OSError:
+        return f"cannot write to standard output: {reason}"
+    return reason
 
 
 def details_of(error: BaseException) -> str:

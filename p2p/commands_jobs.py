@@ -151,7 +151,10 @@ def cancel(job: str, format: str, **where_to: Any) -> int:  # noqa: ARG001
 def logs(job: str, format: str, **where_to: Any) -> None:
     """Show what user code of JOB, an id or its beginning, has printed on each peer, the end of it."""
     with Where(**where_to).client() as client:
-        found = client.logs(client.find(job))
+        whole = client.find(job)
+        found = client.logs(whole)
+        if not any(one.text for one in found):
+            client.view(whole)  # a job that nobody knows is another thing than one that has printed nothing
     if format == "json":
         print_json([{"node": one.node, "text": one.text} for one in found])
         return

@@ -178,7 +178,12 @@ def test_a_detached_job_is_listed_attached_to_and_fetched_twice(
 
 
 def test_unknown_ids_get_one_clear_line(ringreduce: Run, address: str) -> None:
-    for prefix, words in (("abcd", "no job 'abcd' is known"), ("ab", "too short"), ("xyz!", "no job's id")):
+    for prefix, words in (
+        ("abcd", "no job 'abcd' is known"),
+        ("f" * 32, f"no job '{'f' * 32}' is known"),
+        ("ab", "too short"),
+        ("xyz!", "no job's id"),
+    ):
         for command in ("status", "result", "cancel", "attach", "logs"):
             done = ringreduce(command, prefix, "--peer", address)
             assert (done.returncode, done.stdout) == (2, "")
