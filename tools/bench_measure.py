@@ -16,8 +16,10 @@ seen the last processor time is kept, and if the sum is more than the kernel's, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,6 +57,10 @@ class CommandFailed(Exception):
     """A side of the benchmark did not end well; what it printed is in the message."""
 
 
+class TookTooLong(CommandFailed):
+    """A side was not done in time."""
+
+
 def measure(
     command: Sequence[str],
     *,
@@ -70,12 +76,13 @@ def measure(
         command: program and arguments; its standard output and errors are kept for the error message.
         environment: variables set in addition to the present ones.
         directory: where it runs.
-        limit_s: it is killed after so long.
+        limit_s: it is killed after so long, with all its descendants.
         beside: process ids of a standing system that works for it.
         meanwhile: called with the command's process id when it has begun; the command is not waited for until
             this returns.
 
     Raises:
+        TookTooLong: it was not done in time.
         CommandFailed: it returned anything but 0.
     """
     with tempfile.TemporaryFile() as printed:
@@ -88,7 +95,13 @@ def measure(
             env={**os.environ, **environment},
             cwd=directory,
         )
-        killer = threading.Timer(limit_s, process.kill)
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            _end_tree(process.pid)
+
+        killer = threading.Timer(limit_s, end)
         killer.start()
         standing_s = sum(map(tree_cpu_s, beside))
         try:
@@ -98,13 +111,15 @@ def measure(
                 _, status, usage = os.wait4(process.pid, 0)
         except BaseException:  # an interrupt, too, must not leave it behind
             killer.cancel()
-            process.kill()
+            _end_tree(process.pid)
             process.wait()
             raise
         wall_s = time.perf_counter() - begin_s
         standing_s = max(0.0, sum(map(tree_cpu_s, beside)) - standing_s)
         killer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
+        if is_late.is_set():
+            raise TookTooLong(f"{' '.join(command)} was not done within {limit_s:g} s")
         if process.returncode:
             printed.seek(0)
             tail = printed.read()[-4000:].decode(errors="replace")
@@ -120,6 +135,14 @@ def measure(
 def _resident_bytes(usage: resource.struct_rusage) -> int:
     # Linux counts in KiB, macOS in bytes.
     return usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024
+
+
+def _end_tree(root: int) -> None:
+    """Kill a process of ours, which has not been waited for, and all its descendants."""
+    # Where there is no /proc the root alone is known.
+    for pid in dict.fromkeys((root, *(process.pid for process in tree(root)))):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 class _TreeWatch:

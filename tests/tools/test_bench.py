@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import select
 import sys
 from collections import Counter
 from itertools import islice
@@ -15,7 +17,7 @@ import pytest
 from mapreduce.examples.log_hits import LINE
 from tools import bench
 from tools.bench_inputs import InputSpec, log_lines, make, read_books, sort_records, text_lines
-from tools.bench_measure import CommandFailed, Usage, measure
+from tools.bench_measure import CommandFailed, TookTooLong, Usage, measure
 from tools.bench_output import digest
 
 
@@ -176,6 +178,19 @@ def test_what_a_child_of_the_command_took_is_counted(tmp_path: Path) -> None:
 def test_a_command_that_fails_says_what_it_printed(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match=r"ended with 3:\nno luck"):
         measure([sys.executable, "-c", "print('no luck'); exit(3)"], environment={}, directory=tmp_path)
+
+
+def test_a_command_that_takes_too_long_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    said = tmp_path / "child"
+    child = f"import os, time; open({str(said)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with pytest.raises(TookTooLong, match="not done within 2 s"):
+        measure([sys.executable, "-c", parent], environment={}, directory=tmp_path, limit_s=2)
+    if sys.platform == "linux" and said.exists():
+        with contextlib.suppress(ProcessLookupError):
+            ended = os.pidfd_open(int(said.read_text()))
+            assert select.select([ended], [], [], 10.0)[0]
+            os.close(ended)
 
 
 def test_an_interrupted_measurement_leaves_no_process_behind(tmp_path: Path) -> None:

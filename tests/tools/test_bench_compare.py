@@ -10,7 +10,7 @@ import pytest
 
 from tools import bench
 from tools.bench_inputs import InputSpec, make
-from tools.bench_measure import CommandFailed
+from tools.bench_measure import CommandFailed, TookTooLong
 from tools.benchmarks import strikes
 from tools.benchmarks.compare import AnswersDiffer, compare, difference_of, last_words
 from tools.benchmarks.environments import Engine, EngineMissing, interpreter_of
@@ -31,6 +31,7 @@ class Teller:
     """A side that writes what it is told to."""
 
     packs_records = False
+    is_foreign = False
     victims: tuple[str, ...] = ()
 
     def __init__(self, name: str, text: str, cannot: Sequence[str] = (), *, fails: bool = False) -> None:
@@ -89,6 +90,21 @@ def test_the_scripts_by_hand_and_our_engine_agree_on_the_join_and_pagerank(tmp_p
     sides = [ByHand("single"), ByHand("pair"), Embedded()]
     compare(name, inputs, sides, 1, tmp_path / "out", results, lambda _: None)
     assert [line.side for line in results.lines()] == ["single", "pair", "embedded"]
+
+
+def test_another_engine_that_fails_or_takes_too_long_is_left_out_and_the_rounds_go_on(tmp_path: Path) -> None:
+    class Hopeless(Teller):
+        is_foreign = True
+
+        def answer(
+            self, question: Question, inputs: Sequence[Path], out: Path, strike: Strike | None = None
+        ) -> Run:
+            out.mkdir()
+            raise TookTooLong("python x was not done within 9 s")
+
+    results = asked("wordcount", tmp_path, Hopeless("slow", ""), Teller("a", "x\t1\n"))
+    assert {side: len(runs) for side, runs in results.runs["wordcount"].items()} == {"a": 2}
+    assert results.left_out == ["slow is left out of word count, a pair a word: not done within 9 s"]
 
 
 # --- kills ------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The commands `compare` and `table` of `python -m tools.bench`.
 
     python -m tools.bench compare [--rows sort,join] [--size 256MB] [--rounds 3] [--swarm 2x1,2x2,3x2,4x3]
-                                  [--with dask,ray,spark,mrjob,polars,duckdb] [--kill] [--json FILE]
+                                  [--with dask,ray,spark,mrjob,polars,duckdb] [--limit 300] [--kill]
+                                  [--json FILE]
     python -m tools.bench table FILE… [--markdown] [--plot DIR]
 
 ⚙ This module runs processes and writes files.
@@ -22,7 +23,7 @@ from tools.benchmarks.environments import ENGINES, EngineMissing, interpreter_of
 from tools.benchmarks.plots import draw_comparison, why_not
 from tools.benchmarks.questions import QUESTIONS
 from tools.benchmarks.results import Results, as_json, read, this_machine
-from tools.benchmarks.sides import ByHand, Embedded, Foreign, OurSwarm, Side, parse_swarm
+from tools.benchmarks.sides import RUN_LIMIT_S, ByHand, Embedded, Foreign, OurSwarm, Side, parse_swarm
 from tools.benchmarks.tables import tables
 
 OURS = ("single", "pair", "embedded")
@@ -56,6 +57,13 @@ def add_parsers(commands: Any, common: list[argparse.ArgumentParser]) -> None:
         "--with", dest="engines", type=one_or_more(engines), default=[], help=",".join(engines)
     )
     parser.add_argument(
+        "--limit",
+        type=positive,
+        default=RUN_LIMIT_S,
+        metavar="SECONDS",
+        help=f"leave another engine out of a question where it takes longer  [{RUN_LIMIT_S:g}]",
+    )
+    parser.add_argument(
         "--kill", action="store_true", help="then kill a worker, and then the coordinator, of each side"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there too")
@@ -75,7 +83,7 @@ def run_compare(options: argparse.Namespace, say: Say) -> str:
     """Measure, write the JSON file, and return the tables.
 
     Raises:
-        CommandFailed, AnswersDiffer: a side did not end well, or answers otherwise than others.
+        CommandFailed, AnswersDiffer: a side of ours did not end well, or one answers otherwise than others.
         ValueError, OSError: the inputs cannot be made, or no pictures drawn.
     """
     if problem := why_not(options.plot):
@@ -118,7 +126,7 @@ def sides_of(options: argparse.Namespace, cache: Path, results: Results, say: Sa
     sides += [OurSwarm(peers, replicas, cache / "peers") for peers, replicas in options.swarm]
     for name in options.engines:
         try:
-            sides.append(Foreign(ENGINES[name], interpreter_of(ENGINES[name], cache)))
+            sides.append(Foreign(ENGINES[name], interpreter_of(ENGINES[name], cache), options.limit))
         except EngineMissing as error:
             results.left_out.append(str(error))
             say(str(error))

@@ -4,7 +4,8 @@
 does not fall on one of them.
 
 *Answers* are compared after every run, untimed, with the first that was given: as a set of lines, in order,
-or nearly, see `questions.Answers`.  A side that gives another answer ends the benchmark.
+or nearly, see `questions.Answers`.  A side that gives another answer ends the benchmark; another engine that
+fails, or is not done within the limit, is left out of the question, and said so.
 
 ⚙ This module runs processes and writes files.
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from tools.bench_measure import CommandFailed
+from tools.bench_measure import CommandFailed, TookTooLong
 from tools.bench_output import Answer, digest
 from tools.benchmarks.questions import QUESTIONS, Answers, Question
 from tools.benchmarks.results import Recovery, Results
@@ -128,18 +129,24 @@ def compare(
         kill: after the rounds, kill each side's worker in the middle of a job, and then its coordinator.
 
     Raises:
-        CommandFailed: a side did not end well.
+        CommandFailed: a side of ours did not end well.
         AnswersDiffer: they do not agree.
     """
     question = QUESTIONS[name]
     able = [side for side in sides if question.asked not in side.cannot]
     agreement = Agreement(question)
     for number in range(rounds):
-        for place in range(len(able)):
-            side = able[(number + place) % len(able)]
+        for side in turned(able, number):
             try:
                 run = side.answer(question, inputs, out)
                 agreement.hold(side.name, out, packed=side.packs_records)
+            except CommandFailed as error:
+                if not side.is_foreign:
+                    raise
+                able.remove(side)
+                results.left_out.append(f"{side.name} is left out of {question.title}: {last_words(error)}")
+                say(results.left_out[-1])
+                continue
             finally:
                 shutil.rmtree(out, ignore_errors=True)
             results.add(name, side.name, run)
@@ -150,6 +157,12 @@ def compare(
             recovery = struck(name, side, inputs, out, agreement, victim, undisturbed_s)
             results.recoveries.append(recovery)
             say(f"{name} {side.name}, {victim} killed: {recovery.wall_s:.2f} s {recovery.note}")
+
+
+def turned(sides: Sequence[Side], number: int) -> list[Side]:
+    """Return the sides in the order of a round: each round begins with another one."""
+    place = number % len(sides) if sides else 0
+    return [*sides[place:], *sides[:place]]
 
 
 def struck(
@@ -204,6 +217,9 @@ def struck(
 
 def last_words(error: CommandFailed) -> str:
     """Return the last line that a command printed, or how it ended where it printed nothing."""
+    if isinstance(error, TookTooLong):
+        told = str(error)
+        return told[told.rfind("not done") :]
     ended, _, printed = str(error).partition(":\n")
     said = printed.strip().rpartition("\n")[2]
     return (said or "it " + ended[ended.rfind("ended with") :])[:NOTE_CHARS]

@@ -99,6 +99,10 @@ class Side(Protocol):
         """Whether it writes sorted records as the keys of msgpack pairs."""
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether it is another engine, without which the comparison goes on."""
+
+    @property
     def cannot(self) -> frozenset[str]:
         """What it knows no way to answer."""
 
@@ -135,6 +139,7 @@ class ByHand:
 
     name: str
     packs_records = False
+    is_foreign = False
     cannot = NOTHING
     victims = ()
 
@@ -152,6 +157,7 @@ class Embedded:
 
     name: str = "embedded"
     packs_records = True
+    is_foreign = False
     cannot = NOTHING
     victims = VICTIMS
 
@@ -187,6 +193,7 @@ class OurSwarm:
     replicas: int
     directory: Path
     packs_records = True
+    is_foreign = False
     cannot = NOTHING
 
     @property
@@ -224,11 +231,14 @@ class Foreign:
     Attributes:
         engine: which.
         python: its interpreter.
+        limit_s: for one answer, its start included.
     """
 
     engine: Engine
     python: Path
+    limit_s: float = RUN_LIMIT_S
     packs_records = False
+    is_foreign = True
 
     @property
     def name(self) -> str:
@@ -269,7 +279,7 @@ class Foreign:
                 self.command(question, [path.name for path in inputs], out),
                 environment={**ENVIRONMENT, MARKS: str(marks)},
                 directory=inputs[0].parent,
-                limit_s=RUN_LIMIT_S,
+                limit_s=self.limit_s,
                 meanwhile=hit,
             )
             if not self.engine.standing:
