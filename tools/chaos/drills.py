@@ -5,6 +5,7 @@ Use:
     python -m tools.chaos failpoints --names vote,push --actions kill,stop
     python -m tools.chaos split --rounds 2
     python -m tools.chaos rot --rounds 3
+    python -m tools.chaos zombies --rounds 5
     python -m tools.chaos hostile --ways segfault,gigabyte
 """
 
@@ -112,6 +113,20 @@ def _rot(arguments: Sequence[str], directory: Path, tell: Callable[[object], Non
         return _told((rots.run(way, parts=parts) for way, parts in each * rounds), tell)
 
 
+def _zombies(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
+    from tools.chaos.zombies import MOMENTS, Awakening, Zombies
+
+    seed, rounds, moments = _chosen("zombies", "moments", MOMENTS, arguments)
+    with Zombies(directory, seed=seed) as zombies:
+        found: list[Awakening] = []
+        for moment in moments * rounds:
+            found.append(zombies.run(moment))
+            tell(found[-1])
+    led, stale = sum(one.led for one in found), sum(len(one.stale) for one in found)
+    print(f"{len(found)} zombies, {led} of them leaders: {stale} stale writes")
+    return _wrong(found)
+
+
 def _hostile(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
     from tools.chaos.hostile_jobs import EXPECTED, Hostilities
 
@@ -124,6 +139,9 @@ DRILLS = {
     "failpoints": Drill(text="every named moment of a job's life with every fault", run=_failpoints),
     "split": Drill(text="the ring is cut in two in the midst of a job, and heals", run=_split),
     "rot": Drill(text="all outputs on one peer are damaged just before they are read", run=_rot),
+    "zombies": Drill(
+        text="a peer is stopped with a write in its hands, and wakes when others have gone on", run=_zombies
+    ),
     "hostile": Drill(text="user code does the worst, beside an innocent job", run=_hostile),
 }
 
