@@ -21,6 +21,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -196,9 +197,9 @@ def _said_by_system(error: OSError) -> str:
     reason = error.strerror or str(error)
     if error.filename is not None:
         return f"{error.filename}: {reason}"
-    try:
-        sys.stdout.flush()  # what could not be written is still to be written
-    except OSError:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    is_printed = frame.f_code is click.echo.__code__ and not frame.f_locals["err"]
+    if is_printed or frame.f_code is exit_code_of.__code__:  # which calls, and flushes
         return f"cannot write to standard output: {reason}"
     return reason
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,25 +14,26 @@ import pytest
 from mapreduce.console import FAILED, exit_code_of
 
 
-class FullStdout(io.StringIO):
-    """Standard output on a disk that takes nothing."""
-
-    def flush(self) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def failing(error: OSError) -> Any:
     raise error
 
 
-def test_a_listing_that_cannot_be_written_names_standard_output(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(sys, "stdout", FullStdout())
-        assert exit_code_of(lambda: print("a row")) == FAILED
-    said = f"error: cannot write to standard output: {os.strerror(errno.ENOSPC)}\n"
-    assert capsys.readouterr().err == said
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no disk that is always full")
+def test_a_listing_that_cannot_be_written_names_standard_output() -> None:
+    script = """
+import click, os
+from mapreduce.console import exit_code_of
+os._exit(exit_code_of(lambda: click.echo("a row")))
+"""
+    with FULL.open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == FAILED
+    assert done.stderr == f"error: cannot write to standard output: {os.strerror(errno.ENOSPC)}\n"
 
 
 @pytest.mark.parametrize(
