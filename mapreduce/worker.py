@@ -156,7 +156,8 @@ class Worker:
         return job
 
     def _dissolve(self, message: Dissolve, now: float) -> list[WorkerEffect]:
-        """A job is over."""
+        """A job is over; its leader says so until it has heard that everybody knows."""
+        known = self._ended.get(message.job)
         self._ended[message.job] = message
         self._ended.move_to_end(message.job)
         if len(self._ended) > MAX_ENDED_JOBS:
@@ -169,7 +170,8 @@ class Worker:
             self._share_out()
         self._asked.pop(message.job, None)
         out.append(DropJob(job=message.job, keep_stage=message.keep_stage, keep_s=message.keep_s))
-        out.append(Announce(event=JobEnded(job=message.job, status=message.status)))
+        if known is None or known.status is not message.status:
+            out.append(Announce(event=JobEnded(job=message.job, status=message.status)))
         return out + self._fill(now)
 
     # -- membership --------------------------------------------------------------------------------------
