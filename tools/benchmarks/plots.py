@@ -123,6 +123,8 @@ def _pyplot(folder: Path) -> Any:
     import matplotlib as mpl
 
     mpl.use("Agg")  # no display is needed to write a file
+    # Text stays text, which is small, and the same figures give the same file.
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "ringreduce"})
     from matplotlib import pyplot
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,5 +134,5 @@ def _pyplot(folder: Path) -> Any:
 def _saved(figure: Any, path: Path) -> list[Path]:
     files = [path.with_suffix(f".{kind}") for kind in FORMATS]
     for file in files:
-        figure.savefig(file, dpi=120)
+        figure.savefig(file, dpi=120, metadata={"Date": None} if file.suffix == ".svg" else None)
     return files
