@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from p2p.job_questions import StageView
 from p2p.store import Store
 from tools.chaos import faults
 from tools.chaos.chaos_peer import ChaosPeer, PeerState
@@ -24,7 +25,7 @@ from tools.chaos.network import CHOICE
 from tools.chaos.recovery import JobBar, elections_of, percentile, recoveries_of
 from tools.chaos.report import page
 from tools.chaos.scenario_cli import SCENARIOS
-from tools.chaos.scenarios import Blow, Result, Trial, shortfall
+from tools.chaos.scenarios import Blow, Result, Trial, share_done, shortfall
 from tools.chaos.selection import run_selection
 from tools.chaos.storm import Settings, Storm
 from tools.chaos.watching import Span
@@ -233,6 +234,13 @@ def test_the_selection_runs_all_its_parts_and_fails_if_one_does(
 
 
 # ---- what is shown -------------------------------------------------------------------------------------
+
+
+def test_a_moment_is_a_share_of_all_tasks_those_of_stages_that_are_not_open_among_them() -> None:
+    maps_are_done = [StageView(name="map", done=16, total=16), StageView(name="reduce", done=0, total=-1)]
+    assert share_done(maps_are_done, tasks=16 + 64) == pytest.approx(0.2)
+    all_is_done = [StageView(name="map", done=16, total=16), StageView(name="reduce", done=64, total=64)]
+    assert share_done(all_is_done, tasks=16 + 64) == 1.0
 
 
 def test_a_scenario_in_which_nobody_was_hit_shows_nothing() -> None:

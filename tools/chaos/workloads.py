@@ -79,6 +79,11 @@ class Expected:
     output_records: int
     wall_s: float
 
+    @property
+    def tasks(self) -> int:
+        """Of all stages."""
+        return self.map_tasks + self.reduce_tasks
+
 
 def parts_of(directory: Path) -> dict[str, bytes]:
     """Return {name: bytes} of all files of an output directory."""
