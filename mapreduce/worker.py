@@ -174,6 +174,13 @@ class Worker:
             out.append(Announce(event=JobEnded(job=message.job, status=message.status)))
         return out + self._fill(now)
 
+    def forget(self, job: str) -> None:
+        """A job's time to live is over: nobody need be asked what became of it."""
+        known = self._jobs.get(job)
+        if known is not None and not known.leader:
+            del self._jobs[job]
+            self._asked.pop(job, None)
+
     # -- membership --------------------------------------------------------------------------------------
 
     def on_view(self, view: View, now: float) -> list[WorkerEffect]:
@@ -200,7 +207,8 @@ class Worker:
         self._draining = True
         self._share_out()
         for job in self._jobs.values():
-            job.is_needed = True  # until its leader has heard of it and says otherwise
+            # Until its leader has heard of it and says otherwise; where none was heard, nobody would.
+            job.is_needed = bool(job.leader)
         out: list[WorkerEffect] = []
         for job in list(self._jobs.values()):
             job.return_queued()
@@ -442,7 +450,10 @@ class Worker:
                 out += job.out
                 del self._jobs[name]
                 self._asked.pop(name, None)
-                out.append(DropJob(job=name, keep_stage=-1, keep_s=0.0))
+                if (
+                    job.leader or job.members
+                ):  # else it lay here at the start: the shell knows how long it stays
+                    out.append(DropJob(job=name, keep_stage=-1, keep_s=0.0))
                 self._share_out()
                 continue
             ask_at = max(job.heard_at + self._config.orphan_s, job.ask_at)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +142,11 @@ class JobAnswers:
     def tell_fate(self, job: str, sender: NodeId, now: float) -> None:
         """A worker has heard nobody lead this job for a while."""
         vote = self._desk.registers.acceptor.get(JOB_KEY + job)
-        if vote is not None and vote.record.terminal:
+        fate = self._desk.worker.fate_of(job)
+        if fate is not None:  # who was told of the end need not have voted for it
+            left_s = 0.0 if self._desk.is_gone(job) else self._desk.lives.until(job) - now
+            self._desk.say(sender, replace(fate, keep_s=min(fate.keep_s, max(0.0, left_s))))
+        elif vote is not None and vote.record.terminal:
             self._answer_when_known(job, sender, "fate", now)
 
     def job_moved(self, job: str, now: float) -> None:

@@ -50,6 +50,7 @@ class JobLives:
         for job in desk.store.jobs:
             if not is_file_id(job):
                 self._expiry[job] = now + ORPHAN_S
+                desk.worker.on_stored(job, now)  # it asks whether the job is over
         for key in list(desk.registers.acceptor):
             vote = desk.registers.acceptor.get(key)
             if vote is not None and vote.record.terminal and key.startswith(JOB_KEY):
@@ -122,6 +123,7 @@ class JobLives:
         self._desk.locks.drop_job(job)
         self._desk.store.drop_job(job)
         self._desk.forget(job)
+        self._desk.worker.forget(job)
         is_over = self.is_over(job)
         self._over.discard(job)
         self._desk.results.forget(job)

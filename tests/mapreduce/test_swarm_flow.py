@@ -896,6 +896,13 @@ def test_a_worker_that_finds_outputs_of_an_ended_job_on_its_disk_soon_asks_one_p
     assert asked[count][0] - last_at >= swarm.config.orphan_s  # then it rests
 
 
+def test_a_worker_that_drains_does_not_wait_for_a_job_of_which_it_has_heard_nothing() -> None:
+    worker = FakeSwarm(2).peers[node(0)].worker
+    worker.on_stored(JOB, 0.0)
+    worker.drain(1.0)
+    assert worker.may_leave
+
+
 def test_a_worker_forgets_a_job_that_nobody_knows() -> None:
     swarm = FakeSwarm(2, forget_s=60.0)
     worker = swarm.peers[node(1)].worker

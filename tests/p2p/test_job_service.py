@@ -12,7 +12,7 @@ import pytest
 
 from mapreduce.bundling import digest
 from mapreduce.config import JobsConfig
-from mapreduce.messages import Beat
+from mapreduce.messages import AskFate, Beat, Dissolve
 from mapreduce.record import JobStatus, born
 from mapreduce.spec import InputSplit, JobCode, JobPlan, JobSpec, StepPlan
 from membership.acceptor import Acceptor, Vote, encode_vote
@@ -269,6 +269,64 @@ def test_a_leader_with_nothing_to_write_says_that_it_lacks_a_quorum_once_the_oth
             peer.hear(q.Follow(number=8, job=JOB), "client")
             said.append(peer.answers[0].view.waiting_for)
         assert said == ["", "waiting for a quorum: {b, c} do not answer"]
+    finally:
+        peer.engine.close()
+
+
+class Talking(Alone):
+    """A peer with two others, all of whose words are written down."""
+
+    def __init__(self, directory: Path) -> None:
+        self.said: list[Say] = []
+        super().__init__(directory, status=None)
+
+    def _known(self) -> list[Member]:
+        return [Member(member.node, f"memory:{member.node}") for member in self.members[1:]]
+
+    def _take(self, effects: Sequence[Effect]) -> None:
+        super()._take(effects)
+        self.said += [effect for effect in effects if isinstance(effect, Say)]
+
+
+def the_end(keep_s: float) -> Dissolve:
+    """What is told of the job when it is over: its result is the output of stage 1."""
+    return Dissolve(job=JOB, ballot=1, status=JobStatus.COMMITTED, keep_stage=1, keep_s=keep_s)
+
+
+def test_a_peer_that_finds_outputs_on_its_disk_asks_the_others_whether_their_job_is_over(
+    tmp_path: Path,
+) -> None:
+    for stage in (0, 1):
+        found = Store(str(tmp_path / "segments"), low_free_bytes=0, high_free_bytes=0)
+        found.put(JOB, stage, 0, stage + 1, b"output")
+    peer = Talking(tmp_path)
+    try:
+        peer.advance(6.0)
+        asked = {say.address for say in peer.said if isinstance(say.message, AskFate)}
+        assert asked == {"memory:b", "memory:c"}
+        assert peer.engine.store.holds(JOB, 0, 1)
+        peer.hear(the_end(keep_s=60.0), "b")
+        assert not peer.engine.store.holds(JOB, 0, 1)
+        assert peer.engine.store.holds(JOB, 1, 2)
+        peer.leave_alone(60.0)
+        assert not peer.engine.store.holds(JOB, 1, 2)
+        peer.said.clear()
+        peer.advance(60.0)
+        assert not any(isinstance(say.message, AskFate) for say in peer.said)
+    finally:
+        peer.engine.close()
+
+
+def test_who_was_told_of_a_jobs_end_tells_it_to_others_and_how_long_the_result_stays(tmp_path: Path) -> None:
+    peer = Talking(tmp_path)
+    try:
+        peer.hear(the_end(keep_s=60.0), "b")
+        peer.advance(20.0)
+        peer.hear(AskFate(job=JOB), "c")
+        assert Say("memory:c", the_end(keep_s=40.0)) in peer.said
+        peer.leave_alone(60.0)
+        peer.hear(AskFate(job=JOB), "c")
+        assert Say("memory:c", the_end(keep_s=0.0)) in peer.said
     finally:
         peer.engine.close()
 
