@@ -43,7 +43,7 @@ import msgpack
 from mapreduce.failpoints import failpoint
 from membership.view import NodeId
 from p2p.incoming import Incoming
-from p2p.segments import Covers, DamagedSegment, Source, read_sources
+from p2p.segments import Covers, DamagedSegment, Source, parse_header, read_sources
 from p2p.store import Store, StoreFull
 
 __all__ = ["Bulk", "BulkEvent", "Received", "SendFailed", "Sent", "Stored"]
@@ -148,6 +148,7 @@ class Bulk:
         session: of this process: transfers of another life are not taken for ours.
         store: where arriving segments go.
         send_chunk: sends parts to a peer's bulk inbox; False if the link takes no more now.
+        refuse: says why an output of a stage of a job is not wanted from a peer, or "".
     """
 
     def __init__(
@@ -157,11 +158,13 @@ class Bulk:
         session: int,
         store: Store,
         send_chunk: Callable[[NodeId, Sequence[bytes]], bool],
+        refuse: Callable[[str, int, NodeId], str] = lambda _job, _stage, _sender: "",
     ) -> None:
         self._me = me
         self._session = session
         self._store = store
         self._send_chunk = send_chunk
+        self._refuse = refuse
         self._number = 0
         self._preparing: deque[_Preparing] = deque()
         self._step_at = -inf
@@ -445,7 +448,15 @@ class Bulk:
                 return Received(session=session, transfer=number, bytes_here=0)
             if len(self._incoming) >= MAX_INCOMING:
                 self._abandon(next(iter(self._incoming)))
+            parsed = parse_header(header)
+            if reason := self._refuse(parsed.job, parsed.stage, key[0]):
+                return self._finish(key, reason)
             incoming = self._incoming[key] = self._store.receive(header)
+        else:
+            job, stage, _ = incoming.place
+            if reason := self._refuse(job, stage, key[0]):  # the job has ended while this was on its way
+                self._abandon(key)
+                return self._finish(key, reason)
         self._heard_at[key] = now
         if offset == incoming.received:
             failpoint("push.take")

@@ -79,7 +79,7 @@ from p2p.name_files import NameFiles
 from p2p.result_keeper import ResultKeeper
 from p2p.ring_files import RingFiles
 from p2p.ring_inputs import RingInputs
-from p2p.segments import Source
+from p2p.segments import SPEC_STAGE, Source
 from p2p.service import Effect, Origin, Reply, Say
 from p2p.store import Store
 from p2p.transport import BulkArrival, Connection
@@ -156,7 +156,9 @@ class JobService:
         self.runner = t.TaskRunner(
             me=me.id, slots=limits.slots, memory_bytes=limits.memory_bytes, files=files, store=store
         )
-        self.bulk = b.Bulk(me=me.id, session=me.session, store=store, send_chunk=send_chunk)
+        self.bulk = b.Bulk(
+            me=me.id, session=me.session, store=store, send_chunk=send_chunk, refuse=self._refuse
+        )
         self.records = JobRecords(store)
         self._keeping = JobRegisters(self, votes, registers, now)
         self.registers = self._keeping.registers
@@ -277,6 +279,19 @@ class JobService:
         for event in self.runner.pump():
             self._hands.child_said(event, now)
         return self._performed(now)
+
+    def _refuse(self, job: str, stage: int, sender: NodeId) -> str:
+        """Say why an output is not taken from a peer, or "".
+
+        Who slept while its job ended goes on bringing outputs, to peers that have dropped theirs.
+        """
+        if self.is_gone(job):
+            return "the job's time to live is over"
+        over = self.worker.fate_of(job)
+        if over is None or stage in (SPEC_STAGE, over.keep_stage):
+            return ""
+        self.say(sender, over)
+        return "the job is over"
 
     def counters(self) -> Mapping[str, int]:
         """See `Engine.counters`."""

@@ -40,6 +40,7 @@ class Pair:
         self.events: list[Any] = []
         self.chunks: deque[tuple[NodeId, tuple[bytes, ...]]] = deque()
         self.capacity = 1_000
+        self.unwanted: set[tuple[str, int]] = set()
         self.stores = {node: Store(str(directory / node)) for node in (A, B)}
         self.sessions = {A: 1, B: 1}
         self.ends = {node: self._end(node) for node in (A, B)}
@@ -51,7 +52,12 @@ class Pair:
             self.chunks.append((to, tuple(parts)))
             return True
 
-        return Bulk(me=node, session=self.sessions[node], store=self.stores[node], send_chunk=send)
+        def refuse(job: str, stage: int, sender: NodeId) -> str:
+            return f"not from {sender}" if (job, stage) in self.unwanted else ""
+
+        return Bulk(
+            me=node, session=self.sessions[node], store=self.stores[node], send_chunk=send, refuse=refuse
+        )
 
     def close(self) -> None:
         for end in self.ends.values():
@@ -142,6 +148,23 @@ def test_a_lossy_link_delays_transfers_and_changes_nothing(
         located = pair.stores[B].find(JOB, 0, number)
         assert located is not None
         assert pair.stores[B].read(located) == bodies[number]
+
+
+def test_what_is_not_wanted_is_refused_at_once_or_when_it_comes_to_be_so(
+    tmp_path: Path, linked: Callable[..., Pair]
+) -> None:
+    pair = linked()
+    pair.unwanted = {(JOB, 1)}
+    pair.ends[A].send(JOB, 0, [source(tmp_path, "l", bytes(3 * WINDOW_BYTES), 1)], B, "large", pair.now)
+    pair.ends[A].send(JOB, 1, [source(tmp_path, "s", b"small", 2)], B, "small", pair.now)
+    pair.begin()
+    pair.step()
+    assert pair.events == [SendFailed(tag="small", reason="not from a")]
+    pair.unwanted = {(JOB, 0)}
+    pair.run()
+    assert pair.events[1:] == [SendFailed(tag="large", reason="not from a")]
+    assert pair.stores[B].bytes_held == 0
+    assert [path for path in (tmp_path / B).rglob("*") if path.is_file()] == []
 
 
 def test_no_more_than_the_window_is_on_its_way(tmp_path: Path, linked: Callable[..., Pair]) -> None:

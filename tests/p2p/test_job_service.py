@@ -26,6 +26,7 @@ from membership.swim import Swim
 from membership.view import Member, NodeId, Status
 from p2p import job_inquiries as iq
 from p2p import job_questions as q
+from p2p.bulk import Bulk, Stored
 from p2p.job_files import JobFiles
 from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
 from p2p.job_locks import LOCK_KEY
@@ -39,7 +40,7 @@ from p2p.service import Effect, Origin, Reply, Say
 from p2p.spec_packing import pack_spec, spec_digest
 from p2p.store import Store
 from p2p.submissions import UNABLE
-from p2p.transport import Connection
+from p2p.transport import BulkArrival, Connection
 from p2p.votes import VoteStore
 
 JOB = "0123456789abcdef0123456789abcdef"
@@ -435,5 +436,44 @@ def test_a_peer_that_cannot_get_a_jobs_spec_says_that_it_is_unable_and_not_that_
         (answer,) = [one.message for one in peer.said if isinstance(one.message, iq.Vetted)]
         assert (answer.number, answer.reason) == (5, UNABLE)
         assert "nobody has it" in answer.text
+    finally:
+        peer.engine.close()
+
+
+def outputs_from(directory: Path, stage: int) -> list[BulkArrival]:
+    """An output of the job's task 0, on its way from peer b."""
+    sent: list[BulkArrival] = []
+
+    def send(_to: NodeId, parts: Sequence[bytes]) -> bool:
+        sent.append(BulkArrival(tuple(map(memoryview, parts)), Role.PEER, "memory:b"))
+        return True
+
+    store = Store(str(directory), low_free_bytes=0, high_free_bytes=0)
+    store.put(JOB, stage, 0, 1, b"output")
+    other = Bulk(me=NodeId("b"), session=7 + stage, store=store, send_chunk=send)
+    other.send(JOB, stage, store.sources(JOB, stage, (1,), ()), NodeId("a"), "tag", 0.0)
+    for turn in range(10):
+        other.tick(0.1 * turn)
+    return sent
+
+
+def test_who_brings_outputs_of_a_job_that_is_over_is_told_so_and_nothing_of_them_stays(
+    tmp_path: Path,
+) -> None:
+    # It slept while the job ended, and went on where it was.
+    peer = Leading(tmp_path / "a")
+    try:
+        over = Dissolve(job=JOB, ballot=9, status=JobStatus.COMMITTED, keep_stage=1, keep_s=60.0)
+        peer.hear(over, "b")
+        for stage, is_kept in ((0, False), (1, True)):
+            peer.said.clear()
+            for arrival in outputs_from(tmp_path / f"of {stage}", stage):
+                peer._take(peer.engine.pump([arrival], peer.now))
+            assert peer.engine.store.holds(JOB, stage, 1) == is_kept
+            answers = [effect.message for effect in peer.said]
+            assert [one.reason for one in answers if isinstance(one, Stored)] == [
+                "" if is_kept else "the job is over"
+            ]
+            assert (over in answers) != is_kept
     finally:
         peer.engine.close()
