@@ -896,6 +896,15 @@ def test_a_worker_that_finds_outputs_of_an_ended_job_on_its_disk_soon_asks_one_p
     assert asked[count][0] - last_at >= swarm.config.orphan_s  # then it rests
 
 
+def test_what_lay_on_the_disk_is_not_dropped_because_nobody_says_anything_of_its_job() -> None:
+    swarm = FakeSwarm(2)
+    worker = swarm.peers[node(0)].worker
+    worker.on_stored(JOB, 0.0)
+    said = worker.tick(swarm.config.forget_s)
+    assert worker.jobs == ()
+    assert not any(isinstance(effect, e.DropJob) for effect in said)
+
+
 def test_a_worker_that_drains_does_not_wait_for_a_job_of_which_it_has_heard_nothing() -> None:
     worker = FakeSwarm(2).peers[node(0)].worker
     worker.on_stored(JOB, 0.0)
