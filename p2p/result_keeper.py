@@ -11,8 +11,10 @@ parts, with those who held them then.  So the members of the group look after th
    what lies with them (`AskKept`).
 3. Of a part with fewer copies than R, or than there are peers that take copies, it asks the first holder to
    send it to the first owners of the part's key that lack it (`SendKept`), a few parts at a time and under
-   the one throttle of repairs; then it looks again.  A result that has all its copies is left in peace.  One
-   that cannot have R of them, as too few peers are here, is looked at when others come.
+   the one throttle of repairs; then it looks again.  What it asks for it asks for again every
+   `ORDER_AGAIN_S`, until it hears how that ended; a holder that is at it already goes on.  A result that has
+   all its copies is left in peace.  One that cannot have R of them, as too few peers are here, is looked at
+   when others come.
 
 The members are not equally quick, by their order in the group, and one that hears another ask rests for
 `REST_S`: so mostly one of them does the work, and the others find it done and know the new holders.  Two at
@@ -59,6 +61,7 @@ STAGGER_S = 1.0
 REST_S = 10.0
 ANSWER_LIMIT_S = 5.0
 SEND_LIMIT_S = 60.0
+ORDER_AGAIN_S = 5.0
 RETRY_S = 2.0
 MAX_TRIES = 30
 MAX_RESULTS = 1_024
@@ -75,13 +78,19 @@ def part_key(job: str, part: int) -> str:
 
 @dataclass(slots=True)
 class _Look:
-    """What is under way for one result: who is still to answer, then which copies are still to arrive."""
+    """What is under way for one result: who is still to answer, then which copies are still to arrive.
+
+    Attributes:
+        orders: what is still to be sent, as (attempt, to): who was asked to, and how.
+        again_at: when to ask for that again.
+    """
 
     number: int
     until: float
     waiting: set[NodeId]
     held: dict[NodeId, frozenset[int]] = field(default_factory=dict)
-    sending: set[tuple[int, NodeId]] = field(default_factory=set)
+    orders: dict[tuple[int, NodeId], tuple[NodeId, r.SendKept]] = field(default_factory=dict)
+    again_at: float = inf
     gained: bool = False
 
 
@@ -219,13 +228,13 @@ class ResultKeeper:
                 self._send(message, sender, now)
             case r.KeptSent(job=job, number=number, attempt=attempt, to=to, reason=reason):
                 look = self._look_of(job, number)
-                if look is not None and (attempt, to) in look.sending:
-                    look.sending.discard((attempt, to))
+                if look is not None and (attempt, to) in look.orders:
+                    del look.orders[attempt, to]
                     result = self._results[job]
                     if not reason:
                         look.gained = True
                         result.held[to] = result.held.get(to, frozenset()) | {attempt}
-                    if not look.sending:
+                    if not look.orders:
                         self._look_again(job, result, now)
             case r.KeptHurt(job=job):
                 result = self._results.get(job)
@@ -286,6 +295,8 @@ class ResultKeeper:
         for job, result in list(self._results.items()):
             if result.look is not None and result.look.until <= now:
                 self._look_again(job, result, now)
+            elif result.look is not None and result.look.again_at <= now:
+                self._order(result.look, now)
         room = MAX_LOOKS - sum(result.look is not None for result in self._results.values())
         due = [job for job, result in self._results.items() if result.look is None and result.due <= now]
         for job in due[: max(0, room)]:
@@ -294,10 +305,15 @@ class ResultKeeper:
     def next_deadline(self) -> float:
         """When to be ticked again."""
         looks = [result.look for result in self._results.values() if result.look is not None]
-        if len(looks) >= MAX_LOOKS:
-            return min(look.until for look in looks)
-        waiting = (result.due for result in self._results.values() if result.look is None)
-        return min((*waiting, *(look.until for look in looks)), default=inf)
+        moments = [moment for look in looks for moment in (look.until, look.again_at)]
+        if len(looks) < MAX_LOOKS:
+            moments += [result.due for result in self._results.values() if result.look is None]
+        return min(moments, default=inf)
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether copies are being looked for, or made."""
+        return any(result.look is not None for result in self._results.values())
 
     def _members_changed(self, now: float) -> None:
         lives = self._lives()
@@ -380,7 +396,6 @@ class ResultKeeper:
                 continue  # it may come back with one who is gone; that will be a change
             owners = ring.owners(part_key(job, part), len(holders) + wanted).peers
             for node in [node for node in owners if node not in holders][:lacking]:
-                look.sending.add((attempt, node))
                 order = r.SendKept(
                     number=look.number,
                     job=job,
@@ -388,13 +403,20 @@ class ResultKeeper:
                     attempt=attempt,
                     to=node,
                 )
-                self._desk.say(holders[0], order)
-            if len(look.sending) >= MAX_SENDING:
+                look.orders[attempt, node] = (holders[0], order)
+            if len(look.orders) >= MAX_SENDING:
                 break
-        if look.sending:
+        if look.orders:
             look.until = now + SEND_LIMIT_S
+            self._order(look, now)
         else:
             result.look, result.due, result.tries = None, inf, 0
+
+    def _order(self, look: _Look, now: float) -> None:
+        """Ask for what is still to be sent."""
+        look.again_at = now + ORDER_AGAIN_S
+        for holder, order in look.orders.values():
+            self._desk.say(holder, order)
 
     def _look_again(self, job: str, result: _Result, now: float) -> None:
         """A look has come to its end, be it that somebody did not answer."""

@@ -22,8 +22,8 @@ from membership.view import NodeId
 from p2p import job_questions as q
 from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
 from p2p.job_protocol import pack_record
-from p2p.result_keeper import ResultKeeper
-from p2p.result_questions import AskKept
+from p2p.result_keeper import ORDER_AGAIN_S, ResultKeeper
+from p2p.result_questions import AskKept, KeptSent, SendKept
 from p2p.segments import SPEC_STAGE
 from p2p.spec_packing import pack_spec
 from p2p.store import Store
@@ -160,6 +160,25 @@ def test_after_a_holders_death_there_are_r_copies_again_and_the_next_one_may_die
                 assert swarm.result_through(node) == PARTS
     assert swarm.run(40, swarm.is_whole)
     assert swarm.result_through(swarm.nodes["e"]) == PARTS
+
+
+@pytest.mark.parametrize("lost_type", [SendKept, KeptSent])
+def test_an_order_or_its_answer_that_is_lost_delays_copies_by_seconds(
+    monkeypatch: pytest.MonkeyPatch, swarm: Ended, lost_type: type
+) -> None:
+    swarm.run(SETTLED_S)
+    hear, cut_until = ResultKeeper.hear, swarm.now + 10.0
+
+    def losing(keeper: ResultKeeper, message: object, sender: NodeId, now: float) -> None:
+        if not isinstance(message, lost_type) or now >= cut_until:
+            hear(keeper, message, sender, now)
+
+    monkeypatch.setattr(ResultKeeper, "hear", losing)
+    swarm.crash("d", wipe=True)
+    swarm.run(10.0)
+    assert swarm.run(2 * ORDER_AGAIN_S, swarm.is_whole)
+    keepers = [node.engine.results for node in swarm.nodes.values()]
+    assert swarm.run(20.0, lambda: not any(keeper.is_looking for keeper in keepers))
 
 
 def test_who_leaves_when_another_holder_has_just_died_hands_on_what_only_it_has(swarm: Ended) -> None:
