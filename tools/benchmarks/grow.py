@@ -140,7 +140,7 @@ def grow_input(grown: Grown, sizes_bytes: Sequence[int]) -> list[Curves]:
             f"starting and ending, one more MB costs the same ({' embedded, '.join(per_s)} on the swarm).",
         ),
         Curves(
-            name="memory",
+            name="input-memory",
             title="Memory of the largest process, by input",
             grows_with="MB",
             unit="MB",
