@@ -14,5 +14,7 @@
 ``plots``          pictures
 ``grow``           how the cost grows with input, partitions, tasks, peers; on real processes
 ``grow_simulated`` the same for a thousand peers, in the simulator
+``micro/``         the hot paths one by one, with pytest-benchmark
+``RESULTS.md``     what was measured last, with ``plots/``
 =================  ====================================================================================
 """
