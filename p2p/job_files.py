@@ -1,8 +1,8 @@
 """A job's files on this peer: its code and side files, and the places where its attempts write.
 
-    DIR/JOB/code/…          the user's source files, as they were bundled
-    DIR/JOB/side/NAME       side files
-    DIR/JOB/work/STAGE/…    what attempts write, until it has been pushed to where it shall lie
+    DIR/JOB/code/…            the user's source files, as they were bundled
+    DIR/JOB/side/NAME         side files
+    DIR/JOB/attempts/STAGE/…  what attempts write, until it has been pushed to where it shall lie
 
 Everything here can be made again from the job's spec, so all of it is removed when the peer starts and when
 the job is over.  Nothing here opens a pickle: the code is only handed on to children, by which it is opened
@@ -108,14 +108,14 @@ class JobFiles:
         Raises:
             OSError: it cannot be made.
         """
-        path = os.path.join(self._directory, job, "work", str(stage))
+        path = os.path.join(self._directory, job, "attempts", str(stage))
         os.makedirs(path, mode=0o700, exist_ok=True)
         return path
 
     def drop(self, job: str, stages: Iterable[int]) -> None:
         """Remove what attempts of some stages have written."""
         for stage in stages:
-            shutil.rmtree(os.path.join(self._directory, job, "work", str(stage)), ignore_errors=True)
+            shutil.rmtree(os.path.join(self._directory, job, "attempts", str(stage)), ignore_errors=True)
 
     def drop_job(self, job: str) -> None:
         """Remove everything of a job."""

@@ -335,9 +335,10 @@ def copies_of(job: str, cluster: Cluster) -> tuple[dict[int, dict[int, set[int]]
                 continue  # it has just gone; one that is damaged is no copy
             if stage != SPEC_STAGE:
                 held.append((peer, stage, dict(zip(covers.tasks, covers.attempts, strict=True))))
-        work = peer.data / "jobs" / job / "work"
-        if work.is_dir() and any(os.scandir(work)):
-            others.append(f"peer {peer.number} has {sorted(path.name for path in work.iterdir())} in work/")
+        attempts = peer.data / "jobs" / job / "attempts"
+        if attempts.is_dir() and any(os.scandir(attempts)):
+            left = sorted(path.name for path in attempts.iterdir())
+            others.append(f"peer {peer.number} has {left} in attempts/")
     last = max((stage for _, stage, _ in held), default=-1)
     copies: dict[int, dict[int, set[int]]] = {}
     for peer, stage, outputs in held:

@@ -92,8 +92,8 @@ def _attempts(directory: str) -> list[tuple[str, str]]:
     """Return (job, name of the file) of what attempts are writing below a peer's directory of jobs."""
     found: list[tuple[str, str]] = []
     for job in _names(directory):
-        for stage in _names(f"{directory}/{job}/work"):
-            found += [(job, f"{stage}/{name}") for name in _names(f"{directory}/{job}/work/{stage}")]
+        for stage in _names(f"{directory}/{job}/attempts"):
+            found += [(job, f"{stage}/{name}") for name in _names(f"{directory}/{job}/attempts/{stage}")]
     return found
 
 
