@@ -96,6 +96,27 @@ class NapSwarm:
         words += ["--replicas", str(self.replicas), "--param", f"nap_s={nap_s}"]
         return self.client(words, addresses)
 
+    def submitted(self, nap_s: float, wrong: list[str], limit_s: float) -> str:
+        """Submit a job and wait until it is born.
+
+        Args:
+            nap_s: how long each task sleeps.
+            wrong: takes what is to be said if it is refused.
+            limit_s: the most to wait.
+
+        Returns:
+            The job's id; "" if it was refused.
+
+        Raises:
+            subprocess.TimeoutExpired: nothing was said within the limit.
+        """
+        client = self.submit(nap_s)
+        told, _ = client.communicate(timeout=limit_s)
+        if client.returncode:
+            wrong.append(f"submit ended with code {client.returncode}: {told.decode()[-300:]}")
+            return ""
+        return told.decode().split()[-1]
+
     def attach(
         self, job: str, output: Path, report: Path, addresses: Sequence[str] = ()
     ) -> subprocess.Popen[bytes]:

@@ -89,12 +89,9 @@ class Rots(NapSwarm):
         return decay
 
     def _run(self, decay: Decay, output: Path, report: Path, *, parts: bool) -> None:
-        client = self.submit(NAP_S)
-        told, _ = client.communicate(timeout=RESULT_LIMIT_S)
-        if client.returncode:
-            decay.wrong.append(f"submit ended with code {client.returncode}: {told.decode()[-300:]}")
+        job = self.submitted(NAP_S, decay.wrong, RESULT_LIMIT_S)
+        if not job:
             return
-        job = told.decode().split()[-1]
         if not self._reached(job, parts=parts):
             decay.wrong.append(f"it did not come so far in {MAPS_LIMIT_S:g} s")
             return

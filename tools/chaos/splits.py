@@ -105,12 +105,9 @@ class Splits(NapSwarm):
 
     def _under_way(self, split: Split) -> str:
         """Submit, and wait until some tasks are committed; gives the job's id."""
-        client = self.submit(NAP_S)
-        told, _ = client.communicate(timeout=JOB_LIMIT_S)
-        if client.returncode:
-            split.wrong.append(f"submit ended with code {client.returncode}: {told.decode()[-300:]}")
+        job = self.submitted(NAP_S, split.wrong, JOB_LIMIT_S)
+        if not job:
             return ""
-        job = told.decode().split()[-1]
         deadline = time.monotonic() + UNDER_WAY_S
         while time.monotonic() < deadline:
             view = self.view(job)

@@ -119,7 +119,7 @@ class Zombies(NapSwarm):
         ledger = Ledger(unpack_record)
         zombie: ChaosPeer | None = None
         try:
-            job = self._submitted(one)
+            job = self.submitted(NAP_S, one.wrong, RESULT_LIMIT_S)
             if job and self._begun(one, job, ledger):
                 zombie = self._stopped(one, job, ledger)
             if zombie is not None:
@@ -136,14 +136,6 @@ class Zombies(NapSwarm):
         return one
 
     # ---- one zombie ------------------------------------------------------------------------------------
-
-    def _submitted(self, one: Awakening) -> str:
-        client = self.submit(NAP_S)
-        told, _ = client.communicate(timeout=RESULT_LIMIT_S)
-        if client.returncode:
-            one.wrong.append(f"submit ended with code {client.returncode}: {told.decode()[-300:]}")
-            return ""
-        return told.decode().split()[-1]
 
     def _begun(self, one: Awakening, job: str, ledger: Ledger) -> bool:
         """Wait until some tasks are committed."""
