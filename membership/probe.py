@@ -35,7 +35,7 @@ class Probe:
         direct_until_s: when others are asked; infinity once they are, or the answer is here.
         silent_relays: those asked who have sent neither ack nor nack.
         relays: how many were asked.
-        answered: whether the target answered, to whomever.
+        answered_by: the target, or the first relay that said that the target had answered it; None so far.
     """
 
     number: int
@@ -45,11 +45,17 @@ class Probe:
     direct_until_s: float
     relays: int = 0
     silent_relays: list[NodeId] = field(default_factory=list)
-    answered: bool = False
+    answered_by: NodeId | None = None
 
-    def answer(self) -> None:
-        """The target answered."""
-        self.answered = True
+    @property
+    def answered(self) -> bool:
+        """Whether the target answered, to whomever."""
+        return self.answered_by is not None
+
+    def answer(self, by: NodeId) -> None:
+        """The target answered; its own word counts more than a relay's."""
+        if self.answered_by is None or by == self.target:
+            self.answered_by = by
         self.direct_until_s = inf
 
     def ill_health(self, is_alive: Callable[[NodeId], bool]) -> int:

@@ -44,6 +44,7 @@ from typing import assert_never
 from membership.awareness import Awareness
 from membership.beliefs import Beliefs
 from membership.config import SwimConfig
+from membership.detours import Detours
 from membership.effects import Announce, Effect, Persist, SeedSilent, Send
 from membership.errors import InvalidMember, SwimStopped
 from membership.history import WhyEntry
@@ -114,6 +115,7 @@ class Swim:
         )
         self._seeds = Seeds([address for address in seeds if address != me.address])
         self._relays = Relays(config.relays_max)
+        self._detours = Detours()
         self._probe: Probe | None = None
         self._known_as_we_are = mine == me
         self._started = False
@@ -314,6 +316,16 @@ class Swim:
         """Return what we believe about a node, without building the view."""
         return self._beliefs.members.get(node)
 
+    def detour(self, node: NodeId) -> Member | None:
+        """Return the member that passes messages on to a node which we do not reach ourselves.
+
+        None where no detour is needed or known; see `membership.detours`.
+        """
+        relay = self._detours.to(node)
+        if relay is None or not self._beliefs.is_alive(relay):
+            return None
+        return self._beliefs.members.get(relay)
+
     def why(self, node: NodeId) -> tuple[WhyEntry, ...]:
         """Return who suspected, confirmed, refuted a node, and when; the last `history_max`, oldest first."""
         return self._beliefs.history.of(node)
@@ -396,6 +408,8 @@ class Swim:
 
     def _probe_next(self, now: float, out: list[Effect]) -> None:
         ended = self._probe
+        if ended is not None:
+            self._detours.probed(ended, self._beliefs.roster)
         if ended is not None and not ended.answered:
             member = self._beliefs.members.get(ended.target)
             # With a new incarnation it has objected meanwhile, so it was there.
@@ -426,6 +440,8 @@ class Swim:
         k = self._config.indirect_probes
         # Twice as many are drawn as needed, as a suspect makes a poor relay.
         drawn = self._beliefs.roster.sample(2 * k, self._rng, without=target.id)
+        if (detour := self._detours.to(target.id)) is not None:
+            drawn = list(dict.fromkeys((detour, *drawn)))
         relays = [node for node in drawn if self._beliefs.is_alive(node)][:k]
         probe.relays = len(relays)
         probe.silent_relays = relays.copy()
@@ -446,8 +462,8 @@ class Swim:
         probe = self._probe
         if probe is not None and ack.number == probe.number:
             if not probe.answered:
-                probe.answer()
                 self._awareness.improve()
+            probe.answer(sender)
         elif (relay := self._relays.pop(ack.number)) is not None:
             out.append(self._voice.ack(relay.number, relay.requester, relay.reply_to))
         else:

@@ -343,7 +343,7 @@ class JobService:
             return
         member = self.swim.get(to)
         if member is not None:
-            self._out.append(Say(member.address, message))
+            self._out.append(Say(to, member.address, message))
 
     def answer(self, connection: Connection, message: Any) -> None:
         """Answer a client."""

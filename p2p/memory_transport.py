@@ -38,6 +38,7 @@ class MemoryNetwork:
 
     def __init__(self) -> None:
         self._ends: dict[str, MemoryTransport] = {}
+        self._cuts: set[tuple[str, str]] = set()
         self._ports = count(1)
 
     def open(self, keys: KeySet, *, listen: bool = True, address: str = "") -> MemoryTransport:
@@ -63,6 +64,18 @@ class MemoryNetwork:
         """The open end that listens at an address."""
         return self._ends.get(address)
 
+    def cut(self, source: str, target: str) -> None:
+        """Swallow all that is sent from one address to another, until `mend`."""
+        self._cuts.add((source, target))
+
+    def mend(self) -> None:
+        """Undo all cuts."""
+        self._cuts.clear()
+
+    def swallows(self, source: str, target: str) -> bool:
+        """Whether this link is cut."""
+        return (source, target) in self._cuts
+
     def remove(self, address: str) -> None:
         """Take an end off the network."""
         self._ends.pop(address, None)
@@ -80,7 +93,7 @@ class MemoryTransport:
 
     def __init__(self, network: MemoryNetwork, keys: KeySet, address: str) -> None:
         self.address = address
-        self.bulk_address = f"{address}/bulk" if address else ""
+        self.bulk_address = address
         self._network = network
         self._keys = keys
         self._public = keys.roles[keys.strongest_role].public
@@ -107,7 +120,7 @@ class MemoryTransport:
     def send_bulk(self, to: str, parts: Sequence[bytes | memoryview]) -> bool:
         """See `Transport.send_bulk`."""
         check_bulk(parts)
-        end, role = self._knock(to.removesuffix("/bulk"))
+        end, role = self._knock(to)
         if end is None or role is None or len(end._bulk_inbox) >= BULK_QUEUE_LIMIT:
             return False
         copies = tuple(memoryview(bytes(part)) for part in parts)
@@ -152,7 +165,9 @@ class MemoryTransport:
         self._bulk_inbox.clear()
 
     def _knock(self, address: str) -> tuple[MemoryTransport | None, Role | None]:
-        """Who listens there, and the role in which it takes us in."""
+        """Who listens there, and the role in which it takes us in; neither, where nothing arrives."""
+        if self._network.swallows(self.address, address):
+            return None, None
         end = self._network.end_at(address)
         if end is None:
             self._notices.append(LinkFailed(address, "nobody answers there"))

@@ -38,6 +38,7 @@ from membership.swim import Swim
 from p2p.addresses import bulk_address
 from p2p.answers import Answers, describe
 from p2p.errors import IdentityTaken, MalformedFrame, NotAllowed, OversizedFrame, WireError
+from p2p.forwarding import FORWARD_ROOM, Forward, Forwarding
 from p2p.gate import Gate, worth_telling
 from p2p.membership_service import MembershipService
 from p2p.questions import Refused
@@ -45,7 +46,7 @@ from p2p.refusals import Refusals
 from p2p.roles import Role
 from p2p.service import Effect, Engine, Origin, Reply, Say, Service
 from p2p.transport import Arrival, BulkArrival, LinkFailed, StrangerRefused, Transport
-from p2p.wire import Envelope, WireFormat
+from p2p.wire import MAX_CONTROL_BYTES, Envelope, WireFormat
 
 __all__ = ["Peer"]
 
@@ -93,6 +94,7 @@ class Peer:
         self._refusals = Refusals()
         self._counters: Counter[str] = Counter()
         self._membership = MembershipService(swim)
+        self._forwarding = Forwarding(swim, transport, self._counters)
         self.answers = Answers(cluster, swim, lambda: self._refusals.counts, self.counters)
         self._engine = engine
         self._services: tuple[Service, ...] = (
@@ -134,14 +136,19 @@ class Peer:
                 self._perform(service.tick(now), now)
         if now - self._maintained_at >= MAINTENANCE_PERIOD_S:
             self._maintain(now)
-        self._due_at = max(now, self._next_deadline())
+        self._due_at = max(now, self._next_deadline(now))
 
     def _pump(self, now: float) -> None:
         if self._engine is None:
             # One that lay unread would keep every wait from waiting.
             self._counters["bulk_unwanted"] += len(self._transport.receive_bulk(FRAMES_PER_TURN))
             return
-        arrivals = [one for one in self._transport.receive_bulk(BULK_PER_TURN) if self._may_bring(one, now)]
+        arrivals = [
+            one
+            for one in self._transport.receive_bulk(BULK_PER_TURN)
+            if self._may_bring(one, now) and not self._forwarding.take_bulk(one, now)
+        ]
+        self._forwarding.flush(now)
         self._perform(self._engine.pump(arrivals, now), now)
 
     def _may_bring(self, arrival: BulkArrival, now: float) -> bool:
@@ -217,6 +224,9 @@ class Peer:
             return
         self._counters["frames_received"] += 1
         message = envelope.message
+        if isinstance(message, Forward):
+            self._forwarding.pass_on(message)
+            return
         service = self._by_message.get(type(message))
         if service is None:  # an answer to a question that a peer never asks
             if isinstance(message, Refused):
@@ -261,8 +271,15 @@ class Peer:
 
     def _say(self, say: Say) -> None:
         frame = self._framed(say.message)
-        if frame is not None:
-            self._counters["frames_sent"] += 1
+        if frame is None:
+            return
+        self._counters["frames_sent"] += 1
+        relay = self.swim.detour(say.to)
+        if relay is not None and len(frame) + FORWARD_ROOM <= MAX_CONTROL_BYTES:
+            wrapped = self._framed(Forward(to=say.to, frame=frame))
+            assert wrapped is not None
+            self._transport.send(relay.address, wrapped)
+        else:
             self._transport.send(say.address, frame)
 
     def _reply(self, reply: Reply) -> None:
@@ -337,9 +354,10 @@ class Peer:
         if len(self._failures) > MAX_REMEMBERED_FAILURES:
             self._failures.popitem(last=False)
 
-    def _next_deadline(self) -> float:
+    def _next_deadline(self, now: float) -> float:
         maintenance = self._maintained_at + MAINTENANCE_PERIOD_S
-        return min(maintenance, *(service.next_deadline() for service in self._services))
+        forwarding = self._forwarding.next_deadline(now)
+        return min(maintenance, forwarding, *(service.next_deadline() for service in self._services))
 
     def _digest(self) -> bytes:
         if self._digest_version != self.swim.version:

@@ -1,6 +1,7 @@
 """The table of everything peers and clients say to each other: tag, type, who may say it, limits.
 
-Tags are for ever: a message that is no longer spoken leaves its number unused.  1–19 membership, 20–39
+Tags are for ever: a message that is no longer spoken leaves its number unused.  1–19 membership and what is
+passed on (`p2p.forwarding`), 20–39
 questions about the ring (`p2p.questions`, `p2p.ring_questions`), 40–59 registers and transfers
 (`p2p.register_protocol`), 60–89 leaders and workers (`p2p.job_protocol`), 90–105 questions about
 jobs (`p2p.job_questions`), 106–119 and 131–149 about files (`p2p.file_questions`), 120–130 what peers ask
@@ -15,6 +16,7 @@ from typing import get_args
 
 from membership import messages as swim
 from p2p.file_questions import FILE_KINDS
+from p2p.forwarding import FORWARD_KIND
 from p2p.job_inquiries import INQUIRY_KINDS
 from p2p.job_protocol import JOB_KINDS
 from p2p.job_questions import QUESTION_KINDS
@@ -60,6 +62,7 @@ KINDS: tuple[Kind, ...] = (
     _peer(6, swim.SyncRequest, {**MEMBER, "SyncRequest.digests": Bounds(items=256)}),
     _peer(7, swim.SyncState, {**MEMBER, "SyncState.members": Bounds(items=MAX_ITEMS)}),
     _peer(8, swim.Conflict, MEMBER),
+    FORWARD_KIND,
     *COMMON_KINDS,
     *RING_KINDS,
     *REGISTER_KINDS,

@@ -13,8 +13,8 @@ import random
 import select
 import signal
 import time
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mapreduce.config import JobsConfig
@@ -22,12 +22,13 @@ from mapreduce.local import MEMORY_SHARE, MIN_MEMORY_BYTES, available_memory_byt
 from membership.config import LOCAL
 from membership.register_config import LAN_REGISTER, LOCAL_REGISTER
 from membership.swim import Swim
-from membership.view import Member, NodeId
-from p2p.addresses import BULK_PORT_META, bulk_address, parse_address, resolve
+from membership.view import Member
+from p2p.addresses import BULK_PORT_META, parse_address, resolve
 from p2p.config import PeerConfig
 from p2p.cut_transport import cuttable
 from p2p.datadir import DataDirectory, Identity
 from p2p.errors import DataDirectoryUnusable
+from p2p.forwarding import send_chunk
 from p2p.job_files import JobFiles
 from p2p.job_protocol import MAX_RECORD_BYTES
 from p2p.job_service import JobService, OwnLimits
@@ -43,8 +44,7 @@ from p2p.zmq_transport import ZmqTransport
 
 __all__ = ["run_peer"]
 
-INTERRUPTED = 130
-"""The name in a member's meta under which the port of its bulk inbox stands."""
+INTERRUPTED = 130  # as a shell says of a command that Ctrl-C has ended
 
 
 def run_peer(config: PeerConfig, *, lifeline: int | None = None, die_with_parent: bool = False) -> int:
@@ -127,12 +127,6 @@ def _jobs(
     transport: Transport,
     log: LogStream,
 ) -> JobService:
-    def send_chunk(to: NodeId, parts: Sequence[bytes]) -> bool:
-        member = swim.get(to)
-        address = bulk_address(member) if member is not None else ""
-        # Without one the transfer waits, and ends when the member is known to be gone.
-        return bool(address) and transport.send_bulk(address, parts)
-
     registers = LOCAL_REGISTER if config.swim is LOCAL else LAN_REGISTER
     memory_bytes = int(available_memory_bytes() * MEMORY_SHARE) // config.slots
     return JobService(
@@ -144,7 +138,7 @@ def _jobs(
         jobs=JobsConfig(),
         # A leader gathers what it commits; what comes while a round is under way goes with the next anyway.
         registers=replace(registers, payload_bytes_max=MAX_RECORD_BYTES, batch_s=0.0),
-        send_chunk=send_chunk,
+        send_chunk=partial(send_chunk, swim, transport),
         log=log,
         now=time.monotonic(),
         wall=time.time(),

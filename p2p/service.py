@@ -47,6 +47,7 @@ class Reply:
 class Say:
     """Send a message to a peer, once, without waiting; losing it is expected and harmless."""
 
+    to: NodeId
     address: str
     message: Any
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from membership.config import LOCAL
 from membership.register_config import LOCAL_REGISTER
 from membership.swim import Swim
 from membership.view import Member, NodeId
+from p2p.addresses import BULK_PORT_META
+from p2p.forwarding import send_chunk
 from p2p.job_files import JobFiles
 from p2p.job_service import JobService, OwnLimits
 from p2p.keys import generate
@@ -71,14 +74,10 @@ class MemorySwarm:
             session=self._lives,
             incarnation=self._lives,
             slots=1,
-            meta=((DISK_META, votes.disk),),
+            meta=((BULK_PORT_META, end.bulk_address.rpartition(":")[2]), (DISK_META, votes.disk)),
         )
         swim = Swim(me=me, config=LOCAL, rng=random.Random(f"{name}{self._lives}"), seeds=join)
         log: list[str] = []
-
-        def send_chunk(to: NodeId, parts: Sequence[bytes]) -> bool:
-            member = swim.get(to)
-            return member is not None and end.send_bulk(f"{member.address}/bulk", parts)
 
         engine = JobService(
             swim=swim,
@@ -88,7 +87,7 @@ class MemorySwarm:
             limits=OwnLimits(slots=1, memory_bytes=256 << 20),
             jobs=JobsConfig(),
             registers=LOCAL_REGISTER,
-            send_chunk=send_chunk,
+            send_chunk=partial(send_chunk, swim, end),
             log=log.append,
             now=self.now,
             wall=1e9 + self.now,

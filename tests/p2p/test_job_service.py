@@ -324,10 +324,10 @@ def test_who_was_told_of_a_jobs_end_tells_it_to_others_and_how_long_the_result_s
         peer.hear(the_end(keep_s=60.0), "b")
         peer.advance(20.0)
         peer.hear(AskFate(job=JOB), "c")
-        assert Say("memory:c", the_end(keep_s=40.0)) in peer.said
+        assert Say(NodeId("c"), "memory:c", the_end(keep_s=40.0)) in peer.said
         peer.leave_alone(60.0)
         peer.hear(AskFate(job=JOB), "c")
-        assert Say("memory:c", the_end(keep_s=0.0)) in peer.said
+        assert Say(NodeId("c"), "memory:c", the_end(keep_s=0.0)) in peer.said
     finally:
         peer.engine.close()
 

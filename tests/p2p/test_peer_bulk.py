@@ -33,7 +33,7 @@ def test_outputs_are_taken_from_peers_alone_and_others_are_counted(swarm: Memory
     # Who a transfer is from is what it says; what counts is whose key the connection has.
     head = msgpack.packb(["b", 1, 1, 0])
     end = swarm.network.open(KEYS.restricted_to(role), listen=False)
-    assert end.send_bulk(f"{node.peer.swim.me.address}/bulk", (head, header, OUTPUT))
+    assert end.send_bulk(node.end.bulk_address, (head, header, OUTPUT))
     swarm.run(0.2)
     is_peer = role is Role.PEER
     assert node.engine.store.holds(JOB, 1, 1) is is_peer
