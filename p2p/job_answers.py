@@ -144,10 +144,14 @@ class JobAnswers:
         vote = self._desk.registers.acceptor.get(JOB_KEY + job)
         fate = self._desk.worker.fate_of(job)
         if fate is not None:  # who was told of the end need not have voted for it
-            left_s = 0.0 if self._desk.is_gone(job) else self._desk.lives.until(job) - now
-            self._desk.say(sender, replace(fate, keep_s=min(fate.keep_s, max(0.0, left_s))))
+            self._desk.say(sender, replace(fate, keep_s=self._left_s(job, fate.keep_s, now)))
         elif vote is not None and vote.record.terminal:
             self._answer_when_known(job, sender, "fate", now)
+
+    def _left_s(self, job: str, most_s: float, now: float) -> float:
+        """How long others should keep what they have of a job that is over: no longer than this peer."""
+        left_s = 0.0 if self._desk.is_gone(job) else self._desk.lives.until(job) - now
+        return min(most_s, max(0.0, left_s))
 
     def job_moved(self, job: str, now: float) -> None:
         """The record of a job that we lead has changed, or a job has ended somewhere."""
@@ -173,9 +177,9 @@ class JobAnswers:
         self._finals.on_abandoned(job, numbers)
 
     def _answer_when_known(self, job: str, sender: NodeId, question: object, now: float) -> None:
-        self._finals.when_known(job, partial(self._answer_peer, job, sender, question), now)
+        self._finals.when_known(job, partial(self._answer_peer, job, sender, question, now), now)
 
-    def _answer_peer(self, job: str, sender: NodeId, question: object) -> None:
+    def _answer_peer(self, job: str, sender: NodeId, question: object, asked_at: float) -> None:
         match question:
             case iq.ReadJob(number=number):
                 view = self._knowledge.view(job)
@@ -195,7 +199,7 @@ class JobAnswers:
                         ballot=record.ballot,
                         status=record.status,
                         keep_stage=keep,
-                        keep_s=plan.ttl_s,
+                        keep_s=self._left_s(job, plan.ttl_s, asked_at),
                     )
                     self._desk.say(sender, over)
 

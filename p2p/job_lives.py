@@ -63,8 +63,9 @@ class JobLives:
                 self._expiry.setdefault(key.removeprefix(LOCK_KEY), now + ORPHAN_S)
 
     def expires(self, job: str, at: float) -> None:
-        """Forget a job then, unless more is heard of it."""
-        self._expiry[job] = at
+        """Forget a job then, unless more is heard of it; never sooner than was decided before."""
+        # Who submits again a job that is over must not shorten the life of its result.
+        self._expiry[job] = max(at, self._expiry.get(job, at))
 
     def keep_result(self, job: str, at: float) -> None:
         """A job is over: keep what lies here of its result, or will be sent, until then."""
@@ -73,7 +74,9 @@ class JobLives:
 
     def goes_on(self, job: str) -> None:
         """Somebody leads the job, or it was just born."""
-        self._expiry.pop(job, None)
+        # A leader that slept while its job ended leads it still, as far as it knows.
+        if not self._was_told(job):
+            self._expiry.pop(job, None)
 
     def until(self, job: str) -> float:
         """When what is known here of a job is forgotten; infinity if that is not decided."""
@@ -86,10 +89,14 @@ class JobLives:
     def is_over(self, job: str) -> bool:
         """Whether a job is known to have ended."""
         # A minority of the group may never have been asked to accept the end, but everybody was told of it.
-        if job in self._over or self._desk.worker.fate_of(job) is not None:
+        if self._was_told(job):
             return True
         vote = self._desk.registers.acceptor.get(JOB_KEY + job)
         return vote is not None and vote.record.terminal
+
+    def _was_told(self, job: str) -> bool:
+        """Whether somebody has said that a job has ended, who knows."""
+        return job in self._over or self._desk.worker.fate_of(job) is not None
 
     def tick(self, now: float) -> None:
         """Forget what is due."""

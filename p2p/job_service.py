@@ -290,7 +290,7 @@ class JobService:
         over = self.worker.fate_of(job)
         if over is None or stage in (SPEC_STAGE, over.keep_stage):
             return ""
-        self.say(sender, over)
+        self.answers.tell_fate(job, sender, self._ticked_at)
         return "the job is over"
 
     def counters(self) -> Mapping[str, int]:
