@@ -69,6 +69,7 @@ class Store:
         self._directory = directory
         self._disk = Disk(directory, low_free_bytes=low_free_bytes, high_free_bytes=high_free_bytes)
         self._index = SegmentIndex()
+        # Of the last segment: names go on where an earlier life ended, which may have had our process id.
         self._number = 0
         self.bytes_held = 0
         self.touched: set[str] = set()
@@ -334,6 +335,7 @@ class Store:
                     self.damaged += 1
                     self._unlink(path)
                     continue
+                self._number = max(self._number, _number_of(name))
                 self._admit(header, path)
 
     def _admit(self, header: Header, path: str) -> None:
@@ -357,3 +359,9 @@ class Store:
             self.unremoved = f"{path}: {error.strerror or error}"
             return
         self.bytes_held = max(0, self.bytes_held - size)
+
+
+def _number_of(name: str) -> int:
+    """The number in a segment's name, 0 where there is none."""
+    *_, number, _digest, _ending = ("", "", *name.split("."))
+    return int(number) if number.isdecimal() else 0

@@ -65,3 +65,11 @@ def test_a_segment_that_cannot_get_its_name_leaves_nothing(
         store.put(JOB, 0, 0, 1, b"data")
     assert list((tmp_path / "store" / JOB).iterdir()) == []
     assert store.find(JOB, 0, 1) is None
+
+
+def test_what_came_before_a_restart_is_not_overwritten_by_what_comes_after_it(tmp_path: Path) -> None:
+    """Where a peer is the first process of a container it has one process id in all its lives."""
+    for attempt in (1, 2, 3):  # alike to the byte, but for whose output they are
+        Store(str(tmp_path / "store")).put(JOB, 0, 0, attempt, b"the same")
+    store = Store(str(tmp_path / "store"))
+    assert [store.holds(JOB, 0, attempt) for attempt in (1, 2, 3)] == [True, True, True]
