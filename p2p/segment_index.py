@@ -25,14 +25,20 @@ Gone = tuple[str, int, int, int]
 
 
 class SegmentIndex:
-    """The segments of one store, by what they hold."""
+    """The segments of one store, by what they hold.
+
+    Attributes:
+        bytes_held: of all their files.
+    """
 
     def __init__(self) -> None:
+        self.bytes_held = 0
         # {job: {stage: {attempt: {partition: where}}}} and the segments of each stage.
         self._located: dict[str, dict[int, dict[int, dict[int, Located]]]] = {}
         self._files: dict[str, dict[int, dict[str, Covers]]] = {}
         # {path: the checksum of its header}: what tells a segment from another one in its place.
         self._checksums: dict[str, bytes] = {}
+        self._sizes: dict[str, int] = {}
         # {job: {stage: {attempt: the sets of partitions that are spoken for, None: all}}}
         self._covered: dict[str, dict[int, dict[int, list[frozenset[int] | None]]]] = {}
 
@@ -106,6 +112,8 @@ class SegmentIndex:
     def admit(self, header: Header, path: str) -> None:
         """A segment lies here."""
         self._checksums[path] = header.checksum
+        self._sizes[path] = header.bytes_before + header.size
+        self.bytes_held += self._sizes[path]
         self._files.setdefault(header.job, {}).setdefault(header.stage, {})[path] = header.covers
         covered = self._covered.setdefault(header.job, {}).setdefault(header.stage, {})
         partitions = frozenset(header.covers.partitions) or None
@@ -143,8 +151,12 @@ class SegmentIndex:
                     others += [
                         other for other, spoken in paths.items() if not lost.isdisjoint(spoken.attempts)
                     ]
-        self._checksums.pop(path, None)
+        self._forget_path(path)
         return gone, others
+
+    def _forget_path(self, path: str) -> None:
+        self._checksums.pop(path, None)
+        self.bytes_held -= self._sizes.pop(path, 0)
 
     def _forget(self, job: str, stage: int, path: str, covers: Covers) -> list[Gone]:
         covered = self._covered[job][stage]
@@ -168,7 +180,7 @@ class SegmentIndex:
         self._located.get(job, {}).pop(stage, None)
         self._covered.get(job, {}).pop(stage, None)
         for path in paths:
-            self._checksums.pop(path, None)
+            self._forget_path(path)
         return paths
 
     def drop_job(self, job: str) -> None:

@@ -71,7 +71,6 @@ class Store:
         self._index = SegmentIndex()
         # Of the last segment: names go on where an earlier life ended, which may have had our process id.
         self._number = 0
-        self.bytes_held = 0
         self.touched: set[str] = set()
         """Jobs of which something came or went; whoever looks after them takes them out."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -100,6 +99,11 @@ class Store:
     def jobs(self) -> tuple[str, ...]:
         """The jobs of which anything lies here."""
         return self._index.jobs
+
+    @property
+    def bytes_held(self) -> int:
+        """How large the segments here are, with their headers."""
+        return self._index.bytes_held
 
     def segments(self) -> list[str]:
         """Return the paths of all segments, for scrubbing."""
@@ -339,7 +343,6 @@ class Store:
                 self._admit(header, path)
 
     def _admit(self, header: Header, path: str) -> None:
-        self.bytes_held += header.size
         self.touched.add(header.job)
         self._index.admit(header, path)
 
@@ -351,14 +354,11 @@ class Store:
 
     def _unlink(self, path: str) -> None:
         try:
-            size = os.path.getsize(path)
             os.unlink(path)
         except FileNotFoundError:
-            return
+            pass
         except OSError as error:  # it goes on taking space, and is found again when the peer starts again
             self.unremoved = f"{path}: {error.strerror or error}"
-            return
-        self.bytes_held = max(0, self.bytes_held - size)
 
 
 def _number_of(name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -76,3 +77,19 @@ def test_a_source_that_has_become_shorter_is_an_error(tmp_path: Path) -> None:
     entry = Entry(task=TASK, attempt=ATTEMPT, partition=0, offset=0, length=11)
     with pytest.raises(OSError, match="shorter"):
         list(read_sources([Source(entry=entry, path=str(path), offset=0)], 4))
+
+
+def test_a_store_knows_how_much_it_holds_whatever_came_and_went(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    for attempt in range(3):
+        store.put(JOB, attempt, 0, attempt, bytes(50 * attempt))
+    store.drop(JOB, [0])
+    located = store.find(JOB, 1, 1)
+    assert located is not None
+    os.truncate(located.path, located.offset)
+    assert not store.verify(located.path)
+    (tmp_path / "store" / JOB / "half.tmp").write_bytes(bytes(1_000))
+    for held in (store, Store(str(tmp_path / "store"))):
+        assert held.bytes_held == sum(os.path.getsize(path) for path in held.segments()) > 100
+    store.drop_job(JOB)
+    assert store.bytes_held == 0
