@@ -393,6 +393,10 @@ class Bulk:
         """True while anything is on its way out."""
         return bool(self._transfers or self._preparing)
 
+    def is_sending(self, tag: object) -> bool:
+        """Whether a transfer with this tag is on its way, or about to be."""
+        return any(one.tag == tag for one in (*self._preparing, *self._transfers.values()))
+
     def _rewind(self, transfer: _Transfer, offset: int) -> None:
         """Begin again at a byte of the body."""
         self._credit(transfer, transfer.sent - transfer.acked)
@@ -469,6 +473,13 @@ class Bulk:
                 incoming.abort()
             return self._finish(key, "")
         return Received(session=session, transfer=number, bytes_here=incoming.received)
+
+    def arriving(self, since: float) -> Iterator[tuple[str, int, Sequence[int]]]:
+        """Yield (job, stage, attempts) of what is on its way here, and has moved since then."""
+        for key, incoming in self._incoming.items():
+            if self._heard_at.get(key, -inf) >= since:
+                job, stage, covers = incoming.place
+                yield job, stage, covers.attempts
 
     def _finish(self, key: tuple[NodeId, int, int], reason: str) -> Stored:
         self._finished[key] = reason

@@ -1,8 +1,9 @@
 """Whole outputs that are wanted here and lie elsewhere: specs, and parts that a later step reads.
 
 A holder is asked to send what is wanted as a transfer (`p2p.bulk`); it arrives in the store like every other
-output.  One that does not hold it says so, one that is silent for `PATIENCE_S` or dies is given up, and the
-next one is asked; each is asked `ROUNDS` times before the fetch has failed.
+output.  One that does not hold it says so, one of which nothing comes for `PATIENCE_S` or that dies is given
+up, and the next one is asked; each is asked `ROUNDS` times before the fetch has failed.  As long as bytes of
+it arrive nobody else is asked: on a slow link that would make everything slower still.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from math import inf
 from membership.view import NodeId
 from p2p.job_inquiries import FetchSegment, NotHeld
 
-__all__ = ["FetchEnded", "Fetches"]
+__all__ = ["PATIENCE_S", "FetchEnded", "Fetches"]
 
 PATIENCE_S = 10.0
 PAUSE_S = 0.2
@@ -58,6 +59,13 @@ class Fetches:
                 return
         self._number += 1
         self._wanted[self._number] = _Wanted(job, stage, attempt, list(holders) * ROUNDS, [tag], next_at=now)
+
+    def comes(self, job: str, stage: int, attempts: Sequence[int], now: float) -> None:
+        """Bytes of these outputs have arrived a moment ago: who sends them is waited for."""
+        for wanted in self._wanted.values():
+            is_asked = wanted.asked is not None and (wanted.job, wanted.stage) == (job, stage)
+            if is_asked and wanted.attempt in attempts:
+                wanted.next_at = max(wanted.next_at, now + PATIENCE_S)
 
     def arrived(self, job: str, stage: int, attempt: int) -> list[FetchEnded]:
         """This output lies here now."""

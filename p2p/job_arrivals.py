@@ -15,7 +15,7 @@ from mapreduce.record import Failure
 from membership.view import NodeId
 from p2p import job_inquiries as iq
 from p2p.errors import MalformedFrame
-from p2p.fetches import FetchEnded, Fetches
+from p2p.fetches import PATIENCE_S, FetchEnded, Fetches
 from p2p.job_keys import SPEC_ATTEMPT
 from p2p.segments import SPEC_STAGE, DamagedSegment
 from p2p.spec_packing import unpack_spec
@@ -98,7 +98,10 @@ class JobArrivals:
             self._desk.say(sender, answer)
             return
         tag = ("serve", sender, message.number)
-        self._desk.send_copy(message.job, message.stage, sources, sender, tag, now, is_repair=False)
+        if not self._desk.bulk.is_sending(
+            tag
+        ):  # it is asked for again by who has not seen anything of it yet
+            self._desk.send_copy(message.job, message.stage, sources, sender, tag, now, is_repair=False)
 
     # ---- going on ------------------------------------------------------------------------------------------
 
@@ -106,6 +109,8 @@ class JobArrivals:
         """Do what is due."""
         if self._fetches.next_deadline() > now:
             return
+        for job, stage, attempts in self._desk.bulk.arriving(now - PATIENCE_S):
+            self._fetches.comes(job, stage, attempts, now)
         asked, ended = self._fetches.tick(now)
         for node, question in asked:
             self._desk.say(node, question)
