@@ -179,7 +179,7 @@ class JobVetting:
             self._desk.say(sender, iq.Vetted(number=message.number, job=job, reason="known", text=text))
             return
         self._vets.setdefault(job, []).append((sender, message.number))
-        del self._vets[job][:-16]
+        del self._vets[job][:-MAX_ASKERS]
         if message.spec:
             try:
                 if spec_digest(message.spec) != message.spec_digest:

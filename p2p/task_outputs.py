@@ -115,9 +115,7 @@ class TaskOutputs:
                 continue
             stored = self._store.sources(job, group.stage, (attempt,), group.partitions)
             if stored is None:
-                if not self._store.holds(job, group.stage, attempt):
-                    return None
-                stored = []
+                return None
             found += stored
         return found
 
