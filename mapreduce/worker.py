@@ -317,6 +317,7 @@ class Worker:
             begun = self._begin(job, now)
             if begun is None:
                 return
+            begun.is_needed = False  # nobody leads it as yet, who could say otherwise to a peer that drains
             if source is not None:
                 begun.members = (source,)
                 return

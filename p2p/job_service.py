@@ -288,7 +288,12 @@ class JobService:
         if self.is_gone(job):
             return "the job's time to live is over"
         over = self.worker.fate_of(job)
-        if over is None or stage in (SPEC_STAGE, over.keep_stage):
+        if over is None:
+            if stage >= 0 and not self.lives.is_over(job):
+                # Should nobody ever tell us of the job, somebody has to be asked what became of it.
+                self.worker.on_stored(job, self._ticked_at, source=sender)
+            return ""
+        if stage in (SPEC_STAGE, over.keep_stage):
             return ""
         self.answers.tell_fate(job, sender, self._ticked_at)
         return "the job is over"

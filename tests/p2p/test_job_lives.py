@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mapreduce.config import JobsConfig
 from mapreduce.messages import AskFate, Beat, Dissolve
 from mapreduce.record import JobStatus
 from mapreduce.spec import InputSplit, JobPlan, StepPlan
@@ -75,6 +76,23 @@ def test_who_brings_outputs_long_after_the_end_keeps_its_own_for_what_is_left(tm
             peer._take(peer.engine.pump([arrival], peer.now))
         assert told(peer)
         assert max(told(peer)) == pytest.approx(10.0, abs=4.0)
+    finally:
+        peer.engine.close()
+
+
+def test_outputs_of_a_job_of_which_nothing_is_heard_are_asked_about_and_do_not_stay(tmp_path: Path) -> None:
+    # Who brings them has slept for long, and this peer has begun since.
+    peer = Talking(tmp_path / "a")
+    try:
+        peer.engine.drain(peer.now)
+        for arrival in outputs_from(tmp_path / "b", 0):
+            peer._take(peer.engine.pump([arrival], peer.now))
+        assert peer.engine.store.holds(JOB, 0, 1)
+        peer.advance(2 * JobsConfig().orphan_s)
+        assert any(isinstance(one.message, AskFate) for one in peer.said)
+        assert peer.engine.worker.may_leave  # for all that, it does not wait
+        peer.leave_alone(JobsConfig().forget_s)
+        assert JOB not in peer.engine.store.jobs
     finally:
         peer.engine.close()
 
