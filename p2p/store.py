@@ -16,6 +16,7 @@ anything, is `p2p.disk`'s to know.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
@@ -44,6 +45,9 @@ from p2p.segments import (
 )
 
 __all__ = ["Store", "StoreFull"]
+
+# What this process lacks, not the disk.
+_OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
 class StoreFull(Exception):
@@ -245,7 +249,10 @@ class Store:
         return sound
 
     def verifying(self, path: str) -> Iterator[bool]:
-        """Check a segment as `verify` does, pausing after every `COPY_BYTES`: yields whether all is well."""
+        """Check a segment as `verify` does, pausing after every `COPY_BYTES`: yields whether all is well.
+
+        One that cannot be opened for want of descriptors or memory is not known to be damaged, and stays.
+        """
         try:
             with open(path, "rb") as file:
                 header = read_header(file)
@@ -253,7 +260,9 @@ class Store:
                     raise DamagedSegment(f"{path} is another one")
                 for _ in checking_body(file, header):
                     yield True
-        except (DamagedSegment, OSError):
+        except (DamagedSegment, OSError) as error:
+            if isinstance(error, OSError) and error.errno in _OURS:
+                return
             self.remove_segment(path)
             yield False
 
@@ -274,8 +283,8 @@ class Store:
         """
         try:
             return read_checksum(path) == self._index.checksum(path)
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno in _OURS
 
     def remove_segment(self, path: str, *, is_damaged: bool = True) -> list[Gone]:
         """Remove a segment that is damaged, or is one too many; return all that is not here any more."""

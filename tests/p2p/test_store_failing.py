@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,27 @@ def test_with_its_last_segment_a_job_leaves_nothing(store: Store, tmp_path: Path
         assert [path.name for path in (tmp_path / "store").iterdir()] == left
     store.put(JOB, 0, 1, 1, b"data")
     assert store.holds(JOB, 0, 1)
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """Nothing can be opened in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_cannot_be_opened_for_want_of_descriptors_is_not_removed_as_damaged(store: Store) -> None:
+    store.put(JOB, 0, 0, 1, b"sound")
+    located = store.find(JOB, 0, 1)
+    assert located is not None
+    with no_more_descriptors():
+        assert store.verify(located.path)
+        assert store.is_own(located.path)
+        with pytest.raises(OSError, match="Too many open files"):
+            store.read(located)
+    assert store.damaged == 0
+    assert store.read(located) == b"sound"
