@@ -14,11 +14,23 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["LogStream", "Wakeup", "kill_with_parent", "raise_descriptor_limit", "stop_signals"]
+__all__ = [
+    "LogStream",
+    "Wakeup",
+    "keep_freed_memory",
+    "kill_with_parent",
+    "raise_descriptor_limit",
+    "stop_signals",
+]
 
 MAX_DESCRIPTORS = 65_536
 MAX_LINE_BYTES = 4_000  # below PIPE_BUF: a pipe that is ready takes it whole
 PR_SET_PDEATHSIG = 1
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+# Blocks up to the first come from a heap, which keeps as much as the second when they are freed: several
+# messages of bulk, of a megabyte each.
+HEAP_BLOCK_BYTES = 4 << 20
+KEPT_FREE_BYTES = 16 << 20
 
 
 def raise_descriptor_limit() -> None:
@@ -35,6 +47,22 @@ def kill_with_parent() -> None:
     """On Linux, have the kernel kill us when the thread that started us ends; the lifeline does elsewhere."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def keep_freed_memory() -> bool:
+    """Have malloc keep the memory of one large message for the next, up to `KEPT_FREE_BYTES` a heap.
+
+    Else glibc gives every megabyte back to the system and takes another: to map, fault and unmap it costs
+    whoever receives a transfer more than all else that it does to a chunk.
+
+    Returns:
+        False where malloc is another one; then nothing is changed.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK_BYTES) and mallopt(M_TRIM_THRESHOLD, KEPT_FREE_BYTES))
 
 
 class LogStream:

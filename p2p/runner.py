@@ -34,7 +34,14 @@ from p2p.job_protocol import MAX_RECORD_BYTES
 from p2p.job_service import JobService, OwnLimits
 from p2p.name_files import NameFiles
 from p2p.peer import Peer
-from p2p.process import LogStream, Wakeup, kill_with_parent, raise_descriptor_limit, stop_signals
+from p2p.process import (
+    LogStream,
+    Wakeup,
+    keep_freed_memory,
+    kill_with_parent,
+    raise_descriptor_limit,
+    stop_signals,
+)
 from p2p.protocol import wire_format
 from p2p.store import Store
 from p2p.submissions import DISK_META
@@ -66,6 +73,7 @@ def run_peer(config: PeerConfig, *, lifeline: int | None = None, die_with_parent
     if lifeline is not None and _has_ended(lifeline):  # perhaps it ended before the line above
         return 0
     raise_descriptor_limit()
+    keep_freed_memory()
     received: list[int] = []
     with contextlib.ExitStack() as stack:
         wakeup = Wakeup()

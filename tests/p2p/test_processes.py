@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import select
 import signal
 import subprocess
@@ -340,3 +341,26 @@ def _line(process: subprocess.Popen[bytes]) -> str:
         assert byte, "the process ended in the middle of a line"
         line += byte
     return line.decode()
+
+
+FAULTS_OF_ROUNDS = """
+import resource
+from p2p.process import keep_freed_memory
+assert keep_freed_memory()
+def rounds(count):
+    for _ in range(count):
+        held = [b"x" * (1 << 20) for _ in range(6)]
+rounds(2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+rounds(20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="other mallocs keep what they like")
+def test_a_peer_uses_the_memory_of_large_messages_again() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS_OF_ROUNDS], capture_output=True, text=True, check=True
+    )
+    megabyte = (1 << 20) // os.sysconf("SC_PAGESIZE")
+    assert int(done.stdout) < megabyte, "120 MB were given back to the system and taken again"
