@@ -167,8 +167,8 @@ class JobLeading:
 
         failpoint("commit.propose")
         number = self._desk.propose(job, change, now)
-        if number is None:
-            self._leading.pop(job, None)
+        if number is None:  # to go on beating would keep everybody else from leading it
+            self.step_down(job, now)
         else:
             leading.proposal = number
 
