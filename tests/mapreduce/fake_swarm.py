@@ -48,6 +48,11 @@ def plan(tasks: int = 8, partitions: int = 2, **options: Any) -> JobPlan:
     )
 
 
+def plan_with(base: JobPlan, *steps: StepPlan) -> JobPlan:
+    """A job of other steps, else as `base`."""
+    return replace(base, steps=steps)
+
+
 def step(name: str, tasks: int = 0, **options: Any) -> StepPlan:
     return StepPlan(name=name, splits=splits(name, tasks), **options)
 
