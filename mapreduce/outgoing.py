@@ -27,12 +27,18 @@ Lane = tuple[NodeId, Partitions]
 
 @dataclass(frozen=True, slots=True)
 class OutPush:
-    """A push under way. `copy_order` is the order that it answers, 0 for outputs of this worker."""
+    """A push under way.
+
+    Attributes:
+        copy_order: the order that it answers, 0 for outputs of this worker.
+        ballot: of the leader that gave the order; another one numbers its orders anew.
+    """
 
     number: int
     to: NodeId
     group: HeldGroup
     copy_order: int = 0
+    ballot: int = 0
 
 
 class Outgoing:
@@ -92,9 +98,9 @@ class Outgoing:
                 begun.append(self.begin(to, group))
         return begun
 
-    def begin(self, to: NodeId, group: HeldGroup, copy_order: int = 0) -> OutPush:
+    def begin(self, to: NodeId, group: HeldGroup, copy_order: int = 0, ballot: int = 0) -> OutPush:
         """Number a push and keep it until it is answered."""
-        push = OutPush(next(self._numbers), to, group, copy_order)
+        push = OutPush(next(self._numbers), to, group, copy_order, ballot)
         self._under_way[push.number] = push
         return push
 

@@ -54,7 +54,7 @@ from mapreduce.messages import (
     ToLeader,
     Working,
 )
-from mapreduce.outgoing import LARGE_BYTES, Outgoing
+from mapreduce.outgoing import LARGE_BYTES, Outgoing, OutPush
 from mapreduce.record import Failure
 from mapreduce.reports import Reports, inventory_parts
 from mapreduce.spec import JobPlan
@@ -376,8 +376,7 @@ class WorkerJob:
         if push is None:
             return
         if push.copy_order:
-            self._copied[push.copy_order] = True
-            self._say(Copied(job=self.job, ballot=self.ballot, number=push.copy_order))
+            self._copy_ended(push, "")
             return
         for attempt in push.group.attempts:
             held = self.hands.attempts.get(attempt)
@@ -399,9 +398,7 @@ class WorkerJob:
         if push is None:
             return
         if push.copy_order:
-            self._copied.pop(push.copy_order, None)
-            text = reason or "it failed"
-            self._say(Copied(job=self.job, ballot=self.ballot, number=push.copy_order, reason=text[:1024]))
+            self._copy_ended(push, reason or "it failed")
             return
         # What is owed may have become less since, by an older push of other partitions.
         again: dict[Partitions, list[tuple[int, int]]] = {}
@@ -425,8 +422,17 @@ class WorkerJob:
         group = HeldGroup(
             stage=order.stage, partitions=order.partitions, tasks=order.tasks, attempts=order.attempts
         )
-        push = self._outgoing.begin(order.to, group, order.number)
+        push = self._outgoing.begin(order.to, group, order.number, order.ballot)
         self.out.append(Push(job=self.job, number=push.number, to=order.to, group=group, is_repair=True))
+
+    def _copy_ended(self, push: OutPush, reason: str) -> None:
+        if push.ballot != self.ballot:
+            return  # who ordered it leads no more; its successor learns from inventories what lies where
+        if reason:
+            self._copied.pop(push.copy_order, None)
+        else:
+            self._copied[push.copy_order] = True
+        self._say(Copied(job=self.job, ballot=self.ballot, number=push.copy_order, reason=reason[:1024]))
 
     # -- reporting -----------------------------------------------------------------------------------------
 

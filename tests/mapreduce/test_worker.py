@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mapreduce.config import JobsConfig
-from mapreduce.effects import Announce, DropJob, JobEnded
-from mapreduce.messages import Dissolve
+from mapreduce.effects import Announce, DropJob, JobEnded, Push, Send, WorkerEffect
+from mapreduce.messages import Copied, CopyOrder, Dissolve
 from mapreduce.record import JobStatus
 from mapreduce.worker import Worker
 from membership.view import Member, NodeId, View
 
-ME, LEADER = NodeId("a"), NodeId("b")
+ME, LEADER, SUCCESSOR, PLACE = map(NodeId, ("a", "b", "c", "d"))
 JOB = "0" * 32
 OVER = Dissolve(job=JOB, ballot=3, status=JobStatus.COMMITTED, keep_stage=1, keep_s=60.0)
 
 
+def a_worker() -> Worker:
+    nodes = (ME, LEADER, SUCCESSOR, PLACE)
+    view = View.of(Member(node, f"127.0.0.1:{1 + place}") for place, node in enumerate(nodes))
+    return Worker(me=ME, session=1, slots=1, view=view, config=JobsConfig())
+
+
 def test_the_end_of_a_job_is_announced_once_however_often_its_leader_says_so() -> None:
-    view = View.of(Member(node, f"127.0.0.1:{1 + place}") for place, node in enumerate((ME, LEADER)))
-    worker = Worker(me=ME, session=1, slots=1, view=view, config=JobsConfig())
+    worker = a_worker()
     drop = DropJob(job=JOB, keep_stage=1, keep_s=60.0)
     first = worker.receive(OVER, LEADER, 1.0)
     assert first == [drop, Announce(event=JobEnded(job=JOB, status=JobStatus.COMMITTED))]
     # What came late is removed again with each.
     assert worker.receive(OVER, LEADER, 2.0) == [drop]
+
+
+def pushed_for(worker: Worker, leader: NodeId, ballot: int, attempt: int, now: float) -> int:
+    """The number of the push that a leader's first copy order makes."""
+    order = CopyOrder(
+        job=JOB, ballot=ballot, number=1, stage=0, to=PLACE, partitions=(), tasks=(0,), attempts=(attempt,)
+    )
+    (push,) = [one for one in worker.receive(order, leader, now) if isinstance(one, Push)]
+    assert push.group.attempts == (attempt,)
+    return push.number
+
+
+def told(effects: list[WorkerEffect]) -> list[tuple[NodeId, Copied]]:
+    return [
+        (one.to, one.message) for one in effects if isinstance(one, Send) and isinstance(one.message, Copied)
+    ]
+
+
+@pytest.mark.parametrize("reason", ["", "no answer"], ids=["done", "failed"])
+def test_the_end_of_a_copy_is_told_to_the_leader_that_ordered_it_alone(reason: str) -> None:
+    """Its successor counts orders from one again: it would take another copy for the one that it ordered."""
+    worker = a_worker()
+    before = pushed_for(worker, LEADER, 3, 7, 1.0)
+    after = pushed_for(worker, SUCCESSOR, 5, 8, 2.0)
+
+    def end(push: int) -> list[WorkerEffect]:
+        if reason:
+            return worker.on_push_failed(JOB, push, reason, 3.0)
+        return worker.on_pushed(JOB, push, 3.0)
+
+    assert told(end(before)) == []
+    assert told(end(after)) == [(SUCCESSOR, Copied(job=JOB, ballot=5, number=1, reason=reason))]
