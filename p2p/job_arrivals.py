@@ -97,7 +97,7 @@ class JobArrivals:
             )
             self._desk.say(sender, answer)
             return
-        tag = ("serve", sender, message.number)
+        tag = ("serve", sender, message.job, message.stage, message.attempt)
         if not self._desk.bulk.is_sending(
             tag
         ):  # it is asked for again by who has not seen anything of it yet

@@ -82,13 +82,12 @@ def test_as_long_as_chunks_of_it_come_a_peer_asks_nobody_else_for_an_output(tmp_
 def test_what_is_asked_for_again_while_it_is_sent_is_not_sent_twice(tmp_path: Path) -> None:
     peer = Talking(tmp_path)
     try:
-        peer.engine.store.put(JOB, STAGE, 0, ATTEMPT, bytes(1_000))
-        for _ in range(2):
-            peer.hear(FetchSegment(number=3, job=JOB, stage=STAGE, attempt=ATTEMPT), "b")
+        for attempt, size_bytes in ((ATTEMPT, 1_000), (ATTEMPT + 1, 500)):
+            peer.engine.store.put(JOB, STAGE, 0, attempt, bytes(size_bytes))
+        for attempt, sent_bytes in ((ATTEMPT, 1_000), (ATTEMPT, 1_000), (ATTEMPT + 1, 1_500)):
+            # A life of b that begins anew counts its questions from one again.
+            peer.hear(FetchSegment(number=1, job=JOB, stage=STAGE, attempt=attempt), "b")
             peer.advance(0.1)
-        assert peer.engine.bulk.bytes_sent == 1_000
-        peer.hear(FetchSegment(number=4, job=JOB, stage=STAGE, attempt=ATTEMPT), "b")
-        peer.advance(0.1)
-        assert peer.engine.bulk.bytes_sent == 2_000
+            assert peer.engine.bulk.bytes_sent == sent_bytes
     finally:
         peer.engine.close()
