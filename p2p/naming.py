@@ -213,6 +213,7 @@ class Namings:
         if len(naming.agreed) < naming.majority:
             if "busy" in naming.reasons and naming.tries < TRIES:
                 naming.is_paused = True
+                naming.waiting = set()  # a grant that comes late must not count beside those given back
                 naming.due_at = now + PAUSE_S * naming.tries * (0.5 + self._rng.random())
                 return self._given_back(naming)
             if "busy" in naming.reasons:

@@ -264,3 +264,16 @@ def test_a_put_that_is_said_again_meanwhile_is_one_naming() -> None:
     namings = Namings(random.Random(1))
     assert len(namings.begin(entry(version=0), False, CLIENT, PEERS, 0.0)) == len(PEERS)
     assert namings.begin(replace(entry(version=0)), False, (Connection(), 2), PEERS, 0.1) == []
+
+
+def test_a_grant_that_comes_late_does_not_count_beside_those_that_were_given_back() -> None:
+    namings = Namings(random.Random(1))
+    namings.begin(entry(version=0), False, CLIENT, PEERS, 0.0)
+    first, second, third, *late = PEERS
+    for node, reason in ((first, ""), (second, ""), (third, "busy")):
+        assert namings.on_claimed(NameClaimed(number=1, version=0, reason=reason), node, 0.1) == []
+    given_back = namings.tick(PEERS, ROUND_LIMIT_S)
+    assert {told.to for told in given_back if isinstance(told, Told)} == {first, second}
+    # By now the rival has a majority: the third's grant, and those two.
+    for node in late:
+        assert namings.on_claimed(NameClaimed(number=1, version=0, reason=""), node, ROUND_LIMIT_S) == []
