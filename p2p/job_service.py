@@ -89,6 +89,9 @@ __all__ = ["JobService", "OwnLimits"]
 
 HOUSEKEEPING_S = 1.0
 WARM_AFTER_S = 0.3
+# So many numbers lie between the first questions of two lives, whose sessions are milliseconds (`p2p.datadir`);
+# and so many there are: a clock that is wrong by millennia must not make one that cannot be sent.
+NUMBERS_A_LIFE, NUMBERS = 1 << 20, 1 << 62
 # Of one turn; the rest is done in the next, after others have had theirs.
 MAX_EFFECTS_PER_TURN = 100_000
 
@@ -186,7 +189,7 @@ class JobService:
         self._warm_at = now + WARM_AFTER_S
         self.warmth_is_wanted = True  # children that wait for work; otherwise they start with it
         self._ticked_at = now
-        self._number = 0
+        self._number = me.session * NUMBERS_A_LIFE % NUMBERS
 
     # ---- a service of the loop -----------------------------------------------------------------------------
 
@@ -410,7 +413,7 @@ class JobService:
         return self.lives.is_gone(job)
 
     def fresh_number(self) -> int:
-        """Return a number that was not used before."""
+        """Return a number that was not used before, by no earlier life either: its answers may still come."""
         self._number += 1
         return self._number
 

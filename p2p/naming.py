@@ -14,7 +14,7 @@ Pure.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -84,12 +84,14 @@ class Namings:
 
     Args:
         rng: for the lengths of pauses.
+        fresh_number: gives numbers that were not used before, by no earlier life of this peer either: what
+            is still said of an earlier naming must not count for a new one.
     """
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, fresh_number: Callable[[], int]) -> None:
         self._rng = rng
+        self._fresh_number = fresh_number
         self._open: dict[int, Naming] = {}
-        self._number = 0
 
     def begin(
         self,
@@ -178,9 +180,9 @@ class Namings:
         peers: tuple[NodeId, ...],
         now: float,
     ) -> Naming:
-        self._number += 1
-        naming = Naming(self._number, entry, replaces, client, peers, now, now + ROUND_LIMIT_S)
-        self._open[self._number] = naming
+        number = self._fresh_number()
+        naming = Naming(number, entry, replaces, client, peers, now, now + ROUND_LIMIT_S)
+        self._open[number] = naming
         return naming
 
     def _claim(self, naming: Naming, now: float) -> list[Step]:

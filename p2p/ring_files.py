@@ -86,7 +86,7 @@ class RingFiles:
         self._wall_offset_s = wall_offset_s
         self.catalogue = Catalogue(names.load() if names is not None else ())
         self.blocks = BlockKeeper(desk, self.catalogue, now)
-        self._namings = Namings(rng)
+        self._namings = Namings(rng, desk.fresh_number)
         self._compare_at = now
         self._known_peers: frozenset[NodeId] = frozenset()
         self._marks_at = now

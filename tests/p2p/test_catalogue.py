@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import random
 from dataclasses import replace
-from itertools import permutations
+from itertools import count, permutations
 
 import pytest
 
@@ -189,7 +189,7 @@ class Ring:
 
 
 def test_a_name_is_given_with_a_version_above_all_that_are_known() -> None:
-    ring, namings = Ring(), Namings(random.Random(1))
+    ring, namings = Ring(), Namings(random.Random(1), count(1).__next__)
     ring.catalogues[PEERS[3]].learn(entry(version=7, file="0" * 40, is_removal=True))
     ring.perform(namings, namings.begin(entry(version=0), False, CLIENT, PEERS, 0.0), 0.0, random.Random(1))
     assert [(one.reason, one.entry.version) for one in ring.ended] == [("", 8)]
@@ -198,7 +198,7 @@ def test_a_name_is_given_with_a_version_above_all_that_are_known() -> None:
 
 def test_a_minority_that_is_silent_costs_a_while_and_a_majority_the_name() -> None:
     for silent, reason in ((2, ""), (3, "quorum")):
-        ring, namings, rng = Ring(), Namings(random.Random(1)), random.Random(1)
+        ring, namings, rng = Ring(), Namings(random.Random(1), count(1).__next__), random.Random(1)
         ring.silent = set(PEERS[:silent])
         ring.perform(namings, namings.begin(entry(version=0), False, CLIENT, PEERS, 0.0), 0.0, rng)
         for number in range(1, 4):
@@ -217,7 +217,7 @@ def test_of_several_puts_at_once_at_most_one_is_told_that_it_has_the_name(seed: 
     """Messages of three coordinators are interleaved in every which way, and some are lost."""
     rng = random.Random(seed)
     ring = Ring()
-    coordinators = [Namings(random.Random(f"{seed}{number}")) for number in range(3)]
+    coordinators = [Namings(random.Random(f"{seed}{number}"), count(1).__next__) for number in range(3)]
     waiting: list[tuple[Namings, Told]] = []
 
     def take(namings: Namings, steps: list[Told | Named]) -> None:
@@ -249,7 +249,7 @@ def test_of_several_puts_at_once_at_most_one_is_told_that_it_has_the_name(seed: 
 
 
 def test_a_busy_name_is_tried_again_but_not_for_ever() -> None:
-    ring, namings, rng = Ring(), Namings(random.Random(1)), random.Random(1)
+    ring, namings, rng = Ring(), Namings(random.Random(1), count(1).__next__), random.Random(1)
     steps = namings.begin(entry(version=0), False, CLIENT, PEERS, 0.0)
     for number in range(40 * TRIES):
         now = number / 10
@@ -261,13 +261,13 @@ def test_a_busy_name_is_tried_again_but_not_for_ever() -> None:
 
 
 def test_a_put_that_is_said_again_meanwhile_is_one_naming() -> None:
-    namings = Namings(random.Random(1))
+    namings = Namings(random.Random(1), count(1).__next__)
     assert len(namings.begin(entry(version=0), False, CLIENT, PEERS, 0.0)) == len(PEERS)
     assert namings.begin(replace(entry(version=0)), False, (Connection(), 2), PEERS, 0.1) == []
 
 
 def test_a_grant_that_comes_late_does_not_count_beside_those_that_were_given_back() -> None:
-    namings = Namings(random.Random(1))
+    namings = Namings(random.Random(1), count(1).__next__)
     namings.begin(entry(version=0), False, CLIENT, PEERS, 0.0)
     first, second, third, *late = PEERS
     for node, reason in ((first, ""), (second, ""), (third, "busy")):

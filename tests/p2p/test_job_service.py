@@ -42,6 +42,7 @@ from p2p.store import Store
 from p2p.submissions import UNABLE
 from p2p.transport import BulkArrival, Connection
 from p2p.votes import VoteStore
+from tests.p2p.memory_swarm import MemorySwarm
 
 JOB = "0123456789abcdef0123456789abcdef"
 ORPHAN_S = 3600.0  # what a result of which no plan is left is kept for
@@ -477,3 +478,14 @@ def test_who_brings_outputs_of_a_job_that_is_over_is_told_so_and_nothing_of_them
             assert (over in answers) != is_kept
     finally:
         peer.engine.close()
+
+
+def test_no_question_has_the_number_of_one_of_an_earlier_life(tmp_path: Path) -> None:
+    """What others answer to a peer's former life must not pass for an answer to this one."""
+    swarm = MemorySwarm(tmp_path)
+    lives: list[set[int]] = []
+    for _ in range(2):
+        engine = swarm.add("a").engine
+        lives.append({engine.fresh_number() for _ in range(1_000)})
+        swarm.crash("a")
+    assert not lives[0] & lives[1]
