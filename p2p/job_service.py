@@ -89,8 +89,8 @@ __all__ = ["JobService", "OwnLimits"]
 
 HOUSEKEEPING_S = 1.0
 WARM_AFTER_S = 0.3
-# So many numbers lie between the first questions of two lives, whose sessions are milliseconds (`p2p.datadir`);
-# and so many there are: a clock that is wrong by millennia must not make one that cannot be sent.
+# So many numbers lie between the first questions of two lives, whose sessions are milliseconds
+# (`p2p.datadir`), and so many there are: with a clock that is wrong by millennia they can still be sent.
 NUMBERS_A_LIFE, NUMBERS = 1 << 20, 1 << 62
 # Of one turn; the rest is done in the next, after others have had theirs.
 MAX_EFFECTS_PER_TURN = 100_000
