@@ -1,4 +1,4 @@
-"""A place to run jobs in, which looks afterwards whether anything was left behind."""
+"""A place to run jobs in, which looks afterwards whether anything was left behind; pieces of jobs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 import select
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from mapreduce import Job
 from mapreduce.errors import JobError
 
+KIB = 1 << 10
 MARK = "RINGREDUCE_TEST_PLACE"
 # How long a killed process may take to disappear.
 GONE_S = 2.0
@@ -134,13 +137,34 @@ def place(
     place.assert_nothing_is_left()
 
 
-# --- pieces of jobs ------------------------------------------------------------------------------------
+# --- a text, and pieces of jobs ------------------------------------------------------------------------
+
+
+def text_of(words: int, seed: int = 1) -> str:
+    """Return a text of many different words in lines of many lengths."""
+    random = Random(seed)
+    chosen = [f"w{int(random.expovariate(0.02))}" for _ in range(words)]
+    lines = []
+    while chosen:
+        count = random.randint(0, 12)
+        lines.append(" ".join(chosen[:count]))
+        del chosen[:count]
+    return "".join(f"{line}\n" for line in lines)
+
+
+TEXT = text_of(1500)
+COUNTS = Counter(TEXT.split())
 
 
 def line_of(function: Callable[..., Any]) -> int:
     """Return the number of the line of a function that bears the mark "# here"."""
     source, first = inspect.getsourcelines(function)
     return first + next(number for number, line in enumerate(source) if line.rstrip().endswith("# here"))
+
+
+def words() -> Any:
+    """Return a mapper that yields the words of a line."""
+    return lambda line: [(word, 1) for word in line.split()]
 
 
 def ones() -> Any:
