@@ -13,15 +13,15 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mapreduce import Text
-from mapreduce.batches import Batch
 from mapreduce.errors import InputError, JobDefinitionError
-from mapreduce.inputs import Reader, expand, plan_splits
+from mapreduce.inputs import expand, plan_splits
 from mapreduce.lines import is_linewise
 from mapreduce.plan import Split
+from tests.mapreduce.reading import batches_of, in_a_folder
 
 # \v, \f, \x1c, \x85 and \u2028 end lines for str.splitlines, but not in files.
 CHARACTERS = "ab \té€😀\v\f\x1c\x1e\x85\u2028\u2029あ漢"
@@ -45,21 +45,6 @@ texts = st.lists(st.one_of(st.text(CHARACTERS, max_size=5), st.sampled_from(LINE
 sizes = st.one_of(st.integers(1, 12), st.just(1_000))
 
 
-def in_a_folder(examples: int = 100) -> settings:
-    """Every example overwrites the files of the one before; examples are the same in every run."""
-    return settings(
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
-        deadline=None,
-        derandomize=True,
-        max_examples=examples,
-    )
-
-
-def read_all(path: Path, reader: Reader, split_bytes: int, batch_bytes: int) -> list[Batch]:
-    splits = plan_splits(expand([str(path)]), reader, split_bytes)
-    return [batch for split in splits for batch in reader.batches(split, batch_bytes)]
-
-
 def lines_of(data: bytes, encoding: str, errors: str = "strict") -> list[str]:
     """The oracle: the lines of a whole file, without their ends."""
     whole = io.TextIOWrapper(io.BytesIO(data), encoding, errors, newline=None).read().removeprefix("\ufeff")
@@ -67,7 +52,7 @@ def lines_of(data: bytes, encoding: str, errors: str = "strict") -> list[str]:
 
 
 def check(path: Path, reader: Text, split_bytes: int, batch_bytes: int, lines: list[str]) -> None:
-    batches = read_all(path, reader, split_bytes, batch_bytes)
+    batches = batches_of(path, reader, split_bytes, batch_bytes)
     assert [line for batch in batches for line in batch.records] == lines
     assert [line for batch in batches for line in batch.each()] == lines
     assert "".join(batch.text for batch in batches) == "".join(line + "\n" for line in lines)
@@ -116,7 +101,7 @@ def test_raw_batches_are_the_file_itself(
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(text.encode())
-    batches = read_all(path, Text(), split_bytes, batch_bytes)
+    batches = batches_of(path, Text(), split_bytes, batch_bytes)
     assert b"".join(batch.raw for batch in batches) == text.encode()
     assert sum(batch.size_bytes for batch in batches) == len(text.encode())
 
@@ -196,16 +181,16 @@ def test_whether_a_line_is_too_long_does_not_depend_on_splits_or_batches(
     reader = Text(max_record_bytes=25)
     if any(length + len(end) > 25 for length in lengths):
         with pytest.raises(InputError, match=r"a line longer than 25 bytes; .*max_record_bytes="):
-            read_all(path, reader, split_bytes, batch_bytes)
+            batches_of(path, reader, split_bytes, batch_bytes)
     else:
-        batches = read_all(path, reader, split_bytes, batch_bytes)
+        batches = batches_of(path, reader, split_bytes, batch_bytes)
         assert [len(line) for batch in batches for line in batch.records] == lengths
 
 
 def test_a_line_that_is_too_long_is_refused_in_encodings_with_a_state_too(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("b\n" + "x" * 1_000, encoding="utf-16")
     with pytest.raises(InputError, match=r"line 2: longer than 100 characters"):
-        read_all(tmp_path / "a", Text("utf-16", max_record_bytes=100), 10, 10)
+        batches_of(tmp_path / "a", Text("utf-16", max_record_bytes=100), 10, 10)
 
 
 def test_a_file_that_shrinks_below_a_split_is_an_error_and_not_a_short_answer(tmp_path: Path) -> None:
@@ -225,7 +210,7 @@ def test_a_file_that_shrinks_below_a_split_is_an_error_and_not_a_short_answer(tm
 
 def failure(path: Path, reader: Text, split_bytes: int = 1 << 20, batch_bytes: int = 1 << 20) -> str:
     def use() -> None:
-        for batch in read_all(path, reader, split_bytes, batch_bytes):
+        for batch in batches_of(path, reader, split_bytes, batch_bytes):
             assert isinstance(batch.records, list)
 
     with pytest.raises(InputError) as refused:
@@ -269,7 +254,7 @@ def test_each_gives_an_error_in_the_place_of_a_bad_line_and_all_other_lines(
     for batch_bytes in (1, 5, 100):
         records = [
             record
-            for batch in read_all(path, Text(encoding), 1 << 20, batch_bytes)
+            for batch in batches_of(path, Text(encoding), 1 << 20, batch_bytes)
             for record in batch.each()
         ]
         wrong = [number for number, record in enumerate(records) if isinstance(record, InputError)]
@@ -288,7 +273,7 @@ def test_locate_names_line_and_byte(tmp_path: Path, name: str) -> None:
     path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     places = [
         batch.locate(index)
-        for batch in read_all(path, Text(), 5, 4)
+        for batch in batches_of(path, Text(), 5, 4)
         for index in range(len(batch.records))
     ]  # fmt: skip
     starts = [0, 6, 11, 16, 17]
@@ -349,7 +334,7 @@ def test_common_encodings_can_be_split_and_those_with_a_state_cannot() -> None:
 
 def test_bytes_of_an_encoding_with_a_state_are_refused_with_another_way(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a\n", encoding="utf-16")
-    [batch] = read_all(tmp_path / "a", Text("utf-16"), 10, 10)
+    [batch] = batches_of(tmp_path / "a", Text("utf-16"), 10, 10)
     with pytest.raises(JobDefinitionError, match=r'use @batch\("text"\)'):
         assert batch.raw
 
