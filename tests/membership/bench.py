@@ -216,3 +216,14 @@ class Bench:
         else:
             raise AssertionError("somebody's deadline stays in the past")
         self.now = until
+
+
+def to(*numbers: int) -> set[NodeId]:
+    """The nodes of these numbers, as letters name them."""
+    return {NodeId(f"n{number}") for number in numbers}
+
+
+def lead(bench: Bench, number: int) -> None:
+    """Have a node lead the register, and let a second pass."""
+    bench.perform(number, bench[number].lead(KEY, bench.now))
+    bench.advance(1.0)
