@@ -31,6 +31,7 @@ from mapreduce import settings
 from mapreduce.errors import UsageError
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
+UNREAD = 128 + signal.SIGPIPE  # what a shell says of a command that died because nobody read its output
 
 # After the first interruption the job is being wound up, in a bounded time; an impatient second Ctrl-C
 # would only leave things behind.  Later than this it is believed again.
@@ -158,12 +159,7 @@ def exit_code_of(call: Callable[[], Any]) -> int:
     A call that returns an integer has chosen its exit code itself.
     """
     try:
-        result = call()
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _abandon_stdout()
-        return DONE
+        result = while_read(call)
     except (KeyboardInterrupt, click.Abort):
         return _told("interrupted", INTERRUPTED)
     except click.ClickException as error:
@@ -173,6 +169,30 @@ def exit_code_of(call: Callable[[], Any]) -> int:
     except Exception as error:
         return _explained(error)
     return result if isinstance(result, int) else DONE
+
+
+def while_read(call: Callable[[], Any], *, unread: int = DONE) -> Any:
+    """Call something that prints, to its end or until the reader of stdout leaves; that is no error.
+
+    Args:
+        call: prints to stdout, which is flushed behind it.
+        unread: what to return if the reader has left. A command that gives a verdict has not given it then,
+            and says so with `UNREAD`.
+
+    Returns:
+        What the call returned.
+
+    Raises:
+        Exception: whatever else the call raises.
+    """
+    try:
+        result = call()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+        return unread
+    return result
 
 
 def _explained(error: Exception) -> int:
@@ -199,7 +219,7 @@ def _said_by_system(error: OSError) -> str:
         return f"{error.filename}: {reason}"
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     is_printed = frame.f_code is click.echo.__code__ and not frame.f_locals["err"]
-    if is_printed or frame.f_code is exit_code_of.__code__:  # which calls, and flushes
+    if is_printed or frame.f_code is while_read.__code__:  # which calls, and flushes
         return f"cannot write to standard output: {reason}"
     return reason
 

@@ -3,7 +3,7 @@
 ``membership``, ``register`` and ``jobs`` run seeds of the deterministic world, each with its own faults, and
 say what really happened. Exit code 0: every promise was kept; 1: a seed broke one (the command that replays
 it is printed), or a fault that was turned on in some of 100 or more seeds never happened; 2: bad usage; 130:
-interrupted.
+interrupted; 141: whoever read the output left before its end (``| head``).
 
 ``locks`` runs seeds of the named locks of jobs, in a smaller world of their own (``tools.simulation.locks``),
 with the same exit codes.
@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mapreduce.console import UNREAD, while_read
 from tools.simulation.kinds import Fault
 from tools.simulation.scenario import Outcome, Scenario, never_fired, run_scenario
 from tools.simulation.trace import Trace
@@ -317,4 +318,4 @@ def _node_counts(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(while_read(main, unread=UNREAD))

@@ -1,4 +1,4 @@
-"""What a command says of errors that come from the system."""
+"""What a command says of errors that come from the system, and of a reader that has left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mapreduce.console import FAILED, exit_code_of
+from mapreduce.console import DONE, FAILED, UNREAD, exit_code_of
 
 
 def failing(error: OSError) -> Any:
@@ -34,6 +34,32 @@ os._exit(exit_code_of(lambda: click.echo("a row")))
         )
     assert done.returncode == FAILED
     assert done.stderr == f"error: cannot write to standard output: {os.strerror(errno.ENOSPC)}\n"
+
+
+@pytest.mark.parametrize(
+    ("guard", "code"),
+    [("exit_code_of(listing)", DONE), ("while_read(listing, unread=UNREAD)", UNREAD)],
+)
+def test_a_reader_that_leaves_ends_a_listing_quietly_with_the_code_that_its_command_has_for_it(
+    guard: str, code: int
+) -> None:
+    script = f"""
+import sys
+from mapreduce.console import UNREAD, exit_code_of, while_read
+def listing():
+    for number in range(100_000):
+        print("row", number)
+    return 5
+sys.exit({guard})
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        assert listing.stdout.readline() == "row 0\n"
+        listing.stdout.close()
+        assert listing.stderr.read() == ""
+    assert listing.returncode == code
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from mapreduce.console import UNREAD
 from tools import simulate
 from tools.simulation.locks import FAULTS, LockWorld
 from tools.simulation.planted_locks import PLANTS, LockPlant
@@ -52,3 +58,17 @@ def test_the_command_says_how_to_replay_what_broke_and_shows_it(capsys: pytest.C
     assert "which was not chosen for it" in shown
     assert simulate.main(["locks", "--replay", "3"]) == 0
     assert "chosen: " in capsys.readouterr().out
+
+
+def test_the_command_ends_without_a_verdict_and_quietly_when_nobody_reads_on() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, "-m", "tools.simulate", "locks", "--replay", "3"]
+        root = Path(__file__).parents[2]
+        done = subprocess.run(
+            command, cwd=root, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (UNREAD, "")
