@@ -38,7 +38,7 @@ def parts(seed: int, cache: Path) -> list[list[str]]:
             *("--lasting", "stop=1-12,join=5-15", *numbered),
         ],
         ["pair", "--size", "8MB", "--runs", "1", "--cache", str(cache), *numbered],
-        ["split", "--shapes", "partition,oneway", *numbered],
+        ["split", "--shapes", "partition,oneway,bridge", *numbered],
         ["rot", "--ways", "flip,swap", *numbered],
         ["hostile", "--ways", "segfault,gigabyte,swallowed-interrupt", *numbered],
         ["failpoints", "--names", "takeover.ask,push.acked,drop.begin", "--actions", "kill", *numbered],
