@@ -26,7 +26,9 @@ configuration, where each seed turns on its own subset of the faults, is Groce e
 ``register_history``   whether what clients saw is linearizable, decided exactly
 ``planted_registers``  registers with one mistake each, to show that it is seen
 ``jobs``               leaders and workers in this world, real user code, and the answer byte for byte
-``jobs_process``       a peer that works for jobs as a process; its tasks: ``jobs_engine``
+``jobs_process``       a peer that works for jobs as a process; what all peers share: ``jobs_swarm``
+``jobs_attempts``      its attempts, their luck and their inputs; what they make: ``jobs_engine``
+``jobs_transfers``     its data plane: outputs and parts on their way
 ``jobs_store``         what it holds of outputs, on a disk that forgets and rots
 ``jobs_surroundings``  honest stand-ins for membership and the register; inputs: ``jobs_workloads``
 ``planted_jobs``       leaders, workers, records and stores with one mistake each

@@ -40,9 +40,11 @@ from p2p.spec_packing import pack_spec, spec_digest, unpack_spec
 from p2p.wire import Envelope, WireFormat
 from tools.simulation.chance import child_random
 from tools.simulation.faults import Nemesis, SwarmConfig, draw_swarm_config
-from tools.simulation.jobs_process import JobProcess, Moods, SimFetch, SimFetched, SimPush, SimPushed, Swarm
+from tools.simulation.jobs_process import JobProcess
 from tools.simulation.jobs_store import JobFault, Segment, Store, torn
 from tools.simulation.jobs_surroundings import HonestRegister, Leading, Watch, WatchedNetwork
+from tools.simulation.jobs_swarm import Moods, Swarm
+from tools.simulation.jobs_transfers import SimFetch, SimFetched, SimPush, SimPushed
 from tools.simulation.jobs_workloads import NAMES, workload
 from tools.simulation.kinds import Fault
 from tools.simulation.node import Node

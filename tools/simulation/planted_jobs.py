@@ -26,9 +26,11 @@ from mapreduce.worker import Worker
 from mapreduce.worker_job import WorkerJob
 from membership.view import NodeId, View
 from tools.simulation.jobs import Apply
+from tools.simulation.jobs_attempts import Attempts
 from tools.simulation.jobs_engine import Run
 from tools.simulation.jobs_process import JobProcess
 from tools.simulation.jobs_store import Segment, SegmentMissing, Store, segment_of
+from tools.simulation.jobs_transfers import Transfers
 
 __all__ = ["PLANTS", "Plant"]
 
@@ -62,6 +64,10 @@ def _leader_with(**parts: type) -> type[Leader]:
 
 def _worker_with(job_type: type[WorkerJob]) -> type[Worker]:
     return type("PlantedWorker", (Worker,), {"job_type": job_type})
+
+
+def _process_with(**parts: type) -> type[JobProcess]:
+    return type("PlantedProcess", (JobProcess,), parts)
 
 
 # -- workers ---------------------------------------------------------------------------------------------
@@ -263,12 +269,12 @@ _plant(
 # -- the peer --------------------------------------------------------------------------------------------
 
 
-class _ArrivalOrder(JobProcess):
+class _ArrivalOrder(Attempts):
     def _inputs(self, order: RunTask) -> list[Run]:
         arrived = tuple(sorted(order.reads))
         runs = []
         for attempt in arrived:
-            run = attempt and self.store.read(
+            run = attempt and self._store.read(
                 order.setup.job, order.read_stage, order.reads.index(attempt), attempt, order.task
             )
             if run:
@@ -292,18 +298,6 @@ class _BoastingStore(Store):
         super().write(segment)
 
 
-class _ClaimsWhatItLacks(JobProcess):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.store.__class__ = _BoastingStore
-
-
-class _ReadsDamage(JobProcess):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.store.__class__ = _TrustingStore
-
-
 class _KeepsLateOutputs(JobProcess):
     def _obey(self, *arguments: Any) -> Any:
         effects = super()._obey(*arguments)
@@ -311,7 +305,7 @@ class _KeepsLateOutputs(JobProcess):
         return effects
 
 
-class _StoresHalf(JobProcess):
+class _StoresHalf(Transfers):
     def _segments(self, push: Any) -> Sequence[Segment]:
         return tuple(super()._segments(push))[1:]
 
@@ -319,14 +313,23 @@ class _StoresHalf(JobProcess):
 _plant(
     "arrival-order",
     "runs are merged in the order in which their attempts were granted",
-    process=_ArrivalOrder,
+    process=_process_with(attempts_type=_ArrivalOrder),
 )
-_plant("unchecked-reads", "what is read is not checked", first_seed=5, process=_ReadsDamage)
+_plant(
+    "unchecked-reads",
+    "what is read is not checked",
+    first_seed=5,
+    process=_process_with(store_type=_TrustingStore),
+)
 _plant("late-outputs", "outputs are stored for jobs that are over", first_seed=37, process=_KeepsLateOutputs)
 _plant(
     "boasting-store",
     "a store claims a partition of each output that it lacks",
     first_seed=5,
-    process=_ClaimsWhatItLacks,
+    process=_process_with(store_type=_BoastingStore),
 )
-_plant("half-a-push", "a push is acknowledged that lacks an output", process=_StoresHalf)
+_plant(
+    "half-a-push",
+    "a push is acknowledged that lacks an output",
+    process=_process_with(transfers_type=_StoresHalf),
+)
