@@ -8,7 +8,9 @@ import pytest
 
 from mapreduce.record import JobStatus, Totals
 from tools import simulate
-from tools.simulation.jobs import ROUGH, JobFault, JobsScenario, jobs_maker
+from tools.simulation.jobs import JobsScenario, jobs_maker
+from tools.simulation.jobs_misfortunes import ROUGH
+from tools.simulation.jobs_store import JobFault
 from tools.simulation.jobs_workloads import NAMES
 from tools.simulation.planted_jobs import PLANTS, Plant
 from tools.simulation.scenario import Outcome, run_scenario

@@ -26,6 +26,9 @@ configuration, where each seed turns on its own subset of the faults, is Groce e
 ``register_history``   whether what clients saw is linearizable, decided exactly
 ``planted_registers``  registers with one mistake each, to show that it is seen
 ``jobs``               leaders and workers in this world, real user code, and the answer byte for byte
+``jobs_misfortunes``   which faults a seed may draw, what disks suffer, and how peers leave
+``jobs_invariants``    what must hold of jobs at every step; ``jobs_ending``: and in the end
+``jobs_codec``         the real wire as their codec
 ``jobs_process``       a peer that works for jobs as a process; what all peers share: ``jobs_swarm``
 ``jobs_attempts``      its attempts, their luck and their inputs; what they make: ``jobs_engine``
 ``jobs_transfers``     its data plane: outputs and parts on their way

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from mapreduce.config import JobsConfig
@@ -55,6 +55,8 @@ class Swarm:
 
     `works`, `plans`, `digests` and `registers` are by job. `watch_run` is called with every attempt that
     begins. `happened` counts what leaders announce and rare messages, `fired` what disks did.
+    `disturbed_at` is when somebody last came, went or was told so, and `up_since` when each node booted, in
+    world time.
     """
 
     world: World
@@ -73,6 +75,8 @@ class Swarm:
     slots: int
     happened: Counter[str]
     fired: Counter[JobFault]
+    disturbed_at: float = 0.0
+    up_since: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
