@@ -183,9 +183,11 @@ class Attempt:
             self._done.bytes_out = file.tell() - before
         else:
             path = os.path.join(self._setup.work_dir, f"{self._setup.step}.{self._name}.run")
+            head_bytes = self._setup.head_bytes
             with open(path, "wb") as file:
+                file.write(bytes(head_bytes))
                 ranges = output.finish(file, path)
-                self._done.bytes_out = file.tell()
+                self._done.bytes_out = file.tell() - head_bytes
         self._done.path = path
         self._done.spilled_bytes = output.spilled_bytes
         self._done.ranges = [(index, run) for index, run in enumerate(ranges) if run is not None]
@@ -383,14 +385,14 @@ class Attempt:
 
     def _write_part(self, pairs: Iterator[Pair], out_path: str) -> None:
         """Write a part under its attempt's name; the engine's rename makes it visible."""
-        with PartFile(out_path) as file:
+        with PartFile(out_path, self._setup.head_bytes) as file:
             stay_one()
             try:
                 self._write(pairs, file)
             except BadValue:
                 self._forget_position()  # it names its key; what was read last is another one
                 raise
-            self._done.bytes_out = file.tell()
+            self._done.bytes_out = file.tell() - self._setup.head_bytes
             self._done.digest = file.digest
         failpoint("attempt.written")
         self._done.path = out_path

@@ -30,6 +30,7 @@ class StepSetup:
         memory_bytes: what a task may use, as a guide for when to spill.
         asks_for_locks: named locks are given by whoever gives the orders; otherwise they are files in
             `work_dir`, which exclude all tasks on this machine.
+        head_bytes: left free at the beginning of each file that holds the output of one attempt alone.
     """
 
     step: str
@@ -42,6 +43,7 @@ class StepSetup:
     split_bytes: int
     memory_bytes: int
     asks_for_locks: bool = False
+    head_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,11 +61,16 @@ class PartFile(io.BufferedWriter):
 
     By the digest a reader far away knows that it has got the part's own bytes.  It is made of what is
     written, and not of what is read back: what a disk makes of it meanwhile has another one.
+
+    Args:
+        path: the file.
+        head_bytes: left free before the part, which begins behind them.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, head_bytes: int = 0) -> None:
         super().__init__(io.FileIO(path, "wb"), PART_BUFFER_BYTES)
         self._digest = xxh3_128()
+        super().write(bytes(head_bytes))
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write bytes behind those before."""

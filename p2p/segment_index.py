@@ -112,7 +112,7 @@ class SegmentIndex:
     def admit(self, header: Header, path: str) -> None:
         """A segment lies here."""
         self._checksums[path] = header.checksum
-        self._sizes[path] = header.bytes_before + header.size
+        self._sizes[path] = header.file_bytes
         self.bytes_held += self._sizes[path]
         self._files.setdefault(header.job, {}).setdefault(header.stage, {})[path] = header.covers
         covered = self._covered.setdefault(header.job, {}).setdefault(header.stage, {})

@@ -6,6 +6,10 @@ A *segment* is one file: a header that lists what it holds, then the bytes, as t
 
     magic "RSEG", version, length of the header, xxh3-128 of the header | header (msgpack) | body
 
+or, of another version, with the header behind the body: so a file that a task wrote, with room for the first
+bytes before it, becomes a segment without being copied (`heading`).  Its body may hold more than the header
+names.
+
 The header names job, stage and, for each entry, task, attempt and partition (`WHOLE` for a part, a spec or a
 block of a file) with its range in the body, and the digest of the body.  So whoever finds the file knows what
 lies in it, and nothing else has to be kept in step.
@@ -23,6 +27,7 @@ never changes once it is written; a copy of it is made from its *sources* (`desc
 from __future__ import annotations
 
 import errno
+import os
 import re
 import struct
 from collections.abc import Generator, Iterator, Sequence
@@ -37,6 +42,7 @@ from p2p.blocks import MAX_BLOCKS, block_of
 __all__ = [
     "COPY_BYTES",
     "FILE_STAGE",
+    "HEAD_BYTES",
     "MAX_HEADER_BYTES",
     "SPEC_STAGE",
     "WHOLE",
@@ -49,6 +55,8 @@ __all__ = [
     "Source",
     "checking_body",
     "describing",
+    "head_of",
+    "heading",
     "is_job",
     "pack_header",
     "parse_header",
@@ -71,7 +79,11 @@ COPY_BYTES: Final = 1 << 20
 
 _MAGIC: Final = b"RSEG"
 _VERSION: Final = 2
+_HEADER_BEHIND: Final = 3
 _HEAD = struct.Struct("<4sBxxxI16s")
+HEAD_BYTES: Final = _HEAD.size
+"""With so many bytes a segment's file begins, before its header or its body."""
+
 _JOB = re.compile(r"[0-9a-f]{8,64}|files")
 
 
@@ -100,11 +112,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where an entry's bytes are to be taken from; `entry.offset` is not yet that in a body."""
+    """Where an entry's bytes are to be taken from; `entry.offset` is not yet that in a body.
+
+    Attributes:
+        is_alone: the file holds one attempt's output and nothing else, and its first `HEAD_BYTES` are free.
+    """
 
     entry: Entry
     path: str
     offset: int
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +165,7 @@ class Header:
         digest: of the body.
         checksum: of the header; it tells the segment from another one in its place.
         bytes_before: where the body begins in a file.
+        file_bytes: the length of such a file.
     """
 
     job: str
@@ -158,6 +176,7 @@ class Header:
     covers: Covers
     checksum: bytes
     bytes_before: int
+    file_bytes: int
 
 
 def describing(
@@ -181,19 +200,42 @@ def describing(
     rows: list[tuple[int, ...]] = []
     size = 0
     for source in sources:
-        entry = source.entry
-        place = (entry.task, entry.attempt, entry.partition, size, entry.length)
-        rows.append((*place, entry.keys, entry.values, int(entry.is_sorted)))
-        size += entry.length
+        rows.append(_row(source.entry, size))
+        size += source.entry.length
     for chunk in read_sources(sources, COPY_BYTES):
         digest.update(chunk)
         yield len(chunk)
-    if covers is None:
-        outputs = dict.fromkeys((source.entry.task, source.entry.attempt) for source in sources)
-        covers = Covers(
-            partitions=(), tasks=tuple(t for t, _ in outputs), attempts=tuple(a for _, a in outputs)
-        )
-    return pack_header(job, stage, size, digest.digest(), rows, covers), size
+    return pack_header(job, stage, size, digest.digest(), rows, covers or _whole_of(sources)), size
+
+
+def heading(
+    job: str, stage: int, sources: Sequence[Source], covers: Covers | None = None
+) -> Generator[int, None, bytes]:
+    """Make the header by which the file that all these sources lie in becomes a segment.
+
+    The file's first `HEAD_BYTES` are free, all behind them is the body.  Arguments, what is yielded and what
+    is raised are as of `describing`.
+    """
+    path, digest, size = sources[0].path, xxhash.xxh3_128(), 0
+    with open(path, "rb", buffering=0) as file:
+        file.seek(HEAD_BYTES)
+        while chunk := file.read(COPY_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+            yield len(chunk)
+    rows = [_row(source.entry, source.offset - HEAD_BYTES) for source in sources]
+    return pack_header(job, stage, size, digest.digest(), rows, covers or _whole_of(sources))
+
+
+def _row(entry: Entry, offset: int) -> tuple[int, ...]:
+    place = (entry.task, entry.attempt, entry.partition, offset, entry.length)
+    return (*place, entry.keys, entry.values, int(entry.is_sorted))
+
+
+def _whole_of(sources: Sequence[Source]) -> Covers:
+    outputs = dict.fromkeys((source.entry.task, source.entry.attempt) for source in sources)
+    tasks, attempts = tuple(task for task, _ in outputs), tuple(attempt for _, attempt in outputs)
+    return Covers(partitions=(), tasks=tasks, attempts=attempts)
 
 
 def pack_header(
@@ -243,8 +285,12 @@ def read_sources(sources: Sequence[Source], chunk_bytes: int) -> Iterator[bytes]
             file.close()
 
 
-def parse_header(header: bytes) -> Header:
+def parse_header(header: bytes, *, is_behind: bool = False) -> Header:
     """Read a header that may come from anywhere; everything about it is checked.
+
+    Args:
+        header: its bytes.
+        is_behind: it stands behind the body.
 
     Raises:
         DamagedSegment: it is malformed.
@@ -296,13 +342,19 @@ def parse_header(header: bytes) -> Header:
         entries=tuple(entries),
         covers=covers,
         checksum=_checksum(header),
-        bytes_before=_HEAD.size + len(header),
+        bytes_before=HEAD_BYTES + (0 if is_behind else len(header)),
+        file_bytes=HEAD_BYTES + len(header) + size,
     )
 
 
 def with_head(header: bytes) -> bytes:
     """Return the bytes with which the file of a segment with this header begins, up to its body."""
     return _HEAD.pack(_MAGIC, _VERSION, len(header), _checksum(header)) + header
+
+
+def head_of(header: bytes) -> bytes:
+    """Return the `HEAD_BYTES` with which the file of a segment begins whose header is behind its body."""
+    return _HEAD.pack(_MAGIC, _HEADER_BEHIND, len(header), _checksum(header))
 
 
 def is_job(name: str) -> bool:
@@ -317,16 +369,21 @@ def read_header(file: BinaryIO) -> Header:
         DamagedSegment: it is not a segment, or its header is damaged.
         OSError: it cannot be read.
     """
-    head = file.read(_HEAD.size)
-    if len(head) != _HEAD.size:
+    head = file.read(HEAD_BYTES)
+    if len(head) != HEAD_BYTES:
         raise DamagedSegment("too short")
     magic, version, length, checksum = _HEAD.unpack(head)
-    if magic != _MAGIC or version != _VERSION or length > MAX_HEADER_BYTES:
+    if magic != _MAGIC or version not in (_VERSION, _HEADER_BEHIND) or length > MAX_HEADER_BYTES:
         raise DamagedSegment("not a segment of this version")
+    is_behind = version == _HEADER_BEHIND
+    if is_behind:
+        file.seek(max(HEAD_BYTES, file.seek(0, os.SEEK_END) - length))
     header = file.read(length)
     if _checksum(header) != checksum:
         raise DamagedSegment("its header is damaged")
-    return parse_header(header)
+    if is_behind:
+        file.seek(HEAD_BYTES)
+    return parse_header(header, is_behind=is_behind)
 
 
 def read_checksum(path: str) -> bytes:
@@ -336,7 +393,7 @@ def read_checksum(path: str) -> bytes:
         OSError: it cannot be read.
     """
     with open(path, "rb", buffering=0) as file:
-        return file.read(_HEAD.size)[-16:]
+        return file.read(HEAD_BYTES)[-16:]
 
 
 def read_covers(path: str) -> tuple[int, Covers]:

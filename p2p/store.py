@@ -22,6 +22,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import xxhash
 
+from p2p.adoption import adopt, is_adoptable
 from p2p.disk import HIGH_FREE_BYTES, LOW_FREE_BYTES, Disk
 from p2p.incoming import Incoming
 from p2p.segment_index import Gone, SegmentIndex
@@ -36,6 +37,7 @@ from p2p.segments import (
     Source,
     checking_body,
     describing,
+    heading,
     is_job,
     pack_header,
     parse_header,
@@ -153,12 +155,8 @@ class Store:
         parsed = parse_header(header)
         if not own and self.is_full(parsed.size):
             raise StoreFull("the disk is nearly full")
-        directory = os.path.join(self._directory, parsed.job)
-        self._number += 1
-        name = f"{parsed.stage}.{os.getpid()}.{self._number}.{parsed.digest.hex()[:12]}.seg"
         try:
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-            return Incoming(header, parsed, os.path.join(directory, name), self._disk, self._admit)
+            return Incoming(header, parsed, self._fresh_path(parsed), self._disk, self._admit)
         except OSError as error:
             self._disk.note_refused(parsed.size, error)
             raise
@@ -191,7 +189,9 @@ class Store:
     def taking(
         self, job: str, stage: int, sources: Sequence[Source], covers: Covers | None = None
     ) -> Generator[int, None, None]:
-        """Copy outputs of this peer's own into the store; closed before its end, it leaves nothing.
+        """Take outputs of this peer's own into the store; closed before its end, it leaves nothing.
+
+        They are copied, unless the file in which they lie can become a segment (`p2p.adoption`).
 
         Yields:
             How many bytes were read, now and then.
@@ -200,6 +200,8 @@ class Store:
             OSError: a source cannot be read, or the disk is full.
             DamagedSegment: a source changed while it was read.
         """
+        if is_adoptable(sources) and (yield from self._adopting(job, stage, sources, covers)):
+            return
         header, _ = yield from describing(job, stage, sources, covers)
         incoming = self.receive(header, own=True)
         try:
@@ -209,6 +211,21 @@ class Store:
             incoming.finish()
         finally:
             incoming.abort()
+
+    def _adopting(
+        self, job: str, stage: int, sources: Sequence[Source], covers: Covers | None
+    ) -> Generator[int, None, bool]:
+        """Make the file in which all these outputs lie a segment; False if it cannot become one."""
+        header = yield from heading(job, stage, sources, covers)
+        parsed = parse_header(header, is_behind=True)
+        try:
+            path = self._fresh_path(parsed)
+            if not adopt(sources[0].path, header, parsed, path):
+                return False
+        except OSError:
+            return False  # a disk that is full or broken shows when it is to take a copy
+        self._admit(parsed, path)
+        return True
 
     def put(self, job: str, stage: int, task: int, attempt: int, data: bytes) -> None:
         """Store a few bytes as a whole output.
@@ -342,7 +359,7 @@ class Store:
                     with open(path, "rb") as file:
                         header = read_header(file)
                         size = os.fstat(file.fileno()).st_size
-                        if size != header.bytes_before + header.size or header.job != job:
+                        if size != header.file_bytes or header.job != job:
                             raise DamagedSegment(path)
                 except (DamagedSegment, OSError):
                     self.damaged += 1
@@ -350,6 +367,14 @@ class Store:
                     continue
                 self._number = max(self._number, _number_of(name))
                 self._admit(header, path)
+
+    def _fresh_path(self, header: Header) -> str:
+        """Name a segment, in a directory that is made if need be."""
+        directory = os.path.join(self._directory, header.job)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._number += 1
+        name = f"{header.stage}.{os.getpid()}.{self._number}.{header.digest.hex()[:12]}.seg"
+        return os.path.join(directory, name)
 
     def _admit(self, header: Header, path: str) -> None:
         self.touched.add(header.job)

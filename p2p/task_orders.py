@@ -30,7 +30,7 @@ from mapreduce.run_files import RunRange
 from p2p.blocks import RingPath
 from p2p.job_files import JobFiles, OpenedJob
 from p2p.ring_inputs import pieces_here
-from p2p.segments import WHOLE, Located
+from p2p.segments import HEAD_BYTES, WHOLE, Located
 from p2p.store import Store
 
 __all__ = ["CannotBegin", "TaskOrders", "position"]
@@ -111,6 +111,7 @@ class TaskOrders:
             split_bytes=opened.plan.split_bytes,
             memory_bytes=self._memory_bytes,
             asks_for_locks=True,
+            head_bytes=HEAD_BYTES,
         )
         load = Load(opened.code, pickle.dumps(step), work_dir, opened.plan.task_timeout_s)
         self._loads[setup.job, setup.stage] = (setup, load)

@@ -3,8 +3,9 @@
 Theory
 ------
 What an attempt wrote is an *output*: files in the job's work directory and where in them each partition
-lies.  It is the source of pushes until the leader has settled the attempt (`release`); then a file of its own
-is removed, and what lies in a file that several attempts share goes with the stage.
+lies.  A file of its own begins with room for a segment's head (`p2p.adoption`).  It is the source of pushes
+until the leader has settled the attempt (`release`); then a file of its own is removed, and what lies in a
+file that several attempts share goes with the stage.
 
 An attempt that ran elsewhere, or in an earlier life of this peer, has no output here; what the store holds of
 it serves as well.
@@ -24,7 +25,7 @@ from mapreduce.messages import HeldGroup
 from mapreduce.orders import TaskDone
 from mapreduce.record import StageKind
 from mapreduce.spec import PackedColumn
-from p2p.segments import WHOLE, Entry, Source
+from p2p.segments import HEAD_BYTES, WHOLE, Entry, Source
 from p2p.store import Store
 
 __all__ = ["TaskOutputs"]
@@ -83,11 +84,12 @@ class TaskOutputs:
 
     def _keep(self, effect: RunTask, done: TaskDone, *, is_part: bool) -> None:
         sources: dict[int, Source] = {}
+        own = "" if done.path.endswith(".runs") else done.path
         if is_part:
             entry = Entry(
                 task=effect.task, attempt=effect.attempt, partition=WHOLE, offset=0, length=done.bytes_out
             )
-            sources[WHOLE] = Source(entry=entry, path=done.path, offset=0)
+            sources[WHOLE] = Source(entry=entry, path=done.path, offset=HEAD_BYTES, is_alone=True)
         for partition, found in done.ranges:
             entry = Entry(
                 task=effect.task,
@@ -99,8 +101,9 @@ class TaskOutputs:
                 values=found.values,
                 is_sorted=found.is_sorted,
             )
-            sources[partition] = Source(entry=entry, path=found.path, offset=found.offset)
-        own = "" if done.path.endswith(".runs") else done.path
+            sources[partition] = Source(
+                entry=entry, path=found.path, offset=found.offset, is_alone=found.path == own
+            )
         outputs = self._outputs.setdefault(effect.setup.job, {})
         outputs[effect.attempt] = _Output(effect.setup.stage, sources, own)
 

@@ -201,6 +201,35 @@ def test_a_part_is_reported_with_the_digest_of_its_bytes(
     assert done.digest == xxh3_128_digest(content)
 
 
+@pytest.mark.parametrize("out_format", ["text", None])
+def test_room_is_left_before_an_output_that_has_a_file_of_its_own(
+    tmp_path: Path, out_format: str | None
+) -> None:
+    """Whoever asked for it writes there; nothing else about the output is changed by it."""
+    path = tmp_path / "lines"
+    path.write_text("".join(f"{number:0500}\n" for number in range(20_000)))
+
+    def outputs(head_bytes: int) -> tuple[bytes, TaskDone, bytes, TaskDone]:
+        directory = tmp_path / f"{head_bytes}"
+        directory.mkdir()
+        child = Child(
+            Job(lambda line: [(line, 1)], identity), directory, out_format=out_format, head_bytes=head_bytes
+        )
+        (mapped,) = child.run(map_order(path))
+        runs = tuple(run for _, run in mapped.ranges)
+        order = ReduceOrder(task=0, attempt=1, runs=runs, out_path=str(directory / "part"))
+        (reduced,) = child.run(order)
+        return Path(mapped.path).read_bytes(), mapped, Path(reduced.path).read_bytes(), reduced
+
+    run, mapped, part, reduced = outputs(0)
+    run_behind, mapped_behind, part_behind, reduced_behind = outputs(28)
+    assert mapped.path.endswith(".run")
+    assert (run_behind, part_behind) == (bytes(28) + run, bytes(28) + part)
+    assert [found.offset for _, found in mapped_behind.ranges] == [28]
+    for one, behind in ((mapped, mapped_behind), (reduced, reduced_behind)):
+        assert (one.bytes_out, one.digest, one.cuts) == (behind.bytes_out, behind.digest, behind.cuts)
+
+
 def test_small_map_outputs_share_a_file(tmp_path: Path) -> None:
     orders = [map_order(numbers(tmp_path / f"{seed}.txt", 20, seed), seed) for seed in range(3)]
     done = Child(Job(split_line, listed), tmp_path, partitions=2).run(*orders)

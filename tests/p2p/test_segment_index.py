@@ -25,6 +25,7 @@ def segment(name: str, partitions: tuple[int, ...], *, lengths: dict[int, int]) 
         covers=Covers(partitions=partitions, tasks=(0,), attempts=(1,)),
         checksum=name.encode(),
         bytes_before=40,
+        file_bytes=40 + sum(lengths.values()),
     )
 
 
