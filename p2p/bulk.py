@@ -395,7 +395,8 @@ class Bulk:
 
     def is_sending(self, tag: object) -> bool:
         """Whether a transfer with this tag is on its way, or about to be."""
-        return any(one.tag == tag for one in (*self._preparing, *self._transfers.values()))
+        tags = [one.tag for one in self._preparing] + [one.tag for one in self._transfers.values()]
+        return tag in tags
 
     def _rewind(self, transfer: _Transfer, offset: int) -> None:
         """Begin again at a byte of the body."""
