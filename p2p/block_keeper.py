@@ -40,6 +40,7 @@ from p2p.replication import (
     due_copies,
     state_of,
 )
+from p2p.ring_questions import AskScrub, ScrubIs
 from p2p.scrubbing import Scrubber
 from p2p.segments import FILE_STAGE
 
@@ -115,6 +116,18 @@ class BlockKeeper:
                 self._places.clear()
             self._places[key] = places(file, blocks, copies, ring)
         return self._places[key]
+
+    def scrubbed(self, question: AskScrub, now: float) -> ScrubIs:
+        """Tell how far scrubbing is; it begins anew if that is asked for."""
+        scrubber = self._scrubber
+        if question.begins:
+            scrubber.begin(now)
+        return ScrubIs(
+            number=question.number,
+            checked=scrubber.checked,
+            damaged=scrubber.damaged,
+            waiting=scrubber.waiting,
+        )
 
     # -- who holds what --------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ COMMANDS: dict[str, Lazy] = {
     "where": Lazy("p2p.commands_ring:where", "Which peers own a key."),
     "why": Lazy("p2p.commands_ring:why", "Why a member is believed alive, suspect or dead."),
     "monitor": Lazy("p2p.commands_ring:monitor", "Follow membership events."),
+    "scrub": Lazy("p2p.commands_ring:scrub", "Check every byte that lies on the ring."),
     "init": Lazy("p2p.commands_ring:init", "Make, or bring, the cluster's keys."),
     "token": Lazy("p2p.commands_ring:token", "Print a token that lets others in."),
     "keys": Lazy("p2p.commands_ring:keys", "List the cluster's keys."),

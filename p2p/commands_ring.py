@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from p2p.client import Client
     from p2p.ring_questions import Happened, Story
 
-__all__ = ["init", "keys", "members", "monitor", "peer", "swarm", "token", "where", "why"]
+__all__ = ["init", "keys", "members", "monitor", "peer", "scrub", "swarm", "token", "where", "why"]
 
 
 class _Repeatable(click.Option):
@@ -251,6 +251,40 @@ def monitor(format: str, **where_to: Any) -> None:
                 by = f" by {', '.join(event.by)}" if event.by else ""
                 click.echo(f"{stamp} {event.event} {event.node} {event.address} @{event.incarnation}{by}")
             sys.stdout.flush()
+
+
+@click.command(cls=Command, short_help="Check every byte that lies on the ring.")
+@peer_options
+def scrub(format: str, **where_to: Any) -> int:
+    """Have all peers read through what they hold now, which each does once an hour in any case.
+
+    What is damaged is removed and comes again from another holder.  Peers read at the pace of repairs.
+    """
+    from mapreduce.console import interruptible
+    from p2p.errors import NoPeerReached
+    from p2p.questions import AskMembers, MembersAre
+    from p2p.scrub_client import scrub_all
+
+    rows: list[dict[str, Any]] = []
+    with interruptible(), _client(**where_to) as client:
+        answer = client.ask(AskMembers(number=0), MembersAre)
+        for member in sorted(answer.members, key=lambda member: member.id):
+            if member.status != "alive":
+                continue
+            row: dict[str, Any] = {"id": member.id, "address": member.address}
+            try:
+                with _client(**{**where_to, "peer": member.address}) as its:
+                    told = scrub_all(its)
+                row |= {"checked": told.checked, "damaged": told.damaged}
+            except NoPeerReached as error:
+                row |= {"checked": None, "damaged": None}
+                click.echo(f"warning: {error}", err=True)
+            rows.append(row)
+    if format == "json":
+        print_json(rows)
+    else:
+        print_table(rows, ("id", "address", "checked", "damaged"))
+    return 3 if any(row["checked"] is None for row in rows) else 0
 
 
 # ---- keys ------------------------------------------------------------

@@ -23,6 +23,7 @@ from p2p.block_keeper import BlockKeeper
 from p2p.catalogue import Catalogue, Entry, is_forgotten, why_no_name
 from p2p.name_files import NameFiles
 from p2p.naming import Named, Namings, Step, Told
+from p2p.ring_questions import AskScrub
 
 if TYPE_CHECKING:
     from p2p.job_service import JobService
@@ -44,6 +45,7 @@ _FROM_CLIENTS = (
     f.AskFiles,
     f.AskFile,
     f.AskHolders,
+    AskScrub,
 )
 _AMONG_PEERS = (
     f.ClaimName,
@@ -127,6 +129,8 @@ class RingFiles:
                 last = min(question.blocks, first + f.PLACES_AT_A_TIME)
                 held = [self._addresses(self.blocks.holders(file, block)) for block in range(first, last)]
                 self._desk.answer(connection, f.HoldersAre(number=number, first=first, rows=tuple(held)))
+            case AskScrub():
+                self._desk.answer(connection, self.blocks.scrubbed(question, now))
 
     def on_peer(self, message: Any, sender: NodeId, now: float) -> None:
         """Take what a peer says, or this one to itself."""

@@ -1,4 +1,5 @@
-"""What a client asks about the ring, and what it is told: a key's owners, a member's story, what happens.
+"""What a client asks about the ring, and what it is told: a key's owners, a member's story, what happens,
+whether what a peer holds is sound.
 
 A client that asks about jobs or files only imports nothing of this; see `p2p.client_protocol`.
 """
@@ -17,10 +18,12 @@ from p2p.wire import Kind
 
 __all__ = [
     "RING_KINDS",
+    "AskScrub",
     "AskWhere",
     "AskWhy",
     "Happened",
     "Question",
+    "ScrubIs",
     "Story",
     "Watch",
     "WhereIs",
@@ -108,6 +111,26 @@ class Happened:
     by: tuple[NodeId, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskScrub:
+    """How far have you read through what lies with you? `begins`: read through all of it now."""
+
+    number: int
+    begins: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScrubIs:
+    """So many segments are checked, `damaged` of them were not sound and are removed; `waiting` are still to
+    be read.
+    """
+
+    number: int
+    checked: int
+    damaged: int
+    waiting: int
+
+
 Question = AskMembers | AskWhere | AskWhy | Watch
 
 RING_KINDS: tuple[Kind, ...] = (
@@ -122,4 +145,6 @@ RING_KINDS: tuple[Kind, ...] = (
     Kind(tag=25, message=WhyIs, role=Role.PEER, bounds=MEMBER),
     Kind(tag=26, message=Watch, role=Role.OBSERVE),
     Kind(tag=27, message=Happened, role=Role.PEER),
+    Kind(tag=29, message=AskScrub, role=Role.SUBMIT),
+    Kind(tag=30, message=ScrubIs, role=Role.PEER),
 )

@@ -4,6 +4,9 @@ Every segment of the store, be it a block or a part of a result, is read through
 of the same budget as repairs.  A damaged one is removed and counted; what it held is then lacking, and comes
 again from another holder by the rules for blocks (`p2p.replication`) and results (`p2p.result_keeper`).
 
+Whoever doubts a disk asks for a pass at once (`ringreduce scrub`, `p2p.ring_questions.AskScrub`), out of the
+same budget; one that is under way begins anew then, for what it has read may have rotted since.
+
 ⚙ Reads segments, through the store.
 """
 
@@ -28,6 +31,8 @@ class Scrubber:
 
     Attributes:
         due_at: when to be ticked again.
+        checked: how many segments the present or last pass has read.
+        damaged: how many of them were damaged, or not there any more.
     """
 
     def __init__(self, desk: JobService, now: float) -> None:
@@ -36,6 +41,21 @@ class Scrubber:
         self._under_way: Iterator[bool] | None = None
         self._waits: list[str] = []
         self._next_pass_at = now + SCRUB_PERIOD_S
+        self.checked = 0
+        self.damaged = 0
+
+    def begin(self, now: float) -> None:
+        """Read through all that lies here now, however long ago the last pass was."""
+        self._under_way = None
+        self._next_pass_at = now + SCRUB_PERIOD_S
+        self._waits = self._desk.store.segments()
+        self.checked = self.damaged = 0
+        self.due_at = now
+
+    @property
+    def waiting(self) -> int:
+        """How many segments the present pass has not read to their end."""
+        return len(self._waits) + (self._under_way is not None)
 
     def tick(self, now: float) -> None:
         """Check a little more, if it is due and the budget has room."""
@@ -48,8 +68,8 @@ class Scrubber:
                 if not self._waits:
                     if now < self._next_pass_at:
                         return
-                    self._next_pass_at = now + SCRUB_PERIOD_S
-                    self._waits = store.segments()
+                    self.begin(now)
+                    self.due_at = now + SCRUB_TURN_S
                     if not self._waits:
                         return
                 path = self._waits.pop()
@@ -58,8 +78,10 @@ class Scrubber:
                 self._under_way = store.verifying(path)
             if not self._desk.bulk.take_repair_budget(COPY_BYTES, now):
                 return
-            sound = next(self._under_way, None)
-            if sound is None or not sound:
+            damaged_before = store.damaged
+            if not next(self._under_way, False):
                 self._under_way = None
-            if sound is False:
+                self.checked += 1
+            if store.damaged > damaged_before:  # not one that was dropped before its turn came
+                self.damaged += 1
                 self._desk.log("a damaged segment was found by scrubbing and removed; copies are made again")

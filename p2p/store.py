@@ -305,6 +305,8 @@ class Store:
 
     def remove_segment(self, path: str, *, is_damaged: bool = True) -> list[Gone]:
         """Remove a segment that is damaged, or is one too many; return all that is not here any more."""
+        # One that was dropped before whoever checks it came to open it is not damaged.
+        is_damaged = is_damaged and self.holds_path(path)
         gone, others = self._index.remove(path)
         jobs = {job for job, *_ in gone}
         self.touched |= jobs

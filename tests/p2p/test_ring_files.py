@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import xxhash
@@ -20,6 +22,7 @@ from p2p.disk import REFUSALS
 from p2p.file_client import block_segment
 from p2p.job_hearing import Heard
 from p2p.replication import SURPLUS_S
+from p2p.ring_questions import AskScrub, ScrubIs
 from p2p.scrubbing import SCRUB_PERIOD_S
 from p2p.segments import FILE_STAGE, WHOLE, Covers, pack_header, with_head
 from p2p.store import Store
@@ -152,6 +155,27 @@ def test_a_damaged_copy_is_found_by_scrubbing_and_made_again_from_another(swarm:
     assert swarm.run(60, lambda: victim.engine.store.damaged == 1)
     assert swarm.run(60, lambda: copies(swarm, 1) == [2])
     assert {read(swarm.nodes[name], "x", 0) for name in holders(swarm, 0)} == {data}
+
+
+def test_a_peer_reads_through_all_that_it_holds_when_it_is_asked_to(swarm: MemorySwarm) -> None:
+    swarm.start("a", "b", "c")
+    put(swarm, "x", content(35_000))
+    victim = swarm.nodes[sorted(holders(swarm, 0))[0]]
+    store, asker = victim.engine.store, Asker(swarm)
+    held = store.segments()
+    located = store.find("a" * 40, FILE_STAGE, 1)
+    assert located is not None
+    os.unlink(located.path)
+
+    def told(*, begins: bool) -> ScrubIs:
+        return cast(ScrubIs, asker.ask(victim, AskScrub(number=7, begins=begins)))
+
+    assert told(begins=False).checked == 0
+    assert told(begins=True).waiting == len(held)
+    assert swarm.run(5, lambda: told(begins=False).waiting == 0)
+    assert told(begins=False) == ScrubIs(number=7, checked=len(held), damaged=1, waiting=0)
+    assert store.damaged == 1
+    assert swarm.run(60, lambda: copies(swarm, 4) == [2] * 4)
 
 
 def test_a_damaged_copy_is_never_sent_on(swarm: MemorySwarm) -> None:

@@ -44,6 +44,18 @@ def test_a_segment_that_is_whole_but_another_one_is_damaged(tmp_path: Path) -> N
     assert store.find(JOB, 0, 1) is None
 
 
+def test_a_segment_that_is_dropped_before_its_check_begins_is_not_damaged(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    dropped, missing = two_of_one_size(store)
+    check = store.verifying(dropped)
+    store.remove_segment(dropped, is_damaged=False)
+    assert not any(check)
+    assert store.damaged == 0
+    os.unlink(missing)
+    assert not store.verify(missing)
+    assert store.damaged == 1
+
+
 def test_after_a_restart_segments_are_what_they_say_wherever_they_lie(tmp_path: Path) -> None:
     swap(*two_of_one_size(Store(str(tmp_path / "store"))))
     again = Store(str(tmp_path / "store"))

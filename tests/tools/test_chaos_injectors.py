@@ -27,6 +27,7 @@ from tools.chaos.links import Links
 from tools.chaos.moments import IN_CHILDREN, ON_DISK, combinations
 from tools.chaos.network import Shape, Swizzle, links_of, pairs_of
 from tools.chaos.proxies import Proxies, why_not
+from tools.chaos.rots import MAP_OUTPUTS, PARTS, Decay
 
 JOB = "ab" * 16
 
@@ -295,6 +296,21 @@ def test_every_way_of_rot_is_seen_by_the_store(cluster: Cluster, store: Store, h
     hurt = damage(paths[:2], how, random.Random(5))
     assert hurt == paths[:2]
     assert [store.verify(str(path)) for path in paths] == [False, False, True, True]
+
+
+def test_damage_counts_when_it_was_found_and_not_when_nobody_looked() -> None:
+    def wrong(what: str, *, hurt: int = 5, found: int = 5, lying: int = 0) -> list[str]:
+        decay = Decay(how="flip", what=what, hurt=hurt, found=found, lying=lying)
+        decay.judge()
+        return decay.wrong
+
+    assert not wrong(PARTS)
+    assert not wrong(MAP_OUTPUTS)
+    assert wrong(MAP_OUTPUTS, found=4, lying=1) == ["1 damaged segments were never found"]
+    assert not wrong(MAP_OUTPUTS, found=4)  # its stage's end has dropped it
+    assert Decay(how="flip", what=MAP_OUTPUTS, hurt=5, found=4).dropped == 1
+    assert wrong(PARTS, found=4) == ["1 damaged parts are neither found nor there"]
+    assert wrong(PARTS, found=6) == ["1 sound segments were taken for damaged ones"]
 
 
 def test_rot_weighs_on_its_peer_until_what_it_hurt_is_gone(cluster: Cluster, store: Store) -> None:

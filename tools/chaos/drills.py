@@ -105,12 +105,19 @@ def _split(arguments: Sequence[str], directory: Path, tell: Callable[[object], N
 
 
 def _rot(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:
-    from tools.chaos.rots import WAYS, Rots
+    from tools.chaos.rots import WAYS, Decay, Rots
 
     seed, rounds, ways = _chosen("rot", "ways", WAYS, arguments)
     with Rots(directory, seed=seed) as rots:
         each = [(way, parts) for way in ways for parts in (False, True)]
-        return _told((rots.run(way, parts=parts) for way, parts in each * rounds), tell)
+        decays: list[Decay] = []
+        for way, parts in each * rounds:
+            decays.append(rots.run(way, parts=parts))
+            tell(decays[-1])
+    hurt, found = sum(one.hurt for one in decays), sum(one.found for one in decays)
+    dropped = sum(one.dropped for one in decays)
+    print(f"{found} of {hurt} damaged segments found, {dropped} dropped unread with their stage")
+    return _wrong(decays)
 
 
 def _zombies(arguments: Sequence[str], directory: Path, tell: Callable[[object], None]) -> int:

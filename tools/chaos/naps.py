@@ -43,6 +43,7 @@ class NapSwarm:
         surroundings: the world of the peers, None for plain loopback.
         peers: how many.
         replicas: R of the jobs.
+        partitions: of the jobs.
         seed: of the inputs, and of what a drill draws from `rng`.
         variables: further ones for clients.
 
@@ -58,12 +59,14 @@ class NapSwarm:
         peers: int,
         replicas: int,
         seed: int,
+        partitions: int = PARTITIONS,
         variables: Sequence[tuple[str, str]] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.rng = random.Random(seed)
         self.replicas = replicas
+        self._partitions = partitions
         self._variables = tuple(variables)
         self._inputs = self._write_inputs()
         self.cluster = Cluster(directory, Journal(), replicas=replicas, surroundings=surroundings)
@@ -92,7 +95,8 @@ class NapSwarm:
             nap_s: how long each task sleeps.
             addresses: whom to ask; default: all peers that serve.
         """
-        words = ["submit", str(HERE / "napping.py"), str(self._inputs), "--detach", "-r", str(PARTITIONS)]
+        words = ["submit", str(HERE / "napping.py"), str(self._inputs), "--detach"]
+        words += ["-r", str(self._partitions)]
         words += ["--replicas", str(self.replicas), "--param", f"nap_s={nap_s}"]
         return self.client(words, addresses)
 
@@ -186,8 +190,8 @@ class NapSwarm:
 
     def _embedded(self) -> tuple[dict[str, bytes], dict[str, int]]:
         output, report = self.directory / "reference", self.directory / "reference.json"
-        words = ["run", str(HERE / "napping.py"), str(self._inputs), "-q", "-j", "1", "-r", str(PARTITIONS)]
-        words += ["-o", str(output), "--report", str(report)]
+        words = ["run", str(HERE / "napping.py"), str(self._inputs), "-q", "-j", "1"]
+        words += ["-r", str(self._partitions), "-o", str(output), "--report", str(report)]
         # It keeps an empty directory of the user's among the temporary ones, which is not the swarm's doing.
         environment = self.cluster.environment((("TMPDIR", str(self.directory)),))
         subprocess.run(self.cluster.command(*words), env=environment, check=True, timeout=EMBEDDED_LIMIT_S)
