@@ -26,6 +26,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from mapreduce.columns import short_repr
@@ -43,7 +44,6 @@ CHUNK_BYTES = 1 << 20
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNESCAPED_SURROGATES = re.compile("([\ud800-\udc7f\udd00-\udfff]+)")
-_ARRAYS = frozenset({list, tuple})
 
 
 def encoded(out_format: str, pairs: Iterable[Pair]) -> Iterator[bytes]:
@@ -122,18 +122,37 @@ def encode_text(pairs: list[Pair]) -> bytes:
 
 def _mixed_text(pairs: list[Pair]) -> str:
     try:
+        text = _text_of_alike(pairs)
+        if text is not None:
+            return text
         return "".join(
             [
                 f"{key}\t{value}\n"
                 if type(value) is int and type(key) is str
                 else f"{key}\t{_json(value)}\n"
-                if type(value) in _ARRAYS and type(key) is str
+                if type(value) in _ENDS and type(key) is str
                 else f"{_text_of(key)}\t{_text_of(value)}\n"
                 for key, value in pairs
             ]
         )
     except _REFUSALS as error:
         raise _refused(pairs, _text_of, error) from None
+
+
+def _text_of_alike(pairs: list[Pair]) -> str | None:
+    """Return the lines of pairs whose values are of one type and can be written in one call; else None."""
+    kind = type(pairs[0][1])
+    if kind not in _ENDS:
+        return None
+    values = list(map(itemgetter(1), pairs))
+    pieces = _json_in_one_call(values, kind) if set(map(type, values)) == {kind} else None
+    if pieces is None:
+        return None
+    keys = list(map(itemgetter(0), pairs))
+    if set(map(type, keys)) != {str}:
+        keys = list(map(_text_of, keys))
+    begin, end = _ENDS[kind]
+    return "".join([f"{key}\t{begin}{piece}{end}\n" for key, piece in zip(keys, pieces, strict=True)])
 
 
 def _text_of(value: Any) -> str:
@@ -157,23 +176,43 @@ def _with_surrogates(text: str) -> bytes:
 
 def encode_jsonl(pairs: list[Pair]) -> bytes:
     """Encode pairs as lines  [key, value]."""
-    quoted = _dumps()
-    try:
-        text = "".join(
-            [
-                f"[{quoted(key)}, {value}]\n"
-                if type(value) is int and type(key) is str
-                else f"[{_json(key)}, {_json(value)}]\n"
-                for key, value in pairs
-            ]
-        )
-    except _REFUSALS as error:
-        raise _refused(pairs, _json, error) from None
+    pieces = _json_in_one_call(pairs, tuple)
+    if pieces is not None:
+        text = "[" + "]\n[".join(pieces) + "]\n"
+    else:
+        try:
+            text = "".join([f"[{_json(key)}, {_json(value)}]\n" for key, value in pairs])
+        except _REFUSALS as error:
+            raise _refused(pairs, _json, error) from None
     try:
         return text.encode()
     except UnicodeEncodeError:
         # Surrogates stand in strings only, and JSON's escape for one is the name of its code point.
         return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+
+
+# How the JSON of a value begins and ends, for types whose values are written many in one call.
+_ENDS = {list: ("[", "]"), tuple: ("[", "]"), dict: ("{", "}"), float: ("", "")}
+
+
+def _json_in_one_call(values: list[Any], kind: type) -> list[str] | None:
+    """Return the JSON of each value without its `_ENDS`; a call for each would take most of the time.
+
+    The JSON of the whole list is cut where one value ends and the next begins.  What looks like that may
+    also stand within a value; then there are more pieces than values.
+
+    Returns:
+        None where that is so, and where a value is refused: written one by one it is told which.
+    """
+    begin, end = _ENDS[kind]
+    seam = f"{end}, {begin}"
+    try:
+        if seam in _json(values[0]):
+            return None  # the others will be like it
+        pieces = _dumps()(values)[1 + len(begin) : -1 - len(end)].split(seam)
+    except _REFUSALS:
+        return None
+    return pieces if len(pieces) == len(values) else None
 
 
 @cache

@@ -69,6 +69,24 @@ def test_jsonl_is_an_array_of_two_a_line(pairs: list[Pair]) -> None:
     assert write("jsonl", *pairs) == expected.encode()
 
 
+# Strings and values with all that also stands where one value ends and the next begins.
+seamy = st.text(max_size=6, alphabet='[]{}, "\n\\1')
+of_one_type: tuple[st.SearchStrategy[Any], ...] = (
+    st.lists(seamy | st.integers() | st.lists(seamy, max_size=2), max_size=3),
+    st.tuples(seamy, seamy),
+    st.dictionaries(seamy, seamy | st.dictionaries(seamy, seamy, max_size=1), max_size=2),
+    st.floats(),
+)
+
+
+@SEEDED
+@given(st.one_of([st.lists(st.tuples(seamy | st.integers(), kind), max_size=8) for kind in of_one_type]))
+def test_values_of_one_type_are_written_together_as_one_by_one(pairs: list[Pair]) -> None:
+    assert write("text", *pairs) == b"".join(write("text", pair) for pair in pairs)
+    assert write("jsonl", *pairs) == b"".join(write("jsonl", pair) for pair in pairs)
+    assert write("text", *pairs) == "".join(f"{text_of(k)}\t{text_of(v)}\n" for k, v in pairs).encode()
+
+
 @SEEDED
 @given(st.lists(st.tuples(values, values), max_size=40))
 def test_msgpack_is_a_stream_of_arrays_of_two(pairs: list[Pair]) -> None:
