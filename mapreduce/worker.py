@@ -382,11 +382,6 @@ class Worker:
         known = self._jobs.get(job)
         return known.held_count if known is not None else 0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether it has as many jobs as it works for at once: a submission should be refused."""
-        return len(self._jobs) >= self._config.jobs_most
-
     # -- inside ------------------------------------------------------------------------------------------
 
     def _go_on(self, job: WorkerJob, now: float) -> list[WorkerEffect]:

@@ -47,7 +47,12 @@ class MembersAre:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The peer will not answer: `kind` is the refusal's counter, `text` says why in one line."""
+    """What was sent is not taken: `kind` is the counter of such refusals, `text` says why in one line.
+
+    A frame is refused as a whole, before anybody looks at the number in it, so `number` is 0: a client takes
+    this for the answer to whatever it asks at the moment.  A peer that is told so by another peer notes why
+    that one cannot be talked to.
+    """
 
     number: int
     kind: str
