@@ -349,9 +349,14 @@ class BlockKeeper:
 
     def _keep_house(self, now: float) -> None:
         message = f.CompareBlocks(state=state_of(self.mine))
+        moving = self.puts.moving()
+        for file in moving:
+            self.put_goes_on(file, now)
         for member in self._desk.swim.view.ring_members:
             if member.id != self._desk.me:
                 self._desk.say(member.id, message)
+                if moving:
+                    self._desk.say(member.id, f.PutsGoOn(files=moving))
         store = self._desk.store
         if store.unremoved:
             self._desk.log(f"a segment cannot be removed: {store.unremoved}")

@@ -10,6 +10,10 @@ have theirs.  What is said again is answered again: a block that is here already
 by its block and goes first; else the one that has been silent for longest.  A client that has not been heard
 for `UPLOAD_IDLE_S` is gone, and what it sent half is removed.
 
+*A put lasts as long as it moves*, not so long in all.  The other blocks of the file wait on other peers for
+their name, and go when nothing has come of it for a while (`p2p.replication`); one block over a slow link may
+take longer than that.  So as long as bytes of it come, or its copies are on their way, all are told.
+
 ⚙ Writes segments, through the store.
 """
 
@@ -39,7 +43,9 @@ UPLOAD_IDLE_S = 60.0
 
 @dataclass(slots=True)
 class _Upload:
-    """A block that a client sends; `waiting` are peers that have not acknowledged their copy."""
+    """A block that a client sends; `waiting` are peers that have not acknowledged their copy, `has_moved`
+    says that something of it came since everybody was last told.
+    """
 
     file: str
     block: int
@@ -49,6 +55,7 @@ class _Upload:
     client: tuple[Connection, int]
     heard_at: float
     incoming: Incoming | None
+    has_moved: bool = True
     waiting: set[NodeId] = field(default_factory=set)
     is_stored: bool = False
 
@@ -92,6 +99,7 @@ class BlockPuts:
             try:
                 if put.offset == incoming.received:
                     incoming.write(put.data)
+                    upload.has_moved |= bool(put.data)
                 received = incoming.received
                 if received == incoming.size:
                     upload.incoming = None
@@ -173,6 +181,13 @@ class BlockPuts:
                 upload.waiting.discard(node)
                 if not upload.waiting:
                     self._tell(name, upload)
+
+    def moving(self) -> tuple[str, ...]:
+        """Return the files of which something came since this was last asked, or is being copied."""
+        found = {one.file for one in self._uploads.values() if one.has_moved or one.waiting}
+        for upload in self._uploads.values():
+            upload.has_moved = False
+        return tuple(sorted(found))
 
     def drop_idle(self, now: float) -> None:
         """Remove what a client has sent that is gone."""

@@ -19,6 +19,7 @@ CompareNames   NamesHere, where catalogues differ; else nothing            peer
 HoldsBlocks    nothing: the blocks of some files that the sender has       peer
 CompareBlocks  AskBlocks, where this is not what was heard before          peer
 AskBlocks      HoldsBlocks, with all of them                               peer
+PutsGoOn       nothing: more of these files is on its way                  peer
 =============  ==========================================================  ==========================
 
 Blocks are read as parts of results are, by `ReadPart` (`p2p.job_questions`) and `FetchSegment`
@@ -71,6 +72,7 @@ __all__ = [
     "PlacesAre",
     "PutBegun",
     "PutBlock",
+    "PutsGoOn",
     "UnclaimName",
 ]
 
@@ -348,6 +350,13 @@ class AskBlocks:
     """It is not what I have heard: tell me all of them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutsGoOn:
+    """A client brings me more of these files: what lies with you of them has yet to wait for its name."""
+
+    files: tuple[str, ...]
+
+
 # -- the table ------------------------------------------------------------------------------------------
 
 _ID = Bounds(text_chars=40, pattern=r"[0-9a-f]{40}")
@@ -465,4 +474,5 @@ FILE_KINDS: tuple[Kind, ...] = (
     ),
     _row(140, CompareBlocks, Role.PEER, {"CompareBlocks.state": _STATE}),
     _row(141, AskBlocks, Role.PEER),
+    _row(142, PutsGoOn, Role.PEER, {"PutsGoOn.files": Bounds(items=FILES_AT_A_TIME, text_chars=40)}),
 )

@@ -12,9 +12,9 @@ knows where copies lie, and decides alone, by rules that are the same everywhere
   copy if it drains.
 * A copy that is not at one of the block's places may go, when all of those hold the block, as far as has been
   heard for `SURPLUS_S` on end.  Each of them says so of itself, so a copy goes only where R others remain.
-* Blocks of a file that has no name any more go after `UNNAMED_S`: so long may a put last between a block's
-  arrival and the file's name; those of a file that was removed sooner, but not while a job goes on that
-  reads it.
+* Blocks of a file that has no name any more go after `UNNAMED_S`: so long may nothing be heard of a put
+  between a block's arrival and the file's name; those of a file that was removed sooner, but not while a job
+  goes on that reads it.
 
 Where peers differ in their view for a while, a block may be sent twice, which is harmless.
 

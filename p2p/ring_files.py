@@ -59,6 +59,7 @@ _AMONG_PEERS = (
     f.HoldsBlocks,
     f.CompareBlocks,
     f.AskBlocks,
+    f.PutsGoOn,
 )
 
 
@@ -172,6 +173,9 @@ class RingFiles:
                 self.blocks.on_compare(message, sender)
             case f.AskBlocks():
                 self.blocks.tell_all(sender)
+            case f.PutsGoOn(files=files):
+                for file in files:
+                    self.blocks.put_goes_on(file, now)
 
     def peer_is_gone(self, node: NodeId, now: float) -> None:
         """A peer has died or left."""

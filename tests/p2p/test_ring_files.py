@@ -337,6 +337,27 @@ def test_blocks_wait_for_their_name_as_long_as_others_come_and_no_name_is_given_
     assert swarm.run(10, lambda: asker.ask(nodes[0], name).reason == "")
 
 
+def test_blocks_wait_for_their_name_as_long_as_another_comes_however_slowly(
+    swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p.block_keeper.UNNAMED_S", 20.0)
+    nodes = swarm.start("a", "b", "c")
+    data, file, asker = content(2 * BLOCK), "a" * 40, Asker(swarm)
+    assert asker.ask(nodes[0], chunk_of(file, 0, data[:BLOCK], 2, 1)).copies == 1
+    slow = chunk_of(file, 1, data[BLOCK:], 2, 1)
+    step = len(slow.data) // 6
+    received = 0
+    for at in range(0, 5 * step, step):
+        some = replace(slow, header=slow.header if not at else b"", offset=at, data=slow.data[at : at + step])
+        received = asker.ask(nodes[1], some).received
+        swarm.run(15)
+        assert copies(swarm, 2) == [1, 0]
+    for _ in range(6):  # who only asks how far it is brings nothing
+        received = asker.ask(nodes[1], replace(slow, header=b"", offset=received, data=b"")).received
+        swarm.run(10)
+    assert copies(swarm, 2) == [0, 0]
+
+
 def test_a_block_whose_only_holder_leaves_is_lacking(swarm: MemorySwarm) -> None:
     nodes = swarm.start("a", "b", "c")
     data, file, asker = content(100), "a" * 40, Asker(swarm)
