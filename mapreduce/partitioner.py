@@ -15,7 +15,7 @@ from operator import is_
 from typing import Any
 
 from mapreduce.errors import JobDefinitionError
-from mapreduce.records import Partitions, in_key_order, order_key, places_among, sort_keys, sorts_by_itself
+from mapreduce.records import Partitions, in_key_order, places_among, sort_keys, sorts_by_itself
 
 __all__ = ["Part", "Splitter", "borders_of", "split_by_borders", "split_by_function", "split_by_hash"]
 
@@ -103,8 +103,7 @@ def borders_of(sample: list[Any], partitions: int) -> list[Any]:
     Returns:
         At most `partitions - 1` distinct keys in key order.
     """
-    ordered = sorted(sample, key=order_key)
+    ordered = list(sample)
+    sort_keys(ordered)
     borders = [ordered[index * len(ordered) // partitions] for index in range(1, partitions) if ordered]
-    distinct = [key for key, _ in groupby(borders)]
-    sort_keys(distinct)
-    return distinct
+    return [key for key, _ in groupby(borders)]

@@ -95,7 +95,7 @@ def sorts_by_itself(keys: Sequence[Any]) -> bool:
 
 
 def sort_keys(keys: list[Any]) -> None:
-    """Sort distinct keys in place, by type rank, then value."""
+    """Sort keys in place, by type rank, then value."""
     if sorts_by_itself(keys):
         keys.sort()
     else:
