@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from p2p.job_client import JobClient
-    from p2p.job_questions import JobView
+    from p2p.job_questions import JobView, PartRow
 
 __all__ = ["fetch", "try_output"]
+
+# A result of this size repays many times what it takes to load `p2p.process`.
+LARGE_BYTES = 16 << 20
 
 
 def try_output(output: str | None) -> None:
@@ -53,7 +56,7 @@ def fetch(client: JobClient, view: JobView, output: str | None) -> None:
     target = OutputDirectory(output)
     target.prepare()
     try:
-        for row in client.parts(view.job):
+        for row in _parts(client, view):
             path = target.attempt_path(row.part, 1)
             with writing(path), open(path, "wb") as file:
                 client.write_part(view.job, row, file.write, emptied(file))
@@ -64,6 +67,16 @@ def fetch(client: JobClient, view: JobView, output: str | None) -> None:
         raise
 
 
+def _parts(client: JobClient, view: JobView) -> list[PartRow]:
+    """Return what there is to be fetched, and make ready for it."""
+    rows = client.parts(view.job)
+    if sum(row.size_bytes for row in rows) >= LARGE_BYTES:
+        from p2p.process import keep_freed_memory
+
+        keep_freed_memory()
+    return rows
+
+
 def _fetch_to_stdout(client: JobClient, view: JobView) -> None:
     """Write each part when all of it is here and right: half a part on stdout could not be taken back."""
     import tempfile
@@ -72,7 +85,7 @@ def _fetch_to_stdout(client: JobClient, view: JobView) -> None:
     from p2p.handles import emptied
 
     out = sys.stdout.buffer
-    for row in client.parts(view.job):
+    for row in _parts(client, view):
         with tempfile.TemporaryFile() as file:
             client.write_part(view.job, row, file.write, emptied(file))
             file.seek(0)
