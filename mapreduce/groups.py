@@ -143,8 +143,18 @@ class Groups:
                 raise
             self._to_tokens()
             self._one(normal_key(key), value)
+        by_token = self._by_token
         for key, value in pairs:
-            self._one(key, value)
+            kind = type(key)
+            if kind is int or kind is str or kind is bytes:
+                # As `_one` does, without a call: whole numbers are frequent keys.
+                entry = by_token.get(key)
+                if entry is None:
+                    by_token[key] = (key, [value])
+                else:
+                    entry[1].append(value)
+            else:
+                self._one(key, value)
 
     def add_column(self, keys: Sequence[Any], columns: Iterable[Sequence[Any]] | None, values: Any) -> None:
         """Group a block's keys: `columns` holds each key's values, or is None when `values` is one a key."""

@@ -68,6 +68,12 @@ def test_group_pairs_of_words_and_numbers(benchmark: BenchmarkFixture, words: li
     assert len(groups) == len(set(words))
 
 
+def test_group_pairs_of_numbers(benchmark: BenchmarkFixture, words: list[str]) -> None:
+    numbers = [int(word[1:], 16) for word in words]
+    groups = benchmark(lambda: grouped(zip(numbers, words, strict=True)))
+    assert len(groups) == len(set(words))
+
+
 def test_group_and_combine_words(benchmark: BenchmarkFixture, words: list[str]) -> None:
     rows = benchmark(lambda: combined(add, grouped(zip(words, repeat(1)))))
     assert dict(zip(rows.keys, rows.rows, strict=True)) == Counter(words)
