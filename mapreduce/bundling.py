@@ -38,12 +38,14 @@ class Bundle:
         files: {path below the job's directory, with "/": content}.
         file: which of them is the job file; None: the job is carried by value or by module.
         digest: of all of the above, hexadecimal.
+        root: where the files lie with the user, for whoever speaks of them; "" where that is not known.
     """
 
     job: bytes
     files: Mapping[str, bytes]
     file: str | None
     digest: str
+    root: str = ""
 
 
 def bundle(code: Code) -> Bundle:
@@ -74,7 +76,8 @@ def bundle(code: Code) -> Bundle:
                 raise _too_much(root)
             wanted += _imported(files[path])
     ordered = dict(sorted(files.items()))
-    return Bundle(job=code.job, files=ordered, file=main, digest=digest(code.job, ordered, main))
+    shown = os.path.dirname(code.file) if code.file is not None else root
+    return Bundle(job=code.job, files=ordered, file=main, digest=digest(code.job, ordered, main), root=shown)
 
 
 def unbundle(packed: Bundle, directory: str) -> Code:

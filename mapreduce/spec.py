@@ -187,6 +187,7 @@ class JobCode:
     files: Mapping[str, bytes]
     file: str | None
     digest: str
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

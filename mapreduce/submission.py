@@ -98,7 +98,9 @@ def spec_of(
     values = {**job.params, **(params or {})}
     return JobSpec(
         plan=plan,
-        code=JobCode(job=packed.job, files=packed.files, file=packed.file, digest=packed.digest),
+        code=JobCode(
+            job=packed.job, files=packed.files, file=packed.file, digest=packed.digest, root=packed.root
+        ),
         param_names=tuple(values),
         params=_packed_values(values),
         side_files=_side_files(job),

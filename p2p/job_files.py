@@ -8,6 +8,9 @@ Everything here can be made again from the job's spec, so all of it is removed w
 the job is over.  Nothing here opens a pickle: the code is only handed on to children, by which it is opened
 after its digest has been checked.
 
+Where a child speaks of the user's files (tracebacks, refusals, the stack of a crash) it names these copies,
+which tell the user nothing; `OpenedJob.as_users` says it with the paths that they have with the user.
+
 ⚙ This module makes, writes and removes files.
 """
 
@@ -22,6 +25,7 @@ from typing import Any
 from mapreduce.bundling import Bundle, unbundle
 from mapreduce.columns import unpack_column
 from mapreduce.errors import EnvironmentFailed, JobDefinitionError
+from mapreduce.loading import near_path
 from mapreduce.loads import packed_code
 from mapreduce.spec import JobPlan, JobSpec
 
@@ -37,12 +41,23 @@ class OpenedJob:
         code: for children, see `mapreduce.loads.packed_code`.
         params: by name.
         side_files: {name: local path}.
+        private: the ways to write the directory of the code, each with a "/" at the end, the longest first.
+        root: that directory as it is with the user, "" if that is not known.
     """
 
     plan: JobPlan
     code: bytes
     params: Mapping[str, Any]
     side_files: Mapping[str, str]
+    private: tuple[str, ...] = ()
+    root: str = ""
+
+    def as_users(self, text: str) -> str:
+        """Return a text that names files of the job as the user knows them."""
+        shown = os.path.join(self.root, "") if self.root else ""
+        for directory in self.private:
+            text = text.replace(directory, shown)
+        return text
 
 
 class JobFiles:
@@ -94,6 +109,8 @@ class JobFiles:
             code=packed_code(unbundled),
             params=dict(zip(spec.param_names, values, strict=True)),
             side_files=side_files,
+            private=_spellings(os.path.join(root, "code")),
+            root=code.root,
         )
         self._opened[job] = opened
         return opened
@@ -125,3 +142,9 @@ class JobFiles:
     def close(self) -> None:
         """Remove everything."""
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _spellings(directory: str) -> tuple[str, ...]:
+    """Return the paths by which Python or we may speak of a directory, the longest first."""
+    found = {os.path.abspath(directory), os.path.realpath(directory), near_path(os.path.abspath(directory))}
+    return tuple(sorted((os.path.join(path, "") for path in found), key=lambda path: (-len(path), path)))

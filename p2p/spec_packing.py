@@ -39,6 +39,7 @@ def _spec_schema() -> Schema:
             "JobPlan.priority": Bounds(least=-10, most=10),
             "JobCode.job": Bounds(bytes_len=64 << 20),
             "JobCode.files": Bounds(items=4_096, text_chars=4_096, bytes_len=16 << 20),
+            "JobCode.root": path,
             "JobCode.digest": Bounds(text_chars=64, pattern=r"[0-9a-f]*"),
             "JobSpec.param_names": Bounds(items=10_000),
             "JobSpec.side_files": Bounds(items=4_096, text_chars=4_096, bytes_len=64 << 20),

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mapreduce.child_output import Printed
@@ -367,6 +367,13 @@ class TaskRunner:
         self._events.append(TaskFinished(run.job, run.task.attempt, output))
 
     def _failed(self, run: _Run, error: TaskError) -> None:
+        opened = self._files.get(run.job)
+        if opened is not None:
+            error = replace(
+                error,
+                message=opened.as_users(error.message),
+                traceback=opened.as_users(error.traceback),
+            )
         if run.task is None:
             self._events.append(Checked(run.job, error))
             return

@@ -248,6 +248,7 @@ def test_a_failing_mapper_fails_the_job_with_the_users_own_traceback(
     assert re.search(r"step 'bad', task map-00000, attempt 3 of 3 on [0-9a-f]+ .*line 2", done.stderr)
     assert "ZeroDivisionError" in done.stderr
     assert "yield line, 1 // int(line)" in done.stderr
+    assert f'File "{tmp_path / "bad.py"}", line 2' in done.stderr
     assert "mapreduce/attempt.py" not in done.stderr
 
 
