@@ -2,55 +2,12 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any, BinaryIO
-
 import pytest
 
 from mapreduce.columns import pack_column, unpack_column
 from mapreduce.merging import merge_runs
-from mapreduce.partitioner import split_by_hash
 from mapreduce.run_files import RunRange
-from mapreduce.shuffle import MapOutput
-
-
-class Kept(io.BytesIO):
-    """A file that can be read when it is closed."""
-
-    content = b""
-
-    def close(self) -> None:
-        if not self.closed:
-            self.content = self.getvalue()
-        super().close()
-
-
-class Files:
-    """Files in memory."""
-
-    def __init__(self) -> None:
-        self.made: list[Kept] = []
-
-    def create(self) -> tuple[str, BinaryIO]:
-        self.made.append(Kept())
-        return str(len(self.made) - 1), self.made[-1]
-
-    def open(self, path: str) -> BinaryIO:
-        kept = self.made[int(path)]
-        return io.BytesIO(kept.content if kept.closed else kept.getvalue())
-
-
-def output(files: Files, **more: Any) -> MapOutput:
-    return MapOutput(
-        partitions=1,
-        splitter=split_by_hash(1),
-        grouped=True,
-        combine=None,
-        value_order=None,
-        files=files,
-        label="",
-        **more,
-    )
+from tests.mapreduce.map_task import Files, output
 
 
 def test_large_pairs_are_looked_at_more_often_than_small_ones() -> None:
