@@ -150,8 +150,7 @@ class JobClient(Client):
             if now > deadline:
                 raise NoPeerReached("the job's submission was not decided in time; the peers are too busy")
             if now - said_at >= RENEW_S:
-                # What was uploaded is the peer's from the first time on.
-                self._send(address, question if not said_at else replace(question, upload=question.upload))
+                self._send(address, question)
                 said_at = now
             for message in self._arrived(RENEW_S):
                 if getattr(message, "number", None) != question.number:

@@ -96,6 +96,7 @@ class JobWatches:
             self._desk.answer(connection, q.JobIs(number=follow.number, view=None))
             return
         watch = self._watch(follow.job)
+        watch.followers.pop((client, follow.number), None)  # it follows on, and nobody has to go for that
         if len(watch.followers) >= MAX_FOLLOWERS:
             watch.followers.pop(next(iter(watch.followers)))
         lease_s = min(MAX_LEASE_S, max(follow.lease_s, LEAST_LEASE_S))

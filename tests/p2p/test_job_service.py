@@ -33,6 +33,7 @@ from p2p.job_locks import LOCK_KEY
 from p2p.job_protocol import pack_record
 from p2p.job_service import JobService, OwnLimits
 from p2p.job_vetting import UNBORN_S
+from p2p.job_watches import MAX_FOLLOWERS
 from p2p.result_questions import AskKept
 from p2p.roles import Role
 from p2p.segments import SPEC_STAGE
@@ -151,6 +152,13 @@ def test_who_waits_for_news_when_a_jobs_time_is_over_is_told_that_nobody_knows_i
     assert peer.answers == []
     peer.advance(0.6)  # house is kept once a second
     assert peer.answers == [q.JobIs(number=7, view=None)]
+
+
+def test_who_follows_a_job_on_takes_nobody_elses_place(peer: Alone) -> None:
+    for client in (*range(MAX_FOLLOWERS), 5):
+        peer.hear(q.Follow(number=client, job=JOB), f"client {client}")
+    peer.advance(LEFT_S + 0.6)
+    assert {answer.number for answer in peer.answers} == set(range(MAX_FOLLOWERS))
 
 
 def test_who_still_follows_a_job_that_is_over_costs_no_turns_of_the_loop(tmp_path: Path) -> None:
