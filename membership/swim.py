@@ -322,7 +322,7 @@ class Swim:
         None where no detour is needed or known; see `membership.detours`.
         """
         relay = self._detours.to(node)
-        if relay is None or not self._beliefs.is_alive(relay):
+        if relay is None or node not in self._beliefs.roster or not self._beliefs.is_alive(relay):
             return None
         return self._beliefs.members.get(relay)
 

@@ -9,6 +9,7 @@ import pytest
 
 from membership.config import LAN, LOCAL, SwimConfig
 from membership.effects import MemberDied, MemberSuspected
+from membership.view import Status
 from tests.membership.cluster import Cluster, node, record
 
 BRIDGE = 4
@@ -122,3 +123,13 @@ def test_a_peer_that_stands_still_for_less_than_a_period_gets_no_detour() -> Non
             cluster.run(0.1)
             assert detours(cluster) == {}
     assert cluster.announced(MemberSuspected) == []
+
+
+def test_nobody_is_sent_around_to_one_who_has_left() -> None:
+    cluster = Cluster(5, config=LOCAL)
+    cluster.cut = bridged({0, 1}, {2, 3})
+    cluster.run_until(lambda: detours(cluster) == ACROSS, within=10)
+    cluster[3].leave(cluster.now)
+    cluster.run(2)
+    assert cluster.status(3) == {Status.LEFT}
+    assert set(detours(cluster)) == {(0, 2), (1, 2), (2, 0), (2, 1)}

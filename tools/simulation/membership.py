@@ -1,9 +1,8 @@
 """Swim in the deterministic world: its nodes, the faults they suffer, and their agreement after healing.
 
 What must hold all the time is in ``invariants``. And in the end: within ``healing_limit_s`` after the last
-fault,
-every view shows every running node alive at its own incarnation, nobody else in the ring, and all digests
-are equal.
+fault, every view shows every running node alive at its own incarnation, nobody else in the ring, all digests
+are equal, and everybody is reached without a detour.
 """
 
 from __future__ import annotations
@@ -140,6 +139,8 @@ class MembershipScenario:
                     return f"{node.name} sees {name} {seen.status}@{seen.incarnation}, but it does not run"
                 if real is not None and seen != real:
                     return f"{node.name} sees {name} as {brief(seen)}, but it is {brief(real)}"
+                if (relay := swim.detour(NodeId(name))) is not None:
+                    return f"{node.name} reaches {name} over {relay.id}, but every link is whole"
         if len({swim.view.digest for _, swim in running}) > 1:
             return "equal views with different digests"
         return None
