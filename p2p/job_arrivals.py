@@ -157,5 +157,8 @@ class JobArrivals:
                     self._desk.vetting.answer(job, UNABLE, f"the job's spec did not come: {one.reason}")
                 case ("lead", str(job)):
                     self._desk.leading.spec_sought(job, now)
+                case ("kept", str(job)):
+                    if one.reason:
+                        self._desk.log(f"job {job[:12]} is kept here without its spec: {one.reason}")
                 case _:
                     raise AssertionError(f"a fetch with the tag {one.tag!r}")

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from mapreduce.effects import DropJob
 from mapreduce.failpoints import failpoint
-from mapreduce.record import JobStatus
+from mapreduce.record import JobRecord, JobStatus
+from membership.register import NO_BALLOT
 from p2p.blocks import is_file_id
 from p2p.job_keys import JOB_KEY
 from p2p.job_locks import LOCK_KEY
@@ -54,13 +55,38 @@ class JobLives:
         for key in list(desk.registers.acceptor):
             vote = desk.registers.acceptor.get(key)
             if vote is not None and vote.record.terminal and key.startswith(JOB_KEY):
-                record = desk.record_in(vote.record)
-                left_s = record.ended_at_s + self._ttl_s(record.job) - (now + desk.wall_offset_s)
-                self._expiry[record.job] = now + max(0.0, left_s)
-                if record.status is JobStatus.COMMITTED:
-                    desk.results.job_is_over(record.job, now, is_sure=False)
+                self._keep_final(desk.record_in(vote.record), now)
             elif key.startswith(LOCK_KEY):
                 self._expiry.setdefault(key.removeprefix(LOCK_KEY), now + ORPHAN_S)
+
+    def _keep_final(self, record: JobRecord, now: float) -> None:
+        """The record of a job that ended at some time is kept here: for its time to live."""
+        left_s = record.ended_at_s + self._ttl_s(record.job) - (now + self._desk.wall_offset_s)
+        self._expiry[record.job] = now + max(0.0, left_s)
+        if record.status is JobStatus.COMMITTED:
+            self._desk.results.job_is_over(record.job, now, is_sure=False)
+
+    def vote_saved(self, key: str, now: float) -> None:
+        """A vote of this peer's is on disk: it may keep the record of a job that is over from now on.
+
+        Of a later epoch the record with which it is born was chosen; one that is accepted may never be.
+        """
+        vote = self._desk.registers.acceptor.get(key)
+        is_born = vote is not None and vote.accepted == NO_BALLOT and vote.place.epoch > 0
+        if (
+            vote is None
+            or not is_born
+            or not vote.record.terminal
+            or self._desk.registers.me not in vote.record.members
+        ):
+            return
+        record = self._desk.record_in(vote.record)
+        if self.is_gone(record.job):
+            return
+        self._keep_final(record, now)
+        if self._desk.plan(record.job) is None:  # it came after the job's end
+            others = sorted(self._desk.here() - {self._desk.me})
+            self._desk.arrivals.want_spec(record.job, others, ("kept", record.job), now)
 
     def expires(self, job: str, at: float) -> None:
         """Forget a job then, unless more is heard of it; never sooner than was decided before."""

@@ -86,6 +86,8 @@ class JobRegisters:
                         f"a vote cannot be made durable: {error.strerror or error}; this peer stops, since "
                         "it must not promise what its disk may forget"
                     ) from error
+                if key.startswith(JOB_KEY):
+                    desk.lives.vote_saved(key, now)
             case reg.Report(event=event):
                 self._on_event(event, now)
             case _:

@@ -20,8 +20,9 @@ The members are not equally quick, by their order in the group, and one that hea
 `REST_S`: so mostly one of them does the work, and the others find it done and know the new holders.  Two at
 once might send a part twice, which is harmless: a store keeps what it has.
 
-The record is not copied to others: when all members of the group have gone, one after another, nobody knows
-any more which parts are the result; and a member that starts anew needs a majority of them to read it.
+Of the record nobody makes copies when a member dies: when all of the group have died, one after another,
+nobody knows any more which parts are the result; and a member that starts anew needs a majority of them to
+read it.  A member that leaves in good order hands its place on (`p2p.record_handover`).
 
 Whoever is asked learns how long the result lives, before anything is sent to it; so what comes, goes.
 
@@ -48,6 +49,7 @@ from membership.view import Member, NodeId
 from p2p import result_questions as r
 from p2p.bulk import BulkEvent, Sent
 from p2p.job_keys import JOB_KEY
+from p2p.record_handover import RecordHandover
 
 if TYPE_CHECKING:
     from mapreduce.spec import JobPlan
@@ -129,6 +131,7 @@ class ResultKeeper:
         self._sending: dict[tuple[str, int, NodeId], tuple[r.SendKept, NodeId]] = {}
         self._view_version = -1
         self._is_leaving = False
+        self._records = RecordHandover(desk)
         self._handing_over: set[str] = set()  # jobs whose results lay here when this peer began to leave
         self.copies_made = 0
 
@@ -157,12 +160,15 @@ class ResultKeeper:
     def drain(self, now: float) -> None:
         """This peer is about to leave: what lies here of results shall lie elsewhere first."""
         self._is_leaving = True
+        self._records.begin(now)
         for job in self._desk.store.jobs:
             if self._desk.lives.is_over(job):
                 self._hand_over(job, now)
 
     def has_handed_over(self) -> bool:
-        """Whether nothing more can be done for the results here, when this peer is about to leave."""
+        """Whether nothing more can be done for results and records here, when this peer is about to leave."""
+        if not self._records.is_done:
+            return False
         results = [self._results.get(job) for job in self._handing_over]
         return all(result is None or (result.look is None and result.due == inf) for result in results)
 
@@ -289,6 +295,7 @@ class ResultKeeper:
 
     def tick(self, now: float) -> None:
         """Do what is due."""
+        self._records.tick(now)
         if self._view_version != self._desk.swim.version:
             self._view_version = self._desk.swim.version
             self._members_changed(now)
@@ -306,6 +313,7 @@ class ResultKeeper:
         """When to be ticked again."""
         looks = [result.look for result in self._results.values() if result.look is not None]
         moments = [moment for look in looks for moment in (look.until, look.again_at)]
+        moments.append(self._records.next_deadline())
         if len(looks) < MAX_LOOKS:
             moments += [result.due for result in self._results.values() if result.look is None]
         return min(moments, default=inf)

@@ -63,9 +63,11 @@ def attempt_of(part: int) -> int:
 class Ended(MemorySwarm):
     """Peers on whose disks lies what a job leaves that has just ended."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, group: tuple[str, ...] = GROUP, ignorant: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(directory)
-        votes = {name: VoteStore(str(directory / name / "votes")) for name in GROUP}
+        votes = {name: VoteStore(str(directory / name / "votes")) for name in group}
         members = tuple(AcceptorId(NodeId(name), store.disk) for name, store in votes.items())
         ballot = Ballot(1, NodeId("a"), 1)
         record = Record(
@@ -74,7 +76,7 @@ class Ended(MemorySwarm):
         for store in votes.values():
             store.save(JOB_KEY + JOB, encode_vote(Vote(promised=ballot, accepted=ballot, record=record)))
         code = JobCode(job=b"", files={}, file=None, digest="")
-        for name in PEERS:
+        for name in [name for name in PEERS if name not in ignorant]:
             segments = Store(str(directory / name / "segments"), low_free_bytes=0, high_free_bytes=0)
             segments.put(JOB, SPEC_STAGE, 0, SPEC_ATTEMPT, pack_spec(JobSpec(plan=PLAN, code=code)))
             for part, places in enumerate(PLACES):
@@ -206,6 +208,28 @@ def test_who_leaves_does_not_wait_for_what_nobody_can_take(swarm: Ended) -> None
         swarm.leave(name)
         assert swarm.now - before < 5
     assert swarm.result_through(swarm.nodes["a"]) == PARTS
+
+
+def test_the_last_of_those_who_keep_a_record_hands_it_on_when_it_leaves(tmp_path: Path) -> None:
+    swarm = Ended(tmp_path, group=("a",))
+    swarm.run(SETTLED_S)
+    swarm.leave("a")
+    for node in swarm.nodes.values():
+        assert swarm.result_through(node) == PARTS
+    swarm.run(TTL_S)
+    assert not any(JOB_KEY + JOB in node.engine.registers.acceptor for node in swarm.nodes.values())
+    swarm.close()
+
+
+def test_all_who_keep_a_record_may_leave_one_after_another_and_joiners_keep_it(tmp_path: Path) -> None:
+    swarm = Ended(tmp_path, ignorant=("e",))  # it knows nothing of the job, not even its spec
+    swarm.run(SETTLED_S)
+    for name in GROUP:
+        swarm.leave(name)
+        swarm.add(f"{name}2", join=[swarm.nodes["e"].peer.swim.me.address])
+        assert swarm.run(10, swarm.agreed)
+    assert swarm.run(40, lambda: all(swarm.result_through(node) == PARTS for node in swarm.nodes.values()))
+    swarm.close()
 
 
 def test_nothing_is_copied_where_nothing_is_missing_and_then_nothing_is_said(
