@@ -15,13 +15,22 @@ goes on trying, since whoever has nobody else to turn to still comes here; when 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from typing import Any, BinaryIO, Final
 
 from mapreduce.failpoints import failpoint
 
-__all__ = ["HIGH_FREE_BYTES", "LOW_FREE_BYTES", "REFUSALS", "Disk", "write_all", "write_body"]
+__all__ = [
+    "HIGH_FREE_BYTES",
+    "LOW_FREE_BYTES",
+    "REFUSALS",
+    "Disk",
+    "is_want_of_ours",
+    "write_all",
+    "write_body",
+]
 
 LOW_FREE_BYTES: Final = 256 << 20
 HIGH_FREE_BYTES: Final = 512 << 20
@@ -90,6 +99,11 @@ class Disk:
         """Remove what a probe wrote that did not come to its end."""
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._directory, _PROBE))
+
+
+def is_want_of_ours(error: BaseException) -> bool:
+    """Whether this process lacks descriptors or memory: then an error tells nothing of the disk."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def write_body(file: BinaryIO, data: bytes | memoryview) -> None:

@@ -18,6 +18,7 @@ from mapreduce.effects import RunTask
 from mapreduce.orders import AnyOrder, ReduceOrder, TaskError
 from mapreduce.pieces import BlockDamaged
 from mapreduce.runs import DamagedRun, read_blocks
+from p2p.disk import is_want_of_ours
 from p2p.segments import Located
 from p2p.store import Store
 
@@ -175,6 +176,8 @@ def _is_sound(located: Located) -> Generator[None, None, bool]:
         with open(located.path, "rb") as file:
             for _ in read_blocks(file, located.offset, located.length):
                 yield
-    except (DamagedRun, OSError):
+    except DamagedRun:
         return False
+    except OSError as error:
+        return is_want_of_ours(error)
     return True

@@ -41,9 +41,9 @@ class JobRecords:
                 return None
             try:
                 plan = unpack_spec(self._store.read(located)).plan
-            except DamagedSegment:
-                return None  # the store has removed it
-            except (OSError, MalformedFrame):
+            except (DamagedSegment, OSError):
+                return None  # the store has removed it, or it cannot be opened just now
+            except MalformedFrame:
                 self._store.remove_segment(located.path)
                 return None
             self._plans[job] = plan

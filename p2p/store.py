@@ -16,14 +16,13 @@ anything, is `p2p.disk`'s to know.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import xxhash
 
 from p2p.adoption import adopt, is_adoptable
-from p2p.disk import HIGH_FREE_BYTES, LOW_FREE_BYTES, Disk
+from p2p.disk import HIGH_FREE_BYTES, LOW_FREE_BYTES, Disk, is_want_of_ours
 from p2p.incoming import Incoming
 from p2p.segment_index import Gone, SegmentIndex
 from p2p.segments import (
@@ -47,9 +46,6 @@ from p2p.segments import (
 )
 
 __all__ = ["Store", "StoreFull"]
-
-# What this process lacks, not the disk.
-_OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
 class StoreFull(Exception):
@@ -278,7 +274,7 @@ class Store:
                 for _ in checking_body(file, header):
                     yield True
         except (DamagedSegment, OSError) as error:
-            if isinstance(error, OSError) and error.errno in _OURS:
+            if is_want_of_ours(error):
                 return
             self.remove_segment(path)
             yield False
@@ -301,7 +297,7 @@ class Store:
         try:
             return read_checksum(path) == self._index.checksum(path)
         except OSError as error:
-            return error.errno in _OURS
+            return is_want_of_ours(error)
 
     def remove_segment(self, path: str, *, is_damaged: bool = True) -> list[Gone]:
         """Remove a segment that is damaged, or is one too many; return all that is not here any more."""

@@ -7,11 +7,18 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 import p2p.disk
+from mapreduce.effects import RunTask
 from p2p.disk import REFUSALS
+from p2p.input_checks import damaged_inputs
+from p2p.job_keys import SPEC_ATTEMPT
+from p2p.job_records import JobRecords
+from p2p.segments import SPEC_STAGE, WHOLE
 from p2p.store import Store
 
 JOB = "ab" * 16
@@ -132,14 +139,30 @@ def no_more_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def checked(store: Store) -> tuple[int, ...]:
+    """The tasks whose outputs are found damaged when a reduce task has failed on them."""
+    effect = SimpleNamespace(setup=SimpleNamespace(job=JOB), piece=None, reads=(1,), read_stage=0, task=WHOLE)
+    steps = damaged_inputs(store, cast(RunTask, effect))
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        found: tuple[int, ...] = end.value
+        return found
+
+
 def test_what_cannot_be_opened_for_want_of_descriptors_is_not_removed_as_damaged(store: Store) -> None:
     store.put(JOB, 0, 0, 1, b"sound")
+    store.put(JOB, SPEC_STAGE, 0, SPEC_ATTEMPT, b"a spec, for all that is known now")
     located = store.find(JOB, 0, 1)
     assert located is not None
     with no_more_descriptors():
         assert store.verify(located.path)
         assert store.is_own(located.path)
+        assert checked(store) == ()
+        assert JobRecords(store).plan(JOB) is None
         with pytest.raises(OSError, match="Too many open files"):
             store.read(located)
     assert store.damaged == 0
     assert store.read(located) == b"sound"
+    assert store.holds(JOB, SPEC_STAGE, SPEC_ATTEMPT)
