@@ -15,6 +15,7 @@ from typing import Any
 from mapreduce.columns import short_repr
 from mapreduce.errors import JobDefinitionError
 from mapreduce.groups import Groups, Pile, Rows
+from mapreduce.piling import GroupsOrPile
 from mapreduce.records import Pair, is_one_key
 from mapreduce.value_order import ValueOrder, sort_values
 
@@ -24,7 +25,7 @@ __all__ = ["Combine", "combined", "recombined"]
 Combine = Callable[[list[Any], Sequence[Iterable[Any]]], list[list[Pair]]]
 
 
-def combined(combine: Combine, groups: Groups | Pile) -> Rows:
+def combined(combine: Combine, groups: Groups | GroupsOrPile | Pile) -> Rows:
     """Run a combiner over the keys that have several values; empties the groups.
 
     Raises:
@@ -51,7 +52,7 @@ def recombined(
     for key, values in groups:
         held = list(values)
         several = [0] if len(held) > 1 else []
-        keys, rows, is_single = _combined(combine, [key], held[:1], several, [held] if several else [])
+        keys, rows, is_single, _ = _combined(combine, [key], held[:1], several, [held] if several else [])
         columns = [[row] for row in rows] if is_single else rows
         if value_order is not None:
             sort_values(keys, columns, value_order)

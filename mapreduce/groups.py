@@ -9,7 +9,7 @@ other key moves it to a form with a token for each key.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -56,11 +56,15 @@ _NOTHING: Any = object()
 
 
 class Rows(NamedTuple):
-    """Keys and what stands beside each: a list of its values, or with `is_single` its one value."""
+    """Keys and what stands beside each: a list of its values, or with `is_single` its one value.
+
+    With `is_distinct` no key stands twice.
+    """
 
     keys: list[Any]
     rows: list[Any]
     is_single: bool
+    is_distinct: bool = True
 
 
 class Groups:
@@ -94,6 +98,17 @@ class Groups:
             return len(self._counts)
         return len(self._by_token) if self._by_key is None else len(self._by_key)
 
+    @property
+    def pairs(self) -> int:
+        """How many pairs are grouped here; counted anew at each call."""
+        if self._unique is not None:
+            return len(self._unique[0])
+        if self._counts is not None:
+            return sum(self._counts.values())
+        if self._by_key is not None:
+            return sum(map(len, self._by_key.values()))
+        return sum(len(values) for _, values in self._by_token.values())
+
     def add_pairs(self, pairs: Iterator[Pair]) -> None:
         """Group all pairs of an iterator.
 
@@ -103,14 +118,7 @@ class Groups:
             Exception: what the iterator itself raises; pairs before it are grouped.
         """
         self._group_unique()
-        try:
-            self._add_pairs(pairs)
-        except (TypeError, ValueError) as error:
-            trace = error.__traceback__
-            ours = trace is not None and trace.tb_next is not None and trace.tb_next.tb_next is None
-            if ours and "unpack" in str(error):
-                raise JobDefinitionError(f"user code must yield pairs, (key, value): {error}") from None
-            raise
+        add_all(self._add_pairs, pairs)
 
     def _add_pairs(self, pairs: Iterator[Pair]) -> None:
         key = value = None
@@ -314,6 +322,23 @@ def _name_what_is_no_pair(held: Iterable[Any]) -> None:
         raise JobDefinitionError(f"user code must yield pairs, (key, value): {error}") from None
 
 
+def add_all(add: Callable[[Iterator[Pair]], None], pairs: Iterator[Pair]) -> None:
+    """Call a function that takes pairs apart, one after another.
+
+    Raises:
+        JobDefinitionError: one was no pair; told by where the exception comes from: the function's own frame.
+        Exception: what else the function or the iterator raises.
+    """
+    try:
+        add(pairs)
+    except (TypeError, ValueError) as error:
+        trace = error.__traceback__
+        ours = trace is not None and trace.tb_next is not None and trace.tb_next.tb_next is None
+        if ours and "unpack" in str(error):
+            raise JobDefinitionError(f"user code must yield pairs, (key, value): {error}") from None
+        raise
+
+
 class Pile:
     """Pairs as they came, ungrouped: for steps that only sort, where hashing keys would be wasted."""
 
@@ -347,4 +372,4 @@ class Pile:
         """Return keys, with repetitions, and their values, and start anew."""
         keys, values = self._keys, self._values
         self._keys, self._values = [], []
-        return Rows(keys, values, is_single=True)
+        return Rows(keys, values, is_single=True, is_distinct=False)

@@ -2,7 +2,8 @@
 
 Theory of operation
 -------------------
-*Collecting.*  Pairs are grouped by hash while they come (`mapreduce.groups`).  With a combiner they are
+*Collecting.*  Pairs are grouped by hash while they come (`mapreduce.groups`), or piled up where that would be
+in vain (`mapreduce.piling`).  With a combiner they are
 combined in *rounds* (`mapreduce.combiner`).  Where a round ends depends on the pairs alone, never on memory
 or time: combining floats in another order would give other last bits, and any two runs must be comparable
 byte for byte.  A round's results are kept apart from the next round's pairs and combined with each other
@@ -25,6 +26,7 @@ from mapreduce.combiner import Combine, combined, recombined
 from mapreduce.groups import Groups, Pile, Rows
 from mapreduce.merging import MAX_FAN_IN, merge_runs
 from mapreduce.partitioner import Splitter
+from mapreduce.piling import SAMPLE_PAIRS, GroupsOrPile
 from mapreduce.records import Pair, in_key_order
 from mapreduce.run_files import (
     KEY_OVERHEAD_BYTES,
@@ -62,6 +64,7 @@ class MapOutput:
         spill_bytes: estimated bytes in memory that make the task spill.
         memory_is_short: asked after every chunk; True makes the task spill whatever the estimate says.
         fan_in: how many spills are merged at once; each holds a decoded block in memory.
+        sample_pairs: see `GroupsOrPile`.
     """
 
     def __init__(
@@ -79,10 +82,10 @@ class MapOutput:
         round_bytes: int = ROUND_BYTES,
         chunk_pairs: int = CHUNK_PAIRS,
         fan_in: int = MAX_FAN_IN,
+        sample_pairs: int = SAMPLE_PAIRS,
     ) -> None:
         self._partitions = partitions
         self._splitter = splitter
-        self._grouped = grouped
         self._combine = combine
         self._value_order = value_order
         self._files = files
@@ -93,7 +96,11 @@ class MapOutput:
         self._max_chunk_pairs = chunk_pairs
         self._chunk_pairs = min(FIRST_CHUNK_PAIRS, chunk_pairs)
         self._fan_in = fan_in
-        self._fresh: Groups | Pile = Groups() if grouped else Pile()
+        self._fresh: Groups | GroupsOrPile | Pile = Groups()
+        if not grouped:
+            self._fresh = Pile()
+        elif combine is None and value_order is None:
+            self._fresh = GroupsOrPile(sample_pairs)
         self._combined = Groups()
         self._rounds = 0
         self._pairs = 0
@@ -168,7 +175,7 @@ class MapOutput:
 
     def _end_round(self) -> None:
         assert self._combine is not None
-        keys, rows, is_single = combined(self._combine, self._fresh)
+        keys, rows, is_single, _ = combined(self._combine, self._fresh)
         self._combined.add_column(keys, None if is_single else rows, rows)
         self._rounds += 1
         self._fresh_bytes = self._value_bytes = 0
@@ -176,7 +183,7 @@ class MapOutput:
         if held > self._spill_bytes or (self._memory_is_short() and held > self._spill_bytes // 8):
             self._spill(self._combined)
 
-    def _spill(self, groups: Groups | Pile) -> None:
+    def _spill(self, groups: Groups | GroupsOrPile | Pile) -> None:
         path, file = self._files.create()
         with file:
             self._spills.append(self._write(groups.take_rows(), file, path, True, self._spill_order))
@@ -195,8 +202,8 @@ class MapOutput:
         is_sorted: bool,
         value_order: ValueOrder | None,
     ) -> list[RunRange | None]:
-        is_single = rows.is_single
-        parts = self._splitter.cut(rows.keys, rows.rows, self._grouped)
+        is_single, is_distinct = rows.is_single, rows.is_distinct
+        parts = self._splitter.cut(rows.keys, rows.rows, is_distinct)
         del rows
         ranges: list[RunRange | None] = []
         for index, part in enumerate(parts):
@@ -205,7 +212,7 @@ class MapOutput:
                 ranges.append(None)
                 continue
             if is_sorted and not self._splitter.sorts:
-                part = in_key_order(*part, distinct=self._grouped)
+                part = in_key_order(*part, distinct=is_distinct)
             if is_sorted and value_order is not None and not is_single:
                 sort_values(*part, value_order)
             label = f"{self._label}/{index}"

@@ -55,11 +55,12 @@ class Files:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """When a map task spills, and how large its chunks and combiner rounds are."""
+    """When a map task spills, and how large its chunks, samples and combiner rounds are."""
 
     spill_bytes: int = 1 << 40
     short: tuple[bool, ...] = (False,)
     chunk_pairs: int = 3
+    sample_pairs: int = 1 << 40
     round_bytes: int = 1 << 40
 
 
@@ -70,6 +71,7 @@ memories = st.builds(
     spill_bytes=st.sampled_from([0, 500, 2000, 1 << 40]),
     short=st.lists(st.booleans(), min_size=1, max_size=5).map(tuple),
     chunk_pairs=st.just(3),
+    sample_pairs=st.sampled_from([4, 1 << 40]),
 )
 
 
@@ -114,6 +116,7 @@ class Map:
             memory_is_short=lambda: next(shortage),
             round_bytes=memory.round_bytes,
             chunk_pairs=memory.chunk_pairs,
+            sample_pairs=memory.sample_pairs,
         )
         before = len(self.files.made)
         output.add(iter(pairs), lambda pair: None)

@@ -89,7 +89,7 @@ def test_a_pile_keeps_every_pair_as_it_came(some: list[Any]) -> None:
     pile = Pile()
     pile.add_pairs((key, number) for number, key in enumerate(some))
     assert len(pile) == len(some)
-    found, numbers, _ = pile.take_rows()
+    found, numbers, *_ = pile.take_rows()
     assert list(map(exactly, found)) == list(map(exactly, some))
     assert numbers == list(range(len(some)))
     assert pile.take_rows()[:2] == ([], [])

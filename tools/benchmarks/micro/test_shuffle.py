@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,8 +15,10 @@ from mapreduce.combiner import combined
 from mapreduce.groups import Groups, Rows
 from mapreduce.merging import gather, gather_sorted, merge_runs
 from mapreduce.partitioner import split_by_hash
+from mapreduce.piling import GroupsOrPile
 from mapreduce.records import Pair, in_key_order
 from mapreduce.run_files import RunRange, write_rows
+from mapreduce.shuffle import CHUNK_PAIRS
 
 PARTITIONS = 8
 MAPS = 16
@@ -72,6 +74,16 @@ def test_group_pairs_of_numbers(benchmark: BenchmarkFixture, words: list[str]) -
     numbers = [int(word[1:], 16) for word in words]
     groups = benchmark(lambda: grouped(zip(numbers, words, strict=True)))
     assert len(groups) == len(set(words))
+
+
+def test_collect_pairs_of_which_no_key_comes_again(benchmark: BenchmarkFixture, words: list[str]) -> None:
+    def collect() -> Rows:
+        pairs, collected = enumerate(words), GroupsOrPile()
+        while len(collected) < len(words):
+            collected.add_pairs(islice(pairs, CHUNK_PAIRS))
+        return collected.take_rows()
+
+    assert benchmark(collect).rows == words
 
 
 def test_group_and_combine_words(benchmark: BenchmarkFixture, words: list[str]) -> None:
