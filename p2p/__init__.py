@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from p2p.handles import Swarm
     from p2p.local_swarm import LocalSwarm
+    from p2p.swarm_client import Swarm
 
 __all__ = ["LocalSwarm", "Swarm"]
 
-_HOME = {"LocalSwarm": "local_swarm", "Swarm": "handles"}
+_HOME = {"LocalSwarm": "local_swarm", "Swarm": "swarm_client"}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from p2p.handles import Swarm
 from p2p.swarm import LocalPeers, PeerProcess
+from p2p.swarm_client import Swarm
 
 __all__ = ["LocalSwarm"]
 

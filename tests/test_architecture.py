@@ -324,13 +324,13 @@ def test_a_peer_starts_without_what_it_does_not_need(module: str) -> None:
 
 
 def test_a_submission_starts_without_what_it_does_not_need() -> None:
-    parts = ("p2p.cli", "p2p.commands_submit", "p2p.handing_in", "p2p.handles", "p2p.job_questions")
+    parts = ("p2p.cli", "p2p.commands_submit", "p2p.handing_in", "p2p.job_questions", "p2p.swarm_client")
     for module in parts:
         assert not reached(module).intersection(NOT_FOR_A_SUBMISSION), module
 
 
 @pytest.mark.parametrize(
-    ("module", "unwanted"), [("mapreduce.child", NOT_FOR_A_PEER), ("p2p.handles", NOT_FOR_A_SUBMISSION)]
+    ("module", "unwanted"), [("mapreduce.child", NOT_FOR_A_PEER), ("p2p.swarm_client", NOT_FOR_A_SUBMISSION)]
 )
 def test_what_is_read_from_the_sources_is_what_python_imports(module: str, unwanted: tuple[str, ...]) -> None:
     script = f"import sys; import {module}; print([n for n in {unwanted} if n in sys.modules])"

@@ -21,9 +21,9 @@ from p2p.cli import COMMANDS, cli
 from p2p.command_options import Where
 from p2p.errors import BadAddress
 from p2p.following import counted
-from p2p.handles import Swarm
 from p2p.job_questions import JobView
 from p2p.result_output import try_output
+from p2p.swarm_client import Swarm
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,9 +9,10 @@ from unittest.mock import MagicMock
 import pytest
 
 from mapreduce.job import Job
-from p2p.handles import Swarm, SwarmResult
+from p2p.handles import SwarmResult
 from p2p.keys import generate, store
 from p2p.local_swarm import LocalSwarm
+from p2p.swarm_client import Swarm
 from p2p.zmq_transport import new_key_pair
 
 JOB = Job(lambda line: [(line, 1)], lambda key, values: [(key, sum(values))])

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from mapreduce import Job, task
-from p2p.handles import Swarm
 from p2p.local_swarm import LocalSwarm
+from p2p.swarm_client import Swarm
 
 LIMIT_S = 60.0
 

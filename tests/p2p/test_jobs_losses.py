@@ -18,8 +18,9 @@ import pytest
 from mapreduce import Job
 from mapreduce.examples import wordcount
 from mapreduce.records import Pair
-from p2p.handles import JobEvent, JobHandle, Swarm
+from p2p.handles import JobEvent, JobHandle
 from p2p.local_swarm import LocalSwarm
+from p2p.swarm_client import Swarm
 from tests.p2p.jobs_inputs import words_in
 
 LIMIT_S = 120.0

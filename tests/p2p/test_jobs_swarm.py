@@ -21,11 +21,11 @@ from mapreduce.bundling import bundle
 from mapreduce.inputs import expand
 from mapreduce.loading import pack
 from mapreduce.submission import spec_of
-from p2p.handles import Swarm
 from p2p.job_client import InputsNotThere, JobClient
 from p2p.key_source import KeySource
 from p2p.spec_packing import pack_spec
 from p2p.swarm import LocalPeers
+from p2p.swarm_client import Swarm
 from tests.p2p.jobs_inputs import words_in
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

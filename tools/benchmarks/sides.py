@@ -33,9 +33,9 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from p2p.handles import Swarm
 from p2p.questions import AskMembers, MembersAre
 from p2p.swarm import LocalPeers
+from p2p.swarm_client import Swarm
 from tools.bench_measure import CommandFailed, Usage, measure
 from tools.benchmarks.by_hand import SINGLE
 from tools.benchmarks.environments import Engine

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from p2p.errors import PeerError
-from p2p.handles import Swarm
 from p2p.swarm import LocalPeers
+from p2p.swarm_client import Swarm
 from tools.bench_measure import Process, tree
 
 WORKER, COORDINATOR = VICTIMS = ("worker", "coordinator")

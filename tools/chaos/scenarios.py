@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from p2p.errors import PeerError
-from p2p.handles import Swarm
 from p2p.job_questions import JobView, StageView
+from p2p.swarm_client import Swarm
 from tools.chaos.chaos_peer import ChaosPeer
 from tools.chaos.cluster import Cluster
 from tools.chaos.invariants import difference
