@@ -49,6 +49,14 @@ def test_a_task_gives_the_same_groups_however_it_spills(
         assert merged([run], task) == expected(own, value_order)
 
 
+@given(st.lists(st.tuples(st.sampled_from("abcdefghijkl"), st.integers()), max_size=30), memories)
+def test_keys_of_one_type_keep_all_their_values_however_a_task_spills(
+    pairs: list[Pair], memory: Memory
+) -> None:
+    task = Map()
+    assert merged(task.run(pairs, memory), task) == expected(pairs)
+
+
 @given(st.lists(st.tuples(keys, st.integers()), max_size=30), memories)
 def test_keys_of_any_type_come_in_order_however_a_task_spills(pairs: list[Pair], memory: Memory) -> None:
     task = Map()
