@@ -49,12 +49,14 @@ def test_a_task_gives_the_same_groups_however_it_spills(
         assert merged([run], task) == expected(own, value_order)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdefghijkl"), st.integers()), max_size=30), memories)
-def test_keys_of_one_type_keep_all_their_values_however_a_task_spills(
-    pairs: list[Pair], memory: Memory
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers()), max_size=30), st.integers(1000, 6000))
+def test_pairs_that_are_piled_up_keep_all_their_values_when_a_task_spills(
+    pairs: list[Pair], spill_bytes: int
 ) -> None:
+    pairs = [*zip("abcdef", range(6), strict=True), *pairs]  # none repeats one: the others are piled up
     task = Map()
-    assert merged(task.run(pairs, memory), task) == expected(pairs)
+    runs = task.run(pairs, Memory(spill_bytes=spill_bytes, sample_pairs=6))
+    assert merged(runs, task) == expected(pairs)
 
 
 @given(st.lists(st.tuples(keys, st.integers()), max_size=30), memories)
