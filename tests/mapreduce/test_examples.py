@@ -12,6 +12,7 @@ import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -287,11 +288,16 @@ def test_pagerank_is_the_power_iteration_with_dangling_rank_given_to_all(
 def test_pagerank_is_the_same_to_the_last_bit_for_any_partitions_and_splits(
     graph: list[Path], source: str
 ) -> None:
+    def job(partitions: int) -> Job:
+        job = pagerank.job(3)
+        steps = {name: replace(step, partitions=partitions) for name, step in job.steps.items()}
+        return Job(steps=steps, params=job.params)
+
     ranks = [
-        sorted(run(pagerank.job(3), graph, partitions=partitions, split_bytes=split_size))
-        for partitions, split_size in [(1, 32 << 20), (13, 500), (4, 1000)]
+        sorted(run(job(partitions), graph, split_bytes=split_size))
+        for partitions, split_size in [(1, 32 << 20), (13, 500), (4, 1000), (pagerank.BLOCKS, 300)]
     ]
-    assert ranks[0] == ranks[1] == ranks[2]
+    assert ranks[0] == ranks[1] == ranks[2] == ranks[3]
 
 
 def test_pagerank_of_a_graph_smaller_than_its_blocks_works(tmp_path: Path) -> None:
