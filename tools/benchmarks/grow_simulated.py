@@ -29,7 +29,7 @@ from tools.simulation.jobs import JobsScenario
 from tools.simulation.jobs_surroundings import SESSION_AT_START, Watch
 from tools.simulation.network import Network
 from tools.simulation.node import Node
-from tools.simulation.register_host import RegisterCodec, RegisterProcess, disk_of
+from tools.simulation.register_host import RegisterCodec, RegisterProcess, disk_of, registers_of
 from tools.simulation.trace import Trace
 from tools.simulation.world import World
 
@@ -143,12 +143,6 @@ def measure_takeover(nodes: int, seed: int) -> Takeover:
         repair_messages=traffic.messages - messages - election_messages,
         sent_bytes=traffic.sent_bytes - sent_bytes,
     )
-
-
-def registers_of(node: Node) -> Registers:
-    """Return the machine of a node of the register world."""
-    assert isinstance(node.process, RegisterProcess)
-    return node.process.registers
 
 
 def _now(world: World, index: int) -> float:

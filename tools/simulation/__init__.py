@@ -21,7 +21,7 @@ configuration, where each seed turns on its own subset of the faults, is Groce e
 ``invariants``         what must hold for every view of the members at every time
 ``gossip``             what the papers claim of large clusters, measured; ``gossip_plot`` draws it
 ``fleet``              ten thousand Swims in one thread, for ``gossip``
-``register``           registers in this world, with clients, a founder and a surgeon
+``register``           registers in this world, with a founder and a surgeon; and ``register_clients``
 ``register_host``      a node's registers as a process; the real wire as their codec
 ``register_history``   whether what clients saw is linearizable, decided exactly
 ``planted_registers``  registers with one mistake each, to show that it is seen

@@ -17,11 +17,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from random import Random
 
-from membership.errors import UnknownRegister
-from membership.register import AcceptorId, Change, Group, Place, Record, majority, next_group
+from membership.register import AcceptorId, Group, Record, majority, next_group
 from membership.register_config import LOCAL_REGISTER
 from membership.register_effects import (
     Committed,
@@ -38,8 +36,16 @@ from tools.simulation.faults import Nemesis, SwarmConfig, draw_swarm_config
 from tools.simulation.kinds import Fault
 from tools.simulation.network import Network
 from tools.simulation.node import Node, NodeState
-from tools.simulation.register_history import CLOSING, LogHistory, NotLinearizable
-from tools.simulation.register_host import RegisterCodec, RegisterProcess, disk_of, is_led, log_of, payload_of
+from tools.simulation.register_clients import Clients, Register
+from tools.simulation.register_history import NotLinearizable
+from tools.simulation.register_host import (
+    RegisterCodec,
+    RegisterProcess,
+    disk_of,
+    is_led,
+    log_of,
+    registers_of,
+)
 from tools.simulation.trace import Trace
 from tools.simulation.world import ObjectCodec, Violation, World
 
@@ -47,7 +53,6 @@ __all__ = ["RegisterScenario", "register_maker"]
 
 PHASE_S = (8.0, 25.0)
 HEALING_LIMIT_S = 30.0
-DESPERATE_AFTER = 6  # attempts; then a client that finds no leader proposes by itself, and so learns why
 ALL_UP_AFTER_S = 1.0
 SETTLED_AFTER_S = 5.0  # so long after healing, a report of missing members must be true
 MENU = (
@@ -55,40 +60,6 @@ MENU = (
     *(Fault.CLOG, Fault.CUT, Fault.PARTITION, Fault.REPLAY),
     *(Fault.CRASH, Fault.WIPE, Fault.TORN, Fault.PAUSE, Fault.SKEW, Fault.STEP),
 )
-
-
-@dataclass(slots=True, eq=False)
-class Operation:
-    """One operation of a client: an append of a token, or a look (None)."""
-
-    name: str
-    key: str
-    token: str | None
-    began: float
-    acknowledged_before: dict[int, int]  # by generation
-    at: Node | None = None  # the node to ask first; anyone where None
-    attempts: int = 0
-    done: bool = False
-    then: Callable[[], None] = lambda: None
-
-
-@dataclass(slots=True)
-class Register:
-    """What the world knows about one key."""
-
-    key: str
-    handle: Group | None = None  # the founder's
-    latest: Group | None = None  # as gossip has it
-    generation: int = -1  # the founder's last
-    founding: Record | None = None
-    begun: set[str] = field(default_factory=set)
-    histories: dict[int, LogHistory] = field(default_factory=dict)
-    groups: dict[Place, tuple[AcceptorId, ...]] = field(default_factory=dict)
-    lost: QuorumLost | None = None  # the last report after healing
-
-    def history(self, generation: int) -> LogHistory:
-        """The history of one generation."""
-        return self.histories.setdefault(generation, LogHistory(begun=self.begun))
 
 
 class RegisterScenario:
@@ -144,13 +115,18 @@ class RegisterScenario:
         self._machine = machine
         self._process = process
         self._draw = child_random(seed, "clients")
+        self._clients = Clients(
+            self.world,
+            self.registers,
+            self._draw,
+            think_s=self.think_s,
+            bypass=self.bypass,
+            closing=self.closing,
+        )
         self._surgery = child_random(seed, "surgeon")
         self._views = child_random(seed, "views")
         self._restarts = child_random(seed, "restarts")
-        self._pending: dict[tuple[str, int, str, int], Operation] = {}
-        self._tokens = 0
         self._healed_at: float | None = None
-        self._final: list[Operation] = []
         self.events: Counter[str] = Counter()  # what was reported, by type
 
     @property
@@ -182,8 +158,7 @@ class RegisterScenario:
             world.boot(world.add_node(f"n{index}", f"10.0.0.{index}:7000", program))
         for register in self.registers:
             self._found(register)
-        for client in range(self.clients):
-            self._client_later(f"c{client}")
+        self._clients.begin(self.clients)
         self._later(self._surgery, self.surgery_s, lambda: self._operate(calm=False))
         self._later(self._views, 0.3, self._observe)
         self._later(self._draw, 1.0, self._gossip)
@@ -204,9 +179,6 @@ class RegisterScenario:
                 self.world.boot(node)
 
         self._later(self._restarts, 0.005, boot)
-
-    def _client_later(self, name: str) -> None:
-        self._later(self._draw, self.think_s, lambda: self._client(name))
 
     def _later(self, draw: Random, mean_s: float, action: Callable[[], None]) -> None:
         self.world.at(self.world.now + draw.expovariate(1.0 / mean_s), action)
@@ -229,86 +201,19 @@ class RegisterScenario:
         """Write the first record of a generation; again and again, from anywhere, until it is founded."""
         if register.founding is not record:
             return
-        node = self._some_node()
+        node = self._clients.some_node()
         if node is not None:
             now = node.clock.read(self.world.now)
-            self.world.inject(node, _process(node).registers.found(register.key, record, now))
+            self.world.inject(node, registers_of(node).found(register.key, record, now))
         self.world.at(self.world.now + 1.0, lambda: self._write_first(register, record))
 
     def _gossip(self) -> None:
         for register in self.registers:
-            node = self._some_node()
+            node = self._clients.some_node()
             if node is not None and register.latest is not None:
                 now = node.clock.read(self.world.now)
-                self.world.inject(node, _process(node).registers.learn(register.latest, now))
+                self.world.inject(node, registers_of(node).learn(register.latest, now))
         self._later(self._draw, 0.5 if self._healed_at is None else 0.1, self._gossip)
-
-    # ------------------------------------------------------------------ clients
-
-    def _client(self, name: str) -> None:
-        """Begin an operation; the next follows when it is done, or has taken too long."""
-        if self._healed_at is not None:
-            return
-        operation = self._begin(name, self._draw.choice(self.registers))
-        operation.then = lambda: self._client_later(name)
-        self._attempt(operation)
-
-    def _attempt(self, operation: Operation) -> None:
-        """Try an operation somewhere, and elsewhere if nothing comes of it."""
-        if operation.done:
-            return
-        if self.world.now - operation.began > 4.0 and operation not in self._final:
-            operation.then()  # its outcome stays unknown
-            return
-        node = operation.at or self._some_node()
-        if node is not None and node.running:
-            operation.attempts += 1
-            desperate = operation.attempts > DESPERATE_AFTER
-            self._try(operation, node if desperate else self._leaders_node(node, operation.key))
-        retry_s = self._draw.uniform(0.3, 1.5)
-        self.world.at(self.world.now + retry_s, lambda: self._attempt(operation))
-
-    def _leaders_node(self, asked: Node, key: str) -> Node | None:
-        """Where a client goes that has asked a node: to the leader, if the key has one and the node knows."""
-        if not is_led(key) or self._draw.random() < self.bypass:
-            return asked
-        leader = _process(asked).registers.leader(key)
-        group = _process(asked).registers.group(key)
-        if leader is None and group is not None:
-            leader = self._draw.choice(group.members).node
-        node = next((node for node in self.world.nodes if node.name == leader), None)
-        if node is None or not node.running:
-            return None
-        proposer = _process(node).registers.proposers.get(key)
-        return node if proposer is not None and proposer.leads else None
-
-    def _begin(self, name: str, register: Register) -> Operation:
-        token = None
-        if self._draw.random() < 0.6:
-            self._tokens += 1
-            closing = self._draw.random() < self.closing
-            token = f"{CLOSING if closing else ''}{name}.{self._tokens}"
-            register.begun.add(token)
-        before = {generation: h.acknowledged for generation, h in register.histories.items()}
-        return Operation(name, register.key, token, self.world.now, before)
-
-    def _try(self, operation: Operation, node: Node | None) -> None:
-        if node is None or not node.running:
-            return
-        registers = _process(node).registers
-        now = node.clock.read(self.world.now)
-        handle = self._register(operation.key).handle
-        if handle is not None:
-            self.world.inject(node, registers.learn(handle, now))
-        if not node.running:
-            return
-        try:
-            number, effects = registers.propose(operation.key, _change(operation.token), now)
-        except UnknownRegister:
-            return
-        self._pending[node.name, node.boots, operation.key, number] = operation
-        self.world.trace.note(self.world.now, "try", f"{operation.name} {operation.token} on {node.name}")
-        self.world.inject(node, effects)
 
     # ------------------------------------------------------------------ the surgeon
 
@@ -316,11 +221,11 @@ class RegisterScenario:
         if calm != (self._healed_at is not None):
             return  # another one has taken over
         for register in self.registers:
-            asked = self._some_node()
-            node = None if asked is None else self._leaders_node(asked, register.key)
+            asked = self._clients.some_node()
+            node = None if asked is None else self._clients.leaders_node(asked, register.key)
             if node is None:
                 continue
-            registers = _process(node).registers
+            registers = registers_of(node)
             group = registers.group(register.key)
             if group is None or register.key not in registers.proposers:
                 continue
@@ -361,7 +266,7 @@ class RegisterScenario:
             }
             ill = not calm and self._views.random() < self.sick
             now = node.clock.read(self.world.now)
-            effects = _process(node).registers.observe(suspected, 8 if ill else 0, now)
+            effects = registers_of(node).observe(suspected, 8 if ill else 0, now)
             self.world.inject(node, effects)
         self._later(self._views, 0.3, self._observe)
 
@@ -389,7 +294,7 @@ class RegisterScenario:
                 pass
 
     def _committed(self, node: Node, event: Committed) -> None:
-        operation = self._pending.pop((node.name, node.boots, event.key, event.proposal), None)
+        operation = self._clients.acknowledged(node, event)
         if operation is None:
             return
         register = self._register(event.key)
@@ -430,7 +335,7 @@ class RegisterScenario:
             node = self._node(acceptor)
             if node is None or not node.running or _acceptor(node) != acceptor:
                 continue
-            group = _process(node).registers.acceptor.group(event.key)
+            group = registers_of(node).acceptor.group(event.key)
             if group is not None and group.place == event.group.place:
                 raise Violation(f"{event} names {acceptor} missing, which is there")
 
@@ -440,11 +345,12 @@ class RegisterScenario:
         """What is not yet as it must be in the end, or None."""
         if self._healed_at is None:
             self._healed_at = self.world.now
-        if not self._final:
+            self._clients.is_over = True
+        if not self._clients.last:
             if self.world.now < self._healed_at + ALL_UP_AFTER_S:
                 return "not all nodes have started again"
             self._finish()
-        waiting = [operation for operation in self._final if not operation.done]
+        waiting = [operation for operation in self._clients.last if not operation.done]
         for register in self.registers:
             self._perhaps_give_up(register)
         for register in self.registers:
@@ -461,10 +367,7 @@ class RegisterScenario:
         for node in self.world.nodes:
             for register in self.registers:
                 if node.running:
-                    operation = self._begin(f"last-{node.name}", register)
-                    operation.at = node
-                    self._final.append(operation)
-                    self._attempt(operation)
+                    self._clients.begin_last(node, register)
 
     def _unhealed(self, register: Register) -> str | None:
         """Why a register is not whole yet: members that are gone, or no leader that all members agree on."""
@@ -479,7 +382,7 @@ class RegisterScenario:
         if not is_led(register.key):
             return None
         leaders = {
-            _process(node).registers.leader(register.key)
+            registers_of(node).leader(register.key)
             for node in self.world.nodes
             if node.running and _acceptor(node) in group.members
         }
@@ -500,31 +403,12 @@ class RegisterScenario:
     def _register(self, key: str) -> Register:
         return next(register for register in self.registers if register.key == key)
 
-    def _some_node(self) -> Node | None:
-        running = [node for node in self.world.nodes if node.running]
-        return self._draw.choice(running) if running else None
-
     def _node(self, acceptor: AcceptorId) -> Node | None:
         return next((node for node in self.world.nodes if node.name == acceptor.node), None)
 
 
-def _process(node: Node) -> RegisterProcess:
-    assert isinstance(node.process, RegisterProcess)
-    return node.process
-
-
 def _acceptor(node: Node) -> AcceptorId:
     return AcceptorId(NodeId(node.name), disk_of(node) or "none")
-
-
-def _change(token: str | None) -> Change:
-    def change(record: Record) -> bytes:
-        log = log_of(record.payload)
-        if token is None or token in log:
-            return record.payload
-        return payload_of((*log, token))
-
-    return change
 
 
 def register_maker(

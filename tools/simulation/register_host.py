@@ -23,7 +23,16 @@ from p2p.wire import Envelope, Kind, WireFormat
 from tools.simulation.node import Node
 from tools.simulation.register_history import CLOSING
 
-__all__ = ["RegisterCodec", "RegisterProcess", "closes", "disk_of", "is_led", "log_of", "payload_of"]
+__all__ = [
+    "RegisterCodec",
+    "RegisterProcess",
+    "closes",
+    "disk_of",
+    "is_led",
+    "log_of",
+    "payload_of",
+    "registers_of",
+]
 
 VOTE = "vote "
 
@@ -141,6 +150,12 @@ class RegisterProcess:
     def write(self, save: Save) -> None:
         """Write a vote, without waiting for the disk."""
         self._node.disk.write(VOTE + save.key, save.state)
+
+
+def registers_of(node: Node) -> Registers:
+    """The machine of a node that is up."""
+    assert isinstance(node.process, RegisterProcess)
+    return node.process.registers
 
 
 class RegisterCodec:
