@@ -274,11 +274,15 @@ class JobService:
 
     def pump(self, arrivals: Sequence[BulkArrival], now: float) -> Sequence[Effect]:
         """See `Engine.pump`."""
+        # Of several chunks of a transfer, what is said of the last says it of those before it.
+        answers: dict[tuple[NodeId, int, int], b.Received | b.Stored] = {}
         for arrival in arrivals:
             for node, answer in self.bulk.take_chunk(arrival.parts, now):
-                self.say(node, answer)
-                if isinstance(answer, b.Stored) and not answer.reason:
-                    self.arrivals.something_arrived(now)
+                answers[node, answer.session, answer.transfer] = answer
+        for (node, _, _), answer in answers.items():
+            self.say(node, answer)
+            if isinstance(answer, b.Stored) and not answer.reason:
+                self.arrivals.something_arrived(now)
         for event in self.runner.pump():
             self._hands.child_said(event, now)
         return self._performed(now)

@@ -26,7 +26,7 @@ from membership.swim import Swim
 from membership.view import Member, NodeId, Status
 from p2p import job_inquiries as iq
 from p2p import job_questions as q
-from p2p.bulk import Bulk, Stored
+from p2p.bulk import CHUNK_BYTES, Bulk, Received, Stored
 from p2p.job_files import JobFiles
 from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
 from p2p.job_locks import LOCK_KEY
@@ -449,7 +449,7 @@ def test_a_peer_that_cannot_get_a_jobs_spec_says_that_it_is_unable_and_not_that_
         peer.engine.close()
 
 
-def outputs_from(directory: Path, stage: int) -> list[BulkArrival]:
+def outputs_from(directory: Path, stage: int, data: bytes = b"output") -> list[BulkArrival]:
     """An output of the job's task 0, on its way from peer b."""
     sent: list[BulkArrival] = []
 
@@ -458,7 +458,7 @@ def outputs_from(directory: Path, stage: int) -> list[BulkArrival]:
         return True
 
     store = Store(str(directory), low_free_bytes=0, high_free_bytes=0)
-    store.put(JOB, stage, 0, 1, b"output")
+    store.put(JOB, stage, 0, 1, data)
     other = Bulk(me=NodeId("b"), session=7 + stage, store=store, send_chunk=send)
     other.send(JOB, stage, store.sources(JOB, stage, (1,), ()), NodeId("a"), "tag", 0.0)
     for turn in range(10):
@@ -484,6 +484,23 @@ def test_who_brings_outputs_of_a_job_that_is_over_is_told_so_and_nothing_of_them
                 "" if is_kept else "the job is over"
             ]
             assert (over in answers) != is_kept
+    finally:
+        peer.engine.close()
+
+
+def test_chunks_that_come_together_are_answered_together_and_each_transfer_for_itself(tmp_path: Path) -> None:
+    peer = Leading(tmp_path / "a")
+    try:
+        large = outputs_from(tmp_path / "large", 0, bytes(2 * CHUNK_BYTES + 5))
+        small = outputs_from(tmp_path / "small", 1)
+        for arrivals in ([*large[:2], *small], large[2:]):
+            peer._take(peer.engine.pump(arrivals, peer.now))
+        said = [one.message for one in peer.said if isinstance(one.message, Received | Stored)]
+        assert said == [
+            Received(session=7, transfer=1, bytes_here=2 * CHUNK_BYTES),
+            Stored(session=8, transfer=1, reason=""),
+            Stored(session=7, transfer=1, reason=""),
+        ]
     finally:
         peer.engine.close()
 
