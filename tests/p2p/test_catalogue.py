@@ -277,3 +277,94 @@ def test_a_grant_that_comes_late_does_not_count_beside_those_that_were_given_bac
     # By now the rival has a majority: the third's grant, and those two.
     for node in late:
         assert namings.on_claimed(NameClaimed(number=1, version=0, reason=""), node, ROUND_LIMIT_S) == []
+
+
+def claiming(*, is_removal: bool = False) -> tuple[Namings, list[ClaimName]]:
+    """A naming that has just begun, and what it claims."""
+    namings = Namings(random.Random(1), count(1).__next__)
+    made = entry(version=0, is_removal=is_removal)
+    told = [step.message for step in namings.begin(made, False, CLIENT, PEERS, 0.0) if isinstance(step, Told)]
+    return namings, [message for message in told if isinstance(message, ClaimName)]
+
+
+def granted(version: int = 0, reason: str = "") -> NameClaimed:
+    return NameClaimed(number=1, version=version, reason=reason)
+
+
+def writing() -> Namings:
+    """A naming that all have granted, and whose entry they were told to keep."""
+    namings, _ = claiming()
+    steps = [step for node in PEERS for step in namings.on_claimed(granted(), node, 0.1)]
+    assert {step.to for step in steps if isinstance(step, Told) and isinstance(step.message, KeepName)} == {
+        *PEERS
+    }
+    return namings
+
+
+def test_a_name_is_given_when_a_majority_has_kept_its_entry_and_not_before() -> None:
+    namings = writing()
+    first, second, third, *_ = PEERS
+    for node in (first, second, first, second):  # said twice, it counts once
+        assert namings.on_kept(NameKept(number=1), node, 0.2) == []
+    (named,) = namings.on_kept(NameKept(number=1), third, 0.2)
+    assert isinstance(named, Named)
+    assert named.reason == ""
+
+
+def test_an_entry_that_most_cannot_write_down_is_no_name() -> None:
+    namings = writing()
+    *unable, last, _ = PEERS
+    for node in unable:
+        assert namings.on_kept(NameKept(number=1, reason="No space left on device"), node, 0.2) == []
+    assert namings.on_kept(NameKept(number=1), last, 0.2) == []
+    (named,) = namings.peer_is_gone(PEERS[-1], 0.3)
+    assert isinstance(named, Named)
+    assert (named.reason, "No space left" in named.text) == ("disk", True)
+
+
+def test_grants_of_others_than_those_asked_and_late_ones_are_not_counted_as_kept() -> None:
+    namings = writing()
+    for node in (*PEERS, NodeId("z")):
+        assert namings.on_claimed(granted(), node, 0.2) == []
+    assert namings.on_kept(NameKept(number=1), NodeId("z"), 0.2) == []
+
+
+def test_a_version_is_chosen_when_everybody_who_is_here_has_said_what_it_knows() -> None:
+    namings, _ = claiming()
+    *most, last = PEERS
+    for node in most:
+        assert namings.on_claimed(granted(), node, 0.1) == []  # a majority, but the last may know more
+    steps = namings.on_claimed(granted(version=8), last, 0.2)
+    assert {step.message.entry.version for step in steps if isinstance(step, Told)} == {9}  # type: ignore[union-attr]
+
+    namings, _ = claiming()
+    for node in most:
+        namings.on_claimed(granted(), node, 0.1)
+    steps = namings.peer_is_gone(last, 0.2)
+    assert {type(step.message) for step in steps if isinstance(step, Told)} == {KeepName}
+
+
+def test_a_name_that_somebody_knows_of_is_refused_without_waiting_for_others() -> None:
+    namings, claims = claiming()
+    assert not any(claim.replaces for claim in claims)
+    first, second, *_ = PEERS
+    assert namings.on_claimed(granted(), first, 0.1) == []
+    given_back, named = namings.on_claimed(granted(reason="exists"), second, 0.1)
+    assert isinstance(given_back, Told)
+    assert given_back.to == first
+    assert isinstance(named, Named)
+    assert named.reason == "exists"
+
+
+def test_a_removal_claims_a_name_though_there_is_a_file_of_it() -> None:
+    _, claims = claiming(is_removal=True)
+    assert len(claims) == len(PEERS)
+    assert all(claim.replaces for claim in claims)
+
+
+def test_who_asks_again_meanwhile_hears_the_end_where_it_asked_last() -> None:
+    namings = writing()
+    again = (Connection(), 2)
+    assert namings.begin(entry(version=0), False, again, PEERS, 0.1) == []
+    ended = [step for node in PEERS[:3] for step in namings.on_kept(NameKept(number=1), node, 0.2)]
+    assert [step.client for step in ended if isinstance(step, Named)] == [again]
