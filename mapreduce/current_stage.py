@@ -121,8 +121,16 @@ class CurrentStage:
         """
         assert self.run is not None
         stage = self.run.stage
-        self.offer = offer_of(record, stage, self._keeper, self._local_homes(stage, record, view), members)
+        local = self._local_homes(stage, record, view)
+        self.offer = offer_of(
+            record, stage, self._keeper, local, members, lambda node: self._session(node, view)
+        )
         return self.offer
+
+    def _session(self, node: NodeId, view: View) -> int:
+        """The newest life of a node that is known, from itself or by membership."""
+        seat, member = self._seats.get(node), view.get(node)
+        return max(seat.session if seat is not None else 0, member.session if member is not None else 0)
 
     def end(self) -> None:
         """The job is over: nothing runs any more."""

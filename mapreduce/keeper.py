@@ -13,7 +13,9 @@ after that, and from the difference follow
   runs again.
 
 A version counts the sets of rows that workers were told of.  A worker reports which version it has
-satisfied, and from that follows who holds what, without a list.
+satisfied, and from that follows who holds what, without a list.  A place that was forgotten since, because
+another process stands behind its name, may have lost what it had acknowledged before: of the versions until
+then no report counts for it, however late it comes.
 
 Map outputs are held by partition: a place shall hold *all* winners of its partitions, or it cannot reduce
 them.  Parts are held whole, by any R peers (see `mapreduce.placement.output_places`).
@@ -22,7 +24,7 @@ them.  Parts are held whole, by any R peers (see `mapreduce.placement.output_pla
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mapreduce.changes import Change, Lost, LostTask, Place
 from mapreduce.config import JobsConfig
@@ -40,11 +42,15 @@ __all__ = ["Keeper"]
 
 @dataclass(slots=True)
 class _Version:
-    """Rows that workers were told of; `duties` are who holds what of an output that satisfies them."""
+    """Rows that workers were told of; `duties` are who holds what of an output that satisfies them.
+
+    Of those who are in doubt it is not known: they were forgotten since.
+    """
 
     stage: int
     rows: Rows
     duties: tuple[tuple[NodeId, Coverage], ...]
+    in_doubt: set[NodeId] = field(default_factory=set)
 
 
 class Keeper:
@@ -134,12 +140,12 @@ class Keeper:
         if not kept.stage.has_shuffle:
             duties = tuple([(node, WHOLE) for node in self.output_places(said.rows.of(task), worker)])
         kept.holdings.forget_tasks(1 << task)
-        for node, coverage in duties:
-            if node in self._present:
-                kept.holdings.add(node, coverage, 1 << task)
-        if version != self.version:
+        sure = [one for one in duties if one[0] in self._present and one[0] not in said.in_doubt]
+        for node, coverage in sure:
+            kept.holdings.add(node, coverage, 1 << task)
+        if version != self.version or said.in_doubt:
             self._changed()
-        return tuple([node for node, _ in duties if node in self._present])
+        return tuple([node for node, _ in sure])
 
     def output_places(self, row: Row, runner: NodeId) -> Row:
         """The places of a part that a node has computed; its worker finds the same."""
@@ -167,11 +173,21 @@ class Keeper:
             self._changed()
 
     def forget(self, node: NodeId) -> None:
-        """Nothing is known of what a node holds: it is gone, or another process stands in its place."""
+        """Nothing is known of what a node holds: it is gone, or another process stands in its place.
+
+        Only a new version says anything of it again.
+        """
         for kept in self._kept.values():
             kept.holdings.forget_node(node)
+        for said in self._versions.values():
+            said.in_doubt.add(node)
         self._copies.forget(node)
         self._changed()
+
+    def doubts(self, node: NodeId) -> bool:
+        """Whether a node was forgotten since the present version was made."""
+        said = self._versions.get(self.version)
+        return said is not None and node in said.in_doubt
 
     def holders(self, stage: int, task: int) -> tuple[NodeId, ...]:
         """Who holds a part, those first that its row names."""

@@ -217,6 +217,7 @@ class Leader:
         if moved:
             self._out.event("replanned", self._me, "places move: " + self._keeper.moves_text(), now)
             self._proposals.soon(self._stage.run, now)
+        if moved or any(self._keeper.doubts(seat.node) for seat in came):
             if self._stage.run is not None:
                 self._make_offer()
         elif (offer := self._stage.offer) is not None:
@@ -404,7 +405,7 @@ class Leader:
         """Notice when another process stands behind a name; False for what an earlier one said."""
         if session < seat.session:
             return False
-        if session > seat.session > 0:
+        if session > self._session_of(seat) > 0:
             self._out.event("restarted", seat.node, "is another process than before", now)
             if self._stage.run is not None:
                 self._stage.run.leave(seat)
@@ -412,8 +413,17 @@ class Leader:
             if self._stage.run is not None:
                 self._stage.run.places_gone()
             seat.begin_session(session)
+            if self._stage.run is not None:
+                self._make_offer()  # only of a new version does it count what others say that lies there
         seat.session = session
         return True
+
+    def _session_of(self, seat: Seat) -> int:
+        """The process that we believe to stand behind a name: whoever has not spoken yet is in the view."""
+        if seat.session:
+            return seat.session
+        member = self._view.get(seat.node)
+        return member.session if member is not None else 0
 
     def _note_disks(self, now: float) -> None:
         """Tell of disks that take nothing any more, or do again; their places move with the view."""

@@ -134,6 +134,7 @@ class Offer:
         version: of the places, grows under one ballot.
         kind, tasks, partitions, borders: as in `mapreduce.record.StageRecord`.
         nodes: the names behind the indexes below.
+        sessions: of their processes, as far as is known: what one has acknowledged before may be lost.
         places: rows of who shall hold the outputs, see `mapreduce.placement`.
         homes: for each task the node that should run it, because the data lies there; empty where the
             ring says it (a stage that reads the job's inputs).
@@ -151,6 +152,7 @@ class Offer:
     partitions: int
     borders: PackedColumn | None = None
     nodes: tuple[NodeId, ...] = ()
+    sessions: tuple[int, ...] = ()
     places: tuple[tuple[int, ...], ...] = ()
     homes: tuple[int, ...] = ()
     reads: tuple[int, ...] = ()

@@ -8,7 +8,7 @@ peer finds by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mapreduce.claims import homes
 from mapreduce.keeper import Keeper
@@ -70,13 +70,19 @@ def ring_homes(inputs: Sequence[TaskInput], view: View) -> list[NodeId]:
 
 
 def offer_of(
-    record: JobRecord, stage: Stage, keeper: Keeper, local: Sequence[NodeId], members: tuple[NodeId, ...]
+    record: JobRecord,
+    stage: Stage,
+    keeper: Keeper,
+    local: Sequence[NodeId],
+    members: tuple[NodeId, ...],
+    session: Callable[[NodeId], int],
 ) -> Offer:
     """Return the offer of an open stage, as a new version of its places.
 
     Args:
         local: what `local_homes` gave.
         members: the job's group.
+        session: gives the newest life of a node that is known, 0 of one that is not.
     """
     index, opened = stage.index, record.stages[stage.index]
     rows = keeper.rows(index).rows
@@ -97,6 +103,7 @@ def offer_of(
         partitions=opened.partitions,
         borders=opened.borders,
         nodes=tuple(nodes),
+        sessions=tuple(map(session, nodes)),
         places=tuple([tuple([where[node] for node in row]) for row in rows]),
         homes=tuple([where[node] for node in local]),
         reads=reads,

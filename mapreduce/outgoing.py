@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from mapreduce.config import JobsConfig
@@ -32,6 +32,7 @@ class OutPush:
     Attributes:
         copy_order: the order that it answers, 0 for outputs of this worker.
         ballot: of the leader that gave the order; another one numbers its orders anew.
+        is_doubtful: its place began anew meanwhile: an acknowledgement may be an earlier process's.
     """
 
     number: int
@@ -39,6 +40,7 @@ class OutPush:
     group: HeldGroup
     copy_order: int = 0
     ballot: int = 0
+    is_doubtful: bool = False
 
 
 class Outgoing:
@@ -107,6 +109,12 @@ class Outgoing:
     def answered(self, number: int) -> OutPush | None:
         """A push succeeded or failed; None for one that nobody waits for any more."""
         return self._under_way.pop(number, None)
+
+    def doubt(self, nodes: Container[NodeId]) -> None:
+        """These began anew: what they say of pushes that are under way does not count."""
+        for number, push in self._under_way.items():
+            if push.to in nodes:
+                self._under_way[number] = replace(push, is_doubtful=True)
 
     def again(self, to: NodeId, partitions: Partitions, outputs: list[tuple[int, int]], now: float) -> None:
         """Push (task, attempt) again after a while."""

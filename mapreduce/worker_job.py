@@ -182,6 +182,7 @@ class WorkerJob:
             self._leave_stage()
             self.claiming.begin_stage()
         self._stage = StageOffer(self.job, offer, self.plan, graph, self._me, old if same else None)
+        self._distrust(_older_in(view, offer))
         for held in list(self.hands.attempts.values()):
             if held.phase in (Phase.PUSHING, Phase.FINISHED):
                 self._owe(held, now)
@@ -208,15 +209,29 @@ class WorkerJob:
         """Other peers came or went; what those acknowledged that began anew is not certain any more."""
         if self._stage is None:
             return
+        for held in self._distrust(restarted):
+            self._owe(held, now)
+        if self._offer is not None and not self._offer.homes:
+            self._find_own(view)
+            self.claiming.due_at = now
+
+    def _distrust(self, restarted: frozenset[NodeId]) -> list[Held]:
+        """Forget what these have acknowledged; gives the attempts that they may lack now.
+
+        One that is reported already is among them: until it is settled nobody counts on its output, and
+        whoever settles it without these knows so.
+        """
+        if not restarted:
+            return []
+        self._outgoing.doubt(restarted)
+        lacking: list[Held] = []
         for held in self.hands.attempts.values():
             doubtful = [node for node in held.acked if node in restarted]
             for node in doubtful:
                 del held.acked[node]
-            if doubtful and held.phase is Phase.PUSHING:
-                self._owe(held, now)
-        if self._offer is not None and not self._offer.homes:
-            self._find_own(view)
-            self.claiming.due_at = now
+            if doubtful and held.phase in (Phase.PUSHING, Phase.FINISHED):
+                lacking.append(held)
+        return lacking
 
     # -- claiming ------------------------------------------------------------------------------------------
 
@@ -375,6 +390,9 @@ class WorkerJob:
         push = self._outgoing.answered(number)
         if push is None:
             return
+        if push.is_doubtful:
+            self._push_again(push, "it began anew meanwhile", now)
+            return
         if push.copy_order:
             self._copy_ended(push, "")
             return
@@ -395,8 +413,10 @@ class WorkerJob:
     def push_failed(self, number: int, reason: str, now: float) -> None:
         """A place did not take a push: try again, if it is a place still."""
         push = self._outgoing.answered(number)
-        if push is None:
-            return
+        if push is not None:
+            self._push_again(push, reason, now)
+
+    def _push_again(self, push: OutPush, reason: str, now: float) -> None:
         if push.copy_order:
             self._copy_ended(push, reason or "it failed")
             return
@@ -533,3 +553,11 @@ class WorkerJob:
 
     def _say(self, message: ToLeader) -> None:
         self.out.append(Send(to=self.leader, message=message))
+
+
+def _older_in(view: View, offer: Offer) -> frozenset[NodeId]:
+    """The places of which the leader knows a later life than this worker's view does."""
+    known = zip(offer.nodes, offer.sessions, strict=False)
+    return frozenset(
+        [node for node, session in known if (seen := view.get(node)) is not None and seen.session < session]
+    )

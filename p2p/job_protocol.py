@@ -78,6 +78,7 @@ JOB_KINDS: tuple[Kind, ...] = (
         partitions=Bounds(most=MAX_PARTITIONS),
         _column=_COLUMN,
         nodes=Bounds(items=MAX_NODES, text_chars=64, pattern=WORD),
+        sessions=Bounds(items=MAX_NODES),
         places=_PLACES,
         homes=_PLACES,
         reads=_ATTEMPTS,

@@ -173,7 +173,7 @@ _plant(
 _plant(
     "dead-holders",
     "a leader counts on the copies of the dead",
-    first_seed=218,
+    first_seed=540,
     leader=_leader_with(keeper_type=_TrustsTheDead),
 )
 _plant(
