@@ -30,6 +30,7 @@ from p2p.job_gatherings import JobGatherings
 from p2p.job_keys import JOB_KEY
 from p2p.job_knowledge import JobKnowledge
 from p2p.job_watches import JobWatches
+from p2p.result_questions import TimeIsOver
 from p2p.transport import Connection
 from p2p.uploads import Uploads
 
@@ -147,6 +148,8 @@ class JobAnswers:
             self._desk.say(sender, replace(fate, keep_s=self._left_s(job, fate.keep_s, now)))
         elif vote is not None and vote.record.terminal:
             self._answer_when_known(job, sender, "fate", now)
+        elif self._desk.is_gone(job):
+            self._desk.say(sender, TimeIsOver(job=job))
 
     def _left_s(self, job: str, most_s: float, now: float) -> float:
         """How long others should keep what they have of a job that is over: no longer than this peer."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from mapreduce import messages as m
 from mapreduce.locking import HasLocks, WantLocks
-from membership.register_messages import RegisterMessage
+from membership.register_messages import AskHearing, Prepare, RegisterMessage
 from membership.view import NodeId
 from p2p import bulk as b
 from p2p import job_inquiries as iq
@@ -23,6 +23,7 @@ from p2p.job_keys import JOB_KEY
 from p2p.job_locks import LOCK_KEY
 from p2p.message_moments import on_hearing
 from p2p.result_keeper import ResultKeeper
+from p2p.result_questions import TimeIsOver
 from p2p.ring_files import RingFiles
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ FROM_CLIENTS = frozenset(
 _AMONG_PEERS = frozenset(
     (iq.FindJobs, iq.JobsFound, iq.ReadJob, iq.JobRead, iq.ReadParts, iq.PartsRead, iq.EndJob)
 )
+_OF_CANDIDATES = frozenset((AskHearing, Prepare))
 _LOCKS = frozenset((WantLocks, HasLocks))
 _OWN = frozenset((iq.Vet, iq.Vetted, iq.FetchSegment, iq.NotHeld, b.Received, b.Stored)) | RingFiles.handles
 _OWN |= ResultKeeper.handles
@@ -68,8 +70,11 @@ class JobHearing:
         kind = type(message)
         on_hearing(message)
         if kind in _REGISTER_MESSAGES:
-            if not desk.is_gone(message.key.removeprefix(JOB_KEY).removeprefix(LOCK_KEY)):
+            job = message.key.removeprefix(JOB_KEY).removeprefix(LOCK_KEY)
+            if not desk.is_gone(job):
                 desk.perform_register(desk.registers.receive(message, sender, now))
+            elif kind in _OF_CANDIDATES and sender != desk.me:
+                desk.say(sender, TimeIsOver(job=job))
         elif kind in _TO_WORKER:
             self._hear_leader(message, sender, now)
         elif kind in _TO_LEADER:

@@ -8,11 +8,18 @@ what others still say of it begins nothing anew.
 the while.  As long as this peer's own vote says that the job runs, its spec stays, and what an earlier life
 left of it (what this life has made, until its worker gives the job up, see `JobsConfig.forget_s`).  A vote on
 the job's locks stays until the job is known to be over, for a register that is born twice gives tokens twice.
+
+*Who was away at a job's end*, and comes back when its time to live is over, has a vote that says that the job
+runs; and the others have none.  They would take that vote for the register's birth, and the job would run
+once more.  So the keepers of a record remember, on disk, that they have forgotten it (`p2p.votes`), and
+answer whoever speaks of the job that its time is over.  One such answer is enough: nobody forgets so what has
+not ended.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["JobLives"]
 
 ORPHAN_S = 3600.0
-MAX_GONE = 4_096
+MAX_GONE = 8_192
 
 
 class JobLives:
@@ -56,6 +63,8 @@ class JobLives:
             vote = desk.registers.acceptor.get(key)
             if vote is not None and vote.record.terminal and key.startswith(JOB_KEY):
                 self._keep_final(desk.record_in(vote.record), now)
+            elif key.startswith(JOB_KEY):
+                desk.worker.on_stored(key.removeprefix(JOB_KEY), now)
             elif key.startswith(LOCK_KEY):
                 self._expiry.setdefault(key.removeprefix(LOCK_KEY), now + ORPHAN_S)
 
@@ -87,6 +96,21 @@ class JobLives:
         if self._desk.plan(record.job) is None:  # it came after the job's end
             others = sorted(self._desk.here() - {self._desk.me})
             self._desk.arrivals.want_spec(record.job, others, ("kept", record.job), now)
+
+    def were_forgotten(self, jobs: Iterable[str]) -> None:
+        """Earlier lives of this peer have kept the records of these, until their time to live was over."""
+        self._gone.update(dict.fromkeys(jobs))
+        while len(self._gone) > MAX_GONE:
+            self._gone.popitem(last=False)
+
+    def time_is_over(self, job: str, now: float) -> None:
+        """Somebody who kept a job's record says that its time to live is over."""
+        is_known = (
+            job in self._desk.store.jobs or self._desk.registers.acceptor.get(JOB_KEY + job) is not None
+        )
+        if is_known and not self.is_gone(job):
+            self._over.add(job)
+            self._expiry[job] = now
 
     def expires(self, job: str, at: float) -> None:
         """Forget a job then, unless more is heard of it; never sooner than was decided before."""

@@ -5,7 +5,7 @@ passed on (`p2p.forwarding`), 20–39
 questions about the ring (`p2p.questions`, `p2p.ring_questions`), 40–59 registers and transfers
 (`p2p.register_protocol`), 60–89 leaders and workers (`p2p.job_protocol`), 90–105 questions about
 jobs (`p2p.job_questions`), 106–119 and 131–149 about files (`p2p.file_questions`), 120–130 what peers ask
-each other about jobs (`p2p.job_inquiries`), 150–154 the copies of results (`p2p.result_questions`).
+each other about jobs (`p2p.job_inquiries`), 150–155 the copies of results (`p2p.result_questions`).
 """
 
 from __future__ import annotations

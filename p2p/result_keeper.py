@@ -122,7 +122,7 @@ class _Result:
 class ResultKeeper:
     """What this peer does about results; `desk` is the service that it is a part of."""
 
-    handles = frozenset((r.AskKept, r.KeptHere, r.SendKept, r.KeptSent, r.KeptHurt))
+    handles = frozenset((r.AskKept, r.KeptHere, r.SendKept, r.KeptSent, r.KeptHurt, r.TimeIsOver))
 
     def __init__(self, desk: JobService) -> None:
         self._desk = desk
@@ -242,6 +242,8 @@ class ResultKeeper:
                         result.held[to] = result.held.get(to, frozenset()) | {attempt}
                     if not look.orders:
                         self._look_again(job, result, now)
+            case r.TimeIsOver(job=job):
+                self._desk.lives.time_is_over(job, now)
             case r.KeptHurt(job=job):
                 result = self._results.get(job)
                 if result is not None and result.look is None:

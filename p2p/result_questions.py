@@ -4,6 +4,7 @@
 AskKept        who keeps a job's record asks everybody what lies with him of its result; `KeptHere` answers
 SendKept       it asks a holder to send a part to another peer; `KeptSent` says what became of that
 KeptHurt       a holder tells everybody that what it had of a result is not here any more
+TimeIsOver     who kept a job's record tells whoever still speaks of it that its time to live is over
 =============  ==========================================================================================
 """
 
@@ -18,7 +19,7 @@ from p2p.roles import Role
 from p2p.schema import Bounds
 from p2p.wire import Kind
 
-__all__ = ["RESULT_KINDS", "AskKept", "KeptHere", "KeptHurt", "KeptSent", "SendKept"]
+__all__ = ["RESULT_KINDS", "AskKept", "KeptHere", "KeptHurt", "KeptSent", "SendKept", "TimeIsOver"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,13 @@ class KeptHurt:
     job: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeIsOver:
+    """This job has ended, and so has its time to live: I have kept its record, and forgotten it since."""
+
+    job: str
+
+
 _STAGE = Bounds(most=3 * MAX_STEPS)
 
 
@@ -89,4 +97,5 @@ RESULT_KINDS: tuple[Kind, ...] = (
     _row(152, SendKept, stage=_STAGE, to=NODE),
     _row(153, KeptSent, to=NODE, reason=Bounds(text_chars=4_096)),
     _row(154, KeptHurt),
+    _row(155, TimeIsOver),
 )

@@ -10,6 +10,10 @@ The directory has an id of its own, made when it is made.  It is half of the acc
 lost its votes comes back as another acceptor and never breaks a promise that it does not remember.  Votes
 that cannot be read back are lost votes, so the whole directory is begun anew then.
 
+*Forgotten on purpose.*  A vote goes when its register has served its time.  That this was so is remembered,
+in one file of keys: whoever comes back later with a vote of that time must not bring the register back to
+life.
+
 ⚙ This module reads, writes and syncs files.
 """
 
@@ -26,6 +30,8 @@ from mapreduce.failpoints import failpoint
 __all__ = ["VoteStore"]
 
 DISK_FILE = "disk"
+FORGOTTEN_FILE = "forgotten"
+MAX_FORGOTTEN = 16_384
 ENDING = ".vote"
 _DISK = re.compile(r"[0-9a-f]{16}")
 
@@ -70,20 +76,45 @@ class VoteStore:
         return found
 
     def save(self, key: str, state: bytes | None) -> None:
-        """Make a state durable, or remove it.
+        """Make a state durable, or remove it, which is remembered then.
 
         Raises:
             OSError: it is not durable, and must not be tried again: end this life of the acceptor.
         """
         path = self._path(key)
         if state is None:
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
+            if not os.path.exists(path):
                 return
+            self._note_forgotten(key)
+            os.unlink(path)
         else:
             _write_synced(path, key.encode("ascii") + b"\n" + state)
         self._sync()
+
+    def forgotten(self) -> list[str]:
+        """Return the keys that were removed, the latest last; of more than `MAX_FORGOTTEN` the oldest go.
+
+        Raises:
+            OSError: they cannot be read, or not be written anew.
+        """
+        path = os.path.join(self._directory, FORGOTTEN_FILE)
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        *lines, torn = text.split("\n")  # what was being written when its writer died
+        keys = list(dict.fromkeys(reversed(lines)))[:MAX_FORGOTTEN][::-1]
+        if torn or len(keys) < len(lines):
+            _write_synced(path, "".join(f"{key}\n" for key in keys).encode("ascii", "replace"))
+            self._sync()
+        return keys
+
+    def _note_forgotten(self, key: str) -> None:
+        with open(os.path.join(self._directory, FORGOTTEN_FILE), "ab") as file:
+            file.write(key.encode("ascii") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def begin_anew(self) -> None:
         """Forget everything and take another disk id.

@@ -64,17 +64,26 @@ class Ended(MemorySwarm):
     """Peers on whose disks lies what a job leaves that has just ended."""
 
     def __init__(
-        self, directory: Path, group: tuple[str, ...] = GROUP, ignorant: tuple[str, ...] = ()
+        self,
+        directory: Path,
+        group: tuple[str, ...] = GROUP,
+        ignorant: tuple[str, ...] = (),
+        away: tuple[str, ...] = (),
+        left_s: float = TTL_S,
     ) -> None:
         super().__init__(directory)
+        self._ended_at_s = 1e9 + self.now - TTL_S + left_s
         votes = {name: VoteStore(str(directory / name / "votes")) for name in group}
         members = tuple(AcceptorId(NodeId(name), store.disk) for name, store in votes.items())
         ballot = Ballot(1, NodeId("a"), 1)
         record = Record(
             generation=0, epoch=0, members=members, terminal=True, payload=pack_record(self.record())
         )
-        for store in votes.values():
-            store.save(JOB_KEY + JOB, encode_vote(Vote(promised=ballot, accepted=ballot, record=record)))
+        runs = replace(self.record(), status=JobStatus.RUNNING, ended_at_s=0.0)
+        earlier = replace(record, terminal=False, payload=pack_record(runs))
+        for name, store in votes.items():
+            vote = Vote(promised=ballot, accepted=ballot, record=earlier if name in away else record)
+            store.save(JOB_KEY + JOB, encode_vote(vote))
         code = JobCode(job=b"", files={}, file=None, digest="")
         for name in [name for name in PEERS if name not in ignorant]:
             segments = Store(str(directory / name / "segments"), low_free_bytes=0, high_free_bytes=0)
@@ -82,7 +91,7 @@ class Ended(MemorySwarm):
             for part, places in enumerate(PLACES):
                 if name in places:
                     segments.put(JOB, STAGE, part, attempt_of(part), PARTS[part])
-        self.start(*PEERS)
+        self.start(*[name for name in PEERS if name not in away])
 
     def record(self) -> Any:
         winners = [
@@ -102,7 +111,7 @@ class Ended(MemorySwarm):
             stage=0,
             stages=(stage,),
             nodes=tuple(NodeId(name) for name in PEERS),
-            ended_at_s=1e9 + self.now,
+            ended_at_s=self._ended_at_s,
         )
 
     def holders(self, part: int) -> set[str]:
@@ -211,12 +220,12 @@ def test_who_leaves_does_not_wait_for_what_nobody_can_take(swarm: Ended) -> None
 
 
 def test_the_last_of_those_who_keep_a_record_hands_it_on_when_it_leaves(tmp_path: Path) -> None:
-    swarm = Ended(tmp_path, group=("a",))
-    swarm.run(SETTLED_S)
+    swarm = Ended(tmp_path, group=("a",), left_s=50.0)
+    swarm.run(10.0)
     swarm.leave("a")
     for node in swarm.nodes.values():
         assert swarm.result_through(node) == PARTS
-    swarm.run(TTL_S)
+    swarm.run(50.0)
     assert not any(JOB_KEY + JOB in node.engine.registers.acceptor for node in swarm.nodes.values())
     swarm.close()
 
@@ -229,6 +238,29 @@ def test_all_who_keep_a_record_may_leave_one_after_another_and_joiners_keep_it(t
         swarm.add(f"{name}2", join=[swarm.nodes["e"].peer.swim.me.address])
         assert swarm.run(10, swarm.agreed)
     assert swarm.run(40, lambda: all(swarm.result_through(node) == PARTS for node in swarm.nodes.values()))
+    swarm.close()
+
+
+@pytest.mark.parametrize("restarted", [(), ("a", "b", "d", "e")], ids=["", "and all others began anew"])
+def test_who_was_away_at_a_jobs_end_lets_go_of_it_when_he_comes_back_after_its_time(
+    tmp_path: Path, restarted: tuple[str, ...]
+) -> None:
+    swarm = Ended(tmp_path, away=("c",), left_s=5.0)  # on its disk the job runs
+    swarm.run(10.0)
+    for name in restarted:
+        swarm.crash(name)
+    if restarted:
+        swarm.start(*restarted)
+    there = swarm.nodes["a"]
+    late = swarm.add("c", join=[there.peer.swim.me.address])
+
+    def has_let_go() -> bool:
+        return JOB not in late.engine.store.jobs and JOB_KEY + JOB not in late.engine.registers.acceptor
+
+    assert not has_let_go()
+    assert swarm.run(60, has_let_go)
+    assert not any("leads job" in line for node in swarm.nodes.values() for line in node.log)
+    assert not any(JOB_KEY + JOB in node.engine.registers.acceptor for node in swarm.nodes.values())
     swarm.close()
 
 

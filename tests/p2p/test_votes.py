@@ -124,3 +124,31 @@ def test_votes_that_are_found_are_on_disk_by_name_before_anybody_hears_of_them(
     monkeypatch.setattr(os, "fsync", fsync)
     assert VoteStore(str(tmp_path)).load() == {"job/0": b"a promise"}
     assert [os.path.samestat(one, tmp_path.stat()) for one in synced] == [True]
+
+
+def test_what_was_forgotten_is_remembered_as_such_and_a_line_that_was_torn_is_not(tmp_path: Path) -> None:
+    store = VoteStore(str(tmp_path))
+    for key in ("job/1", "job/2"):
+        store.save(key, b"state")
+        store.save(key, None)
+    store.save("job/3", None)  # there was none
+    with open(tmp_path / "forgotten", "ab") as file:
+        file.write(b"job/")  # its writer died
+    assert VoteStore(str(tmp_path)).forgotten() == ["job/1", "job/2"]
+    store.save("job/4", b"state")
+    store.save("job/4", None)
+    again = VoteStore(str(tmp_path))
+    assert again.forgotten() == ["job/1", "job/2", "job/4"]
+    assert again.load() == {}
+
+
+def test_of_too_many_that_were_forgotten_the_oldest_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p.votes.MAX_FORGOTTEN", 2)
+    store = VoteStore(str(tmp_path))
+    for number in range(4):
+        store.save(f"job/{number}", b"state")
+        store.save(f"job/{number}", None)
+    assert store.forgotten() == ["job/2", "job/3"]
+    assert (tmp_path / "forgotten").read_text() == "job/2\njob/3\n"
