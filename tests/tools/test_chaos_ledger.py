@@ -75,6 +75,24 @@ def test_a_winner_that_is_replaced_or_forgotten_is_stale_unless_its_outputs_were
     assert agreed(won, vote_of(lost, 2)).stale() == []
 
 
+def test_a_stage_that_was_opened_stays() -> None:
+    opened = record_of(1, 1, 7)
+    none = replace(opened, applied=2, stage=-1, stages=())
+    [line] = agreed(vote_of(opened, 1), vote_of(none, 2)).stale()
+    assert "now 0 have" in line
+    bare = replace(none, status=JobStatus.FAILED)  # it had grown too large for its own end
+    assert agreed(vote_of(opened, 1), vote_of(bare, 2)).stale() == []
+
+
+def test_a_stage_that_was_dropped_comes_back_only_to_be_run_again() -> None:
+    dropped, back = record_of(1, 1, 7), record_of(1, 2, 7)
+    dropped = replace(dropped, stages=(replace(dropped.stages[0], is_dropped=True, winners=()),))
+    [line] = agreed(vote_of(dropped, 1), vote_of(back, 2)).stale()
+    assert "1 of its tasks are back" in line
+    again = replace(back, stages=(replace(back.stages[0], winners=(None,), again=(0,)),))
+    assert agreed(vote_of(dropped, 1), vote_of(again, 2)).stale() == []
+
+
 def test_what_is_final_stays() -> None:
     done = replace(record_of(1, 1, 7), status=JobStatus.COMMITTED)
     failed = replace(record_of(2, 1, 7), status=JobStatus.FAILED)

@@ -8,6 +8,7 @@ ballot once.  So looking at the disks now and then shows some of the chosen reco
 one.  Put in the order of their places and ballots they must tell one story:
 
 * the leadership's number never falls, nor the number of its last proposal within one leadership;
+* a stage that was opened stays, and one that was dropped comes back only to be run again, as a whole;
 * a task that has its winner keeps it, until its stage is dropped;
 * what is final stays.
 
@@ -95,9 +96,14 @@ def _broken(earlier: JobRecord, later: JobRecord) -> Iterator[str]:
         )
     if earlier.status.is_final and later.status is not earlier.status:
         yield f"the job was {earlier.status} and is {later.status}"
+    # What ends a job that has grown too large may forget how far it had come.
+    if len(later.stages) < len(earlier.stages) and not later.status.is_final:
+        yield f"{len(earlier.stages)} stages had been opened, now {len(later.stages)} have"
     for index, (before, after) in enumerate(zip(earlier.stages, later.stages, strict=False)):
         if after.is_dropped:
             continue
+        if before.is_dropped and len(after.again) < after.tasks:
+            yield f"stage {index} had been dropped, {after.tasks - len(after.again)} of its tasks are back"
         for task, (won, wins) in enumerate(zip(before.winners, after.winners, strict=False)):
             # A winner is taken back where its outputs are lost, and then the task is marked.
             if won is not None and (wins is None or wins.attempt != won.attempt) and task not in after.again:
