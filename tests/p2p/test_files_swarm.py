@@ -266,6 +266,22 @@ def test_the_commands_say_in_one_line_what_is_wrong(
     assert (nobody.returncode, nobody.stderr.count("\n")) == (3, 1)
 
 
+def test_scrub_has_every_peer_read_all_that_it_holds_and_damage_is_mended(
+    ringreduce: Run, swarm: LocalSwarm, client: FileClient, keys: dict[str, str]
+) -> None:
+    entry, copies = client.put(io.BytesIO(text(500)), "scrubbed", replicas=2)
+    assert copies == 2
+    segment = next(Path(swarm._directory).glob(f"**/segments/{entry.file}/*.seg"))
+    with segment.open("r+b") as file:
+        file.truncate(segment.stat().st_size - 1)
+    done = ringreduce("scrub", "--peer", swarm.peers[0], "--format", "json", **keys)
+    rows = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert len(rows) == 3
+    assert sum(row["checked"] for row in rows) >= 2
+    assert sum(row["damaged"] for row in rows) == 1
+
+
 def test_a_file_outlives_the_loss_of_a_holder_and_a_job_reads_it_meanwhile(
     swarm: LocalSwarm, client: FileClient
 ) -> None:
