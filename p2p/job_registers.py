@@ -55,15 +55,12 @@ class JobRegisters:
     def __init__(self, desk: JobService, votes: VoteStore, config: RegisterConfig, now: float) -> None:
         self._desk = desk
         self._votes = votes
+        self._forgotten = votes.forgotten()
         self.registers = self._open(config, now)
 
     def start(self, now: float) -> None:
-        """Let others know our acceptor: another one than was said before the votes were found damaged.
-
-        Raises:
-            OSError: the votes cannot be read.
-        """
-        forgotten = [key for key in self._votes.forgotten() if key.startswith(JOB_KEY)]
+        """Let others know our acceptor: another one than was said before the votes were found damaged."""
+        forgotten = [key for key in self._forgotten if key.startswith(JOB_KEY)]
         self._desk.lives.were_forgotten(key.removeprefix(JOB_KEY) for key in forgotten)
         said = dict(self._desk.swim.me.meta)
         if said.get(DISK_META, self._votes.disk) != self._votes.disk:
