@@ -38,9 +38,10 @@ FORMATS = ("text", "jsonl", "msgpack")
 _ENDINGS = {".txt": "text", ".tsv": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".msgpack": "msgpack"}
 MSGPACK_PAIR = b"\x92"
 
-# Pairs in one chunk.  Larger chunks gain nothing, and hold so many values in memory at once.
+# Pairs in one chunk, and its bytes.  Larger chunks gain nothing, leave the caches, and hold so many values in
+# memory at once.
 CHUNK_PAIRS = 512
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 64 << 10
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNESCAPED_SURROGATES = re.compile("([\ud800-\udc7f\udd00-\udfff]+)")
