@@ -382,10 +382,10 @@ class JobClient(Client):
                 if not isinstance(message, q.PartChunk) or message.number not in waiting:
                     continue
                 heard_at = time.monotonic()
-                del waiting[message.number]
-                if not message.is_here or not message.data:
-                    return False
-                arrived[message.offset] = message.data
+                offset = waiting.pop(message.number)
+                if not message.is_here or len(message.data) != min(q.CHUNK_BYTES, row.size_bytes - offset):
+                    return False  # nothing more would come of what is lacking
+                arrived[offset] = message.data
             while done in arrived:
                 data = arrived.pop(done)
                 digest.update(data)

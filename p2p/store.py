@@ -299,6 +299,14 @@ class Store:
         except OSError as error:
             return is_want_of_ours(error)
 
+    def find_own(self, job: str, stage: int, attempt: int, partition: int = WHOLE) -> Located | None:
+        """Do what `find` does; a segment in whose place another one lies, or none, is removed first."""
+        while located := self.find(job, stage, attempt, partition):
+            if self.is_own(located.path):
+                return located
+            self.remove_segment(located.path)
+        return None
+
     def remove_segment(self, path: str, *, is_damaged: bool = True) -> list[Gone]:
         """Remove a segment that is damaged, or is one too many; return all that is not here any more."""
         # One that was dropped before whoever checks it came to open it is not damaged.

@@ -30,7 +30,7 @@ from mapreduce.run_files import RunRange
 from p2p.blocks import RingPath
 from p2p.job_files import JobFiles, OpenedJob
 from p2p.ring_inputs import pieces_here
-from p2p.segments import HEAD_BYTES, WHOLE, Located
+from p2p.segments import HEAD_BYTES, Located
 from p2p.store import Store
 
 __all__ = ["CannotBegin", "TaskOrders", "position"]
@@ -146,7 +146,7 @@ class TaskOrders:
             )
         piece = effect.piece
         assert piece is not None, "a map task reads a split or a piece"
-        located = self._found(effect.setup.job, piece.stage, piece.attempt)
+        located = self._store.find_own(effect.setup.job, piece.stage, piece.attempt)
         if located is None:
             raise CannotBegin(INPUT_GONE, f"{piece.name} is not here")
         return Split(
@@ -165,7 +165,7 @@ class TaskOrders:
         for task, attempt in enumerate(effect.reads):
             if not attempt:
                 continue
-            located = self._found(job, stage, attempt, partition)
+            located = self._store.find_own(job, stage, attempt, partition)
             if located is not None:
                 runs.append(_run_range(located))
             elif not self._store.holds(job, stage, attempt, partition):
@@ -174,14 +174,6 @@ class TaskOrders:
             text = f"{len(missing)} map outputs of partition {partition} are not here"
             raise CannotBegin(INPUT_GONE, text, tuple(missing))
         return tuple(runs)
-
-    def _found(self, job: str, stage: int, attempt: int, partition: int = WHOLE) -> Located | None:
-        """Where an output lies that a child shall read; one in whose place another lies is removed."""
-        while located := self._store.find(job, stage, attempt, partition):
-            if self._store.is_own(located.path):
-                return located
-            self._store.remove_segment(located.path)
-        return None
 
 
 def _run_range(located: Located) -> RunRange:

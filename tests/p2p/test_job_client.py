@@ -153,6 +153,11 @@ def test_a_part_that_its_holders_do_not_have_is_gone() -> None:
         ScriptedClient({A: holding(b""), B: holding(b"")}).read_part(JOB, part(A, B))
 
 
+def test_a_part_that_is_shorter_than_it_should_be_is_not_waited_for() -> None:
+    with pytest.raises(ResultGone):
+        ScriptedClient({A: holding(DATA[:3])}).read_part(JOB, part(A))
+
+
 def test_a_part_whose_holder_is_silent_may_be_there_still() -> None:
     with pytest.raises(NoPeerReached, match=B):
         ScriptedClient({A: holding(b""), B: None}).read_part(JOB, part(A, B))

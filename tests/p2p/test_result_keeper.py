@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -273,6 +274,28 @@ def test_nothing_is_copied_where_nothing_is_missing_and_then_nothing_is_said(
     swarm.run(60)
     assert asked == []
     assert swarm.copies_made == 0
+
+
+@pytest.mark.parametrize("how", ["truncate", "swap", "delete"])
+def test_a_part_that_is_not_what_it_was_is_found_when_a_client_reads_it(swarm: Ended, how: str) -> None:
+    node = swarm.nodes["a"]
+    located = node.engine.store.find(JOB, STAGE, attempt_of(0))
+    other = node.engine.store.find(JOB, STAGE, attempt_of(2))
+    assert located is not None
+    assert other is not None
+    match how:
+        case "truncate":
+            os.truncate(located.path, located.offset + 5)
+        case "swap":
+            os.rename(other.path, located.path)
+        case "delete":
+            os.unlink(located.path)
+    read = q.ReadPart(number=2, job=JOB, stage=STAGE, attempt=attempt_of(0), offset=0)
+    assert not Asker(swarm).ask(node, read).is_here
+    assert node.engine.store.damaged == 1
+    swarm.run(SETTLED_S)
+    assert swarm.result_through(node)[0] == PARTS[0]
+    assert len(swarm.holders(0)) == 2
 
 
 def test_of_a_job_that_ends_well_nothing_is_said_until_a_holder_goes(
