@@ -129,6 +129,8 @@ class WorkerJob:
             self.claiming.seen = 0
             self._offer = None
             self._copied.clear()
+            for held in self.hands.attempts.values():
+                held.version = 0  # each leader counts the versions of its places anew
         return True
 
     def take_beat(self, beat: Beat, now: float) -> None:

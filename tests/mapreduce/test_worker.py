@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mapreduce.config import JobsConfig
-from mapreduce.effects import Announce, DropJob, JobEnded, Push, Send, WorkerEffect
-from mapreduce.messages import Copied, CopyOrder, Dissolve
-from mapreduce.record import JobStatus
+from mapreduce.effects import Announce, DropJob, JobEnded, Push, Send, TaskOutput, WorkerEffect
+from mapreduce.messages import Copied, CopyOrder, Dissolve, Finished, Grant, GrantItem, Offer
+from mapreduce.record import JobStatus, StageKind
+from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from mapreduce.worker import Worker
 from membership.view import Member, NodeId, View
 
@@ -61,3 +62,55 @@ def test_the_end_of_a_copy_is_told_to_the_leader_that_ordered_it_alone(reason: s
 
     assert told(end(before)) == []
     assert told(end(after)) == [(SUCCESSOR, Copied(job=JOB, ballot=5, number=1, reason=reason))]
+
+
+SPLIT = InputSplit(path="/0", name="0", size_bytes=1, key="/0:0")
+PLAN = JobPlan(
+    name="job", steps=(StepPlan(name="main", splits=(SPLIT,), partitions=1),), split_bytes=100, python="3.11"
+)
+
+
+def offer_of(ballot: int, version: int, *places: NodeId) -> Offer:
+    """What a leader says of the job's map stage, whose one partition is to lie at these places."""
+    return Offer(
+        job=JOB,
+        ballot=ballot,
+        spec_digest="5" * 64,
+        stage=0,
+        version=version,
+        kind=StageKind.MAP,
+        tasks=1,
+        partitions=1,
+        nodes=places,
+        places=(tuple(range(len(places))),) if places else (),
+    )
+
+
+def versions_told(effects: list[WorkerEffect]) -> set[int]:
+    return {
+        one.message.version for one in effects if isinstance(one, Send) and isinstance(one.message, Finished)
+    }
+
+
+def test_what_satisfied_one_leader_is_not_said_to_satisfy_the_next_that_has_no_places_yet() -> None:
+    """The next one's version of that number, which it makes when there are places, has others in it."""
+    worker = a_worker()
+    worker.receive(offer_of(3, 2, PLACE), LEADER, 1.0)
+    worker.on_plan(JOB, PLAN, 1.0)
+    grant = Grant(
+        job=JOB, ballot=3, stage=0, number=1, items=(GrantItem(task=0, attempt=7, number=1),), lease_s=10.0
+    )
+    worker.receive(grant, LEADER, 1.0)
+    output = TaskOutput(partitions=(0,), size_bytes=10)
+    (push,) = [one for one in worker.on_task_done(JOB, 7, output, 1.1) if isinstance(one, Push)]
+    assert versions_told(worker.on_pushed(JOB, push.number, 1.2)) == {2}
+
+    told = versions_told(worker.receive(offer_of(5, 1), SUCCESSOR, 2.0))
+    for second in range(3, 10):
+        told |= versions_told(worker.tick(float(second)))
+    assert 2 not in told
+    (push,) = [
+        one for one in worker.receive(offer_of(5, 2, LEADER), SUCCESSOR, 10.0) if isinstance(one, Push)
+    ]
+    assert push.to == LEADER
+    assert versions_told(worker.on_pushed(JOB, push.number, 10.1)) == {2}
