@@ -1,7 +1,8 @@
 """Specs too large for one message, on their way in from clients.  Pure.
 
 Chunks come in order; of one that is lost the client hears by how far the upload is.  Uploads are bounded in
-number and size, and one that nobody goes on with is dropped.
+number and size: the one that has been silent for longest goes first, and one that nobody goes on with is
+dropped.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Uploads:
         received = 0
         if upload is not None:
             upload.heard_at = now
+            self._uploads.move_to_end(chunk.upload)
             fits = len(upload.data) + len(chunk.data) <= upload.size_bytes
             if chunk.offset == len(upload.data) and fits:
                 upload.data += chunk.data
