@@ -69,6 +69,8 @@ FAILPOINTS: Final = {
     "store.write": "bytes are about to be written to a segment",
     "store.rename": "a segment is whole under its temporary name",
     "store.renamed": "a segment has its name, the index does not know it",
+    "store.adopt": "a file that a task wrote is about to become a segment where it lies",
+    "store.adopted": "such a file has its second name, the index does not know it",
     "finished.send": "a worker is about to report an attempt",
     "finished.heard": "a leader has heard of a finished attempt, and not taken it",
     "commit.propose": "changes of the job's record are about to be proposed",

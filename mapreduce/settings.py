@@ -54,6 +54,7 @@ TABLES = frozenset(
         "result",
         "rm",
         "run",
+        "scrub",
         "status",
         "submit",
         "swarm",

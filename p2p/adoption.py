@@ -67,7 +67,7 @@ def adopt(path: str, header: bytes, parsed: Header, segment: str) -> bool:
         write_all(file, header)
         file.seek(0)
         write_all(file, head_of(header))
-    failpoint("store.rename")
+    failpoint("store.adopt")
     os.link(path, segment)
-    failpoint("store.renamed")
+    failpoint("store.adopted")
     return True

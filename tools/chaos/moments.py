@@ -22,13 +22,14 @@ IN_CHILDREN: Final = frozenset(name for name in FAILPOINTS if name.startswith("a
 OFTEN: Final = frozenset(
     (
         *("task.begin", "task.done", "push.begin", "push.chunk", "push.take", "push.acked", "store.write"),
-        *("store.rename", "store.renamed", "finished.send", "finished.heard", "commit.accept"),
-        *("attempt.map", "vote.save", "vote.sync", "vote.rename", "vote.renamed", "vote.saved"),
+        *("store.rename", "store.renamed", "store.adopt", "store.adopted", "finished.send", "finished.heard"),
+        *("commit.accept", "attempt.map"),
+        *("vote.save", "vote.sync", "vote.rename", "vote.renamed", "vote.saved"),
     )
 )
 
 # Where the disk may fail or be slow.
-ON_DISK: Final = ("vote.save", "vote.sync", "vote.rename", "store.write", "store.rename")
+ON_DISK: Final = ("vote.save", "vote.sync", "vote.rename", "store.write", "store.rename", "store.adopt")
 
 
 def combinations(names: Sequence[str] = (), actions: Sequence[str] = ()) -> list[tuple[str, str]]:
