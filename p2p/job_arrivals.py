@@ -158,7 +158,6 @@ class JobArrivals:
                 case ("lead", str(job)):
                     self._desk.leading.spec_sought(job, now)
                 case ("kept", str(job)):
-                    if one.reason:
-                        self._desk.log(f"job {job[:12]} is kept here without its spec: {one.reason}")
+                    self._desk.lives.spec_sought(job, one.reason, now)
                 case _:
                     raise AssertionError(f"a fetch with the tag {one.tag!r}")

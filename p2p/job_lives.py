@@ -13,7 +13,12 @@ the job's locks stays until the job is known to be over, for a register that is 
 runs; and the others have none.  They would take that vote for the register's birth, and the job would run
 once more.  So the keepers of a record remember, on disk, that they have forgotten it (`p2p.votes`), and
 answer whoever speaks of the job that its time is over.  One such answer is enough: nobody forgets so what has
-not ended.
+not ended, nor before he knows how long it was to live.
+
+*Who is born into the group of a job that is over* has no spec at first, so that the time to live is not
+known.  It asks for the spec until it comes, and forgets nothing by itself before the longest time to live
+that there can be.  Who keeps the record and the spec knows the end by himself, and better than those who tell
+him of an earlier one.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from typing import TYPE_CHECKING
 from mapreduce.effects import DropJob
 from mapreduce.failpoints import failpoint
 from mapreduce.record import JobRecord, JobStatus
+from mapreduce.spec import MAX_TTL_S
 from membership.register import NO_BALLOT
 from p2p.blocks import is_file_id
 from p2p.job_keys import JOB_KEY
@@ -33,11 +39,13 @@ from p2p.job_locks import LOCK_KEY
 from p2p.segments import SPEC_STAGE
 
 if TYPE_CHECKING:
+    from membership.acceptor import Vote
     from p2p.job_service import JobService
 
 __all__ = ["JobLives"]
 
 ORPHAN_S = 3600.0
+SPEC_AGAIN_S = 30.0
 MAX_GONE = 8_192
 
 
@@ -47,6 +55,8 @@ class JobLives:
     def __init__(self, desk: JobService) -> None:
         self._desk = desk
         self._expiry: dict[str, float] = {}
+        # {job whose record is kept here without its spec: when to ask for that again}
+        self._unknown: dict[str, float] = {}
         # Jobs of which this peer was only told that they are over, by who looks after their results.
         self._over: set[str] = set()
         # Jobs whose time to live is over: what others still say of their registers begins nothing anew.
@@ -70,10 +80,56 @@ class JobLives:
 
     def _keep_final(self, record: JobRecord, now: float) -> None:
         """The record of a job that ended at some time is kept here: for its time to live."""
-        left_s = record.ended_at_s + self._ttl_s(record.job) - (now + self._desk.wall_offset_s)
-        self._expiry[record.job] = now + max(0.0, left_s)
+        job, end = record.job, self._end_of(record)
+        if end is not None:
+            self._unknown.pop(job, None)
+            self._expiry[job] = end
+        else:
+            self._want_spec(record, now)
         if record.status is JobStatus.COMMITTED:
-            self._desk.results.job_is_over(record.job, now, is_sure=False)
+            self._desk.results.job_is_over(job, now, is_sure=False)
+
+    def _want_spec(self, record: JobRecord, now: float) -> None:
+        """How long a job is to live is not known: nothing of it may go until its spec has said that."""
+        job = record.job
+        if job not in self._unknown and not self._was_told(job):
+            longest = record.ended_at_s + MAX_TTL_S - self._desk.wall_offset_s
+            self._expiry[job] = max(longest, now + ORPHAN_S)
+        others = sorted(self._desk.here() - {self._desk.me})
+        self._unknown[job] = now + SPEC_AGAIN_S if others else now
+        if others:
+            self._desk.arrivals.want_spec(job, others, ("kept", job), now)
+
+    def spec_sought(self, job: str, reason: str, now: float) -> None:
+        """The spec of a job whose record is kept here has come, or has not (`reason`): then ask again."""
+        if job in self._unknown and reason:
+            self._desk.log(f"job {job[:12]} is kept here without its spec: {reason}")
+        elif job in self._unknown:
+            self._look_again(job, now)
+
+    def _look_again(self, job: str, now: float) -> None:
+        vote = self._final_vote(job)
+        if vote is None:
+            del self._unknown[job]
+        else:
+            self._keep_final(self._desk.record_in(vote.record), now)
+
+    def _final_vote(self, job: str) -> Vote | None:
+        """This peer's own vote, if it is a member's and says that the job is over."""
+        vote = self._desk.registers.acceptor.get(JOB_KEY + job)
+        if vote is None or not vote.record.terminal or self._desk.registers.me not in vote.record.members:
+            return None
+        return vote
+
+    def _end_of(self, record: JobRecord) -> float | None:
+        """When a job's time to live ends; None: without its spec nobody knows."""
+        plan = self._desk.plan(record.job)
+        return None if plan is None else record.ended_at_s + plan.ttl_s - self._desk.wall_offset_s
+
+    def _own_end(self, job: str) -> float | None:
+        """When a job's time to live ends by what this peer itself keeps of it; None: that says nothing."""
+        vote = self._final_vote(job)
+        return None if vote is None else self._end_of(self._desk.record_in(vote.record))
 
     def vote_saved(self, key: str, now: float) -> None:
         """A vote of this peer's is on disk: it may keep the record of a job that is over from now on.
@@ -93,9 +149,6 @@ class JobLives:
         if self.is_gone(record.job):
             return
         self._keep_final(record, now)
-        if self._desk.plan(record.job) is None:  # it came after the job's end
-            others = sorted(self._desk.here() - {self._desk.me})
-            self._desk.arrivals.want_spec(record.job, others, ("kept", record.job), now)
 
     def were_forgotten(self, jobs: Iterable[str]) -> None:
         """Earlier lives of this peer have kept the records of these, until their time to live was over."""
@@ -108,7 +161,10 @@ class JobLives:
         is_known = (
             job in self._desk.store.jobs or self._desk.registers.acceptor.get(JOB_KEY + job) is not None
         )
-        if is_known and not self.is_gone(job):
+        end = self._own_end(job)
+        if end is not None and end > now:
+            self._expiry.setdefault(job, end)  # whoever says so did not know how long it was to live
+        elif is_known and not self.is_gone(job):
             self._over.add(job)
             self._expiry[job] = now
 
@@ -118,9 +174,12 @@ class JobLives:
         self._expiry[job] = max(at, self._expiry.get(job, at))
 
     def keep_result(self, job: str, at: float) -> None:
-        """A job is over: keep what lies here of its result, or will be sent, until then."""
+        """A job is over: keep what lies here of its result, or will be sent, until then.
+
+        Who keeps the record, and knows the time to live, does not let others shorten it.
+        """
         self._over.add(job)
-        self._expiry[job] = at
+        self._expiry[job] = max(at, self._own_end(job) or at)
 
     def goes_on(self, job: str) -> None:
         """Somebody leads the job, or it was just born."""
@@ -130,7 +189,8 @@ class JobLives:
 
     def until(self, job: str) -> float:
         """When what is known here of a job is forgotten; infinity if that is not decided."""
-        return self._expiry.get(job, inf)
+        end = self._own_end(job) if job in self._unknown else None
+        return end if end is not None else self._expiry.get(job, inf)
 
     def is_gone(self, job: str) -> bool:
         """Whether a job was here, and its time to live is over."""
@@ -150,9 +210,15 @@ class JobLives:
 
     def tick(self, now: float) -> None:
         """Forget what is due."""
+        for job in [job for job, at in self._unknown.items() if at <= now]:
+            self._look_again(job, now)
         for job in [job for job, due in self._expiry.items() if due <= now]:
             if self._runs(job):
                 self._expiry[job] = now + ORPHAN_S
+                continue
+            end = self._own_end(job)
+            if end is not None and end > now and not self._was_told(job):
+                self._expiry[job] = end  # it was a guess, from before this peer knew of the end
                 continue
             del self._expiry[job]
             self._forget(job)
@@ -176,6 +242,7 @@ class JobLives:
 
     def _forget(self, job: str) -> None:
         """A job's time to live is over."""
+        self._unknown.pop(job, None)
         self._desk.runner.drop_job(job)
         self._desk.locks.drop_job(job)
         self._desk.store.drop_job(job)
@@ -199,7 +266,3 @@ class JobLives:
         vote = self._desk.registers.acceptor.get(JOB_KEY + job)
         is_member = vote is not None and self._desk.registers.me in vote.record.members
         return is_member and not self.is_over(job)
-
-    def _ttl_s(self, job: str) -> float:
-        plan = self._desk.plan(job)
-        return plan.ttl_s if plan is not None else ORPHAN_S

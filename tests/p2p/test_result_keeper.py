@@ -21,10 +21,11 @@ from membership.register import AcceptorId, Ballot, Record
 from membership.ring import Ring
 from membership.view import NodeId
 from p2p import job_questions as q
+from p2p.job_arrivals import JobArrivals
 from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
 from p2p.job_protocol import pack_record
 from p2p.result_keeper import ORDER_AGAIN_S, ResultKeeper
-from p2p.result_questions import AskKept, KeptSent, SendKept
+from p2p.result_questions import AskKept, KeptSent, SendKept, TimeIsOver
 from p2p.segments import SPEC_STAGE
 from p2p.spec_packing import pack_spec
 from p2p.store import Store
@@ -71,9 +72,10 @@ class Ended(MemorySwarm):
         ignorant: tuple[str, ...] = (),
         away: tuple[str, ...] = (),
         left_s: float = TTL_S,
+        ttl_s: float = TTL_S,
     ) -> None:
         super().__init__(directory)
-        self._ended_at_s = 1e9 + self.now - TTL_S + left_s
+        self._ended_at_s = 1e9 + self.now - ttl_s + left_s
         votes = {name: VoteStore(str(directory / name / "votes")) for name in group}
         members = tuple(AcceptorId(NodeId(name), store.disk) for name, store in votes.items())
         ballot = Ballot(1, NodeId("a"), 1)
@@ -85,10 +87,11 @@ class Ended(MemorySwarm):
         for name, store in votes.items():
             vote = Vote(promised=ballot, accepted=ballot, record=earlier if name in away else record)
             store.save(JOB_KEY + JOB, encode_vote(vote))
+        plan = replace(PLAN, ttl_s=ttl_s)
         code = JobCode(job=b"", files={}, file=None, digest="")
         for name in [name for name in PEERS if name not in ignorant]:
             segments = Store(str(directory / name / "segments"), low_free_bytes=0, high_free_bytes=0)
-            segments.put(JOB, SPEC_STAGE, 0, SPEC_ATTEMPT, pack_spec(JobSpec(plan=PLAN, code=code)))
+            segments.put(JOB, SPEC_STAGE, 0, SPEC_ATTEMPT, pack_spec(JobSpec(plan=plan, code=code)))
             for part, places in enumerate(PLACES):
                 if name in places:
                     segments.put(JOB, STAGE, part, attempt_of(part), PARTS[part])
@@ -239,6 +242,67 @@ def test_all_who_keep_a_record_may_leave_one_after_another_and_joiners_keep_it(t
         swarm.add(f"{name}2", join=[swarm.nodes["e"].peer.swim.me.address])
         assert swarm.run(10, swarm.agreed)
     assert swarm.run(40, lambda: all(swarm.result_through(node) == PARTS for node in swarm.nodes.values()))
+    swarm.close()
+
+
+LONG_TTL_S = 4 * 3600.0
+LONG_LEFT_S = 2 * 3600.0  # the job ended longer ago than a time to live that nobody has named
+
+
+def keeping(swarm: Ended) -> set[str]:
+    """Who has the job's record and will keep it for its whole time to live."""
+    end = 100.0 + LONG_LEFT_S
+    return {
+        name
+        for name, node in swarm.nodes.items()
+        if JOB_KEY + JOB in node.engine.registers.acceptor
+        and node.engine.lives.until(JOB) == pytest.approx(end, abs=1.0)
+    }
+
+
+def test_a_record_that_is_handed_on_hours_after_the_end_is_kept_by_the_ignorant_until_its_time_is_over(
+    tmp_path: Path,
+) -> None:
+    swarm = Ended(tmp_path, ignorant=("d", "e"), left_s=LONG_LEFT_S, ttl_s=LONG_TTL_S)
+    swarm.run(SETTLED_S)
+    for name in ("a", "b"):
+        swarm.leave(name)
+        swarm.run(SETTLED_S)
+    assert keeping(swarm) == {"c", "d", "e"}
+    assert swarm.is_whole()
+    assert all(swarm.result_through(node) == PARTS for node in swarm.nodes.values())
+    swarm.close()
+
+
+def test_who_keeps_a_record_and_its_spec_believes_nobody_who_says_that_its_time_is_over(
+    tmp_path: Path,
+) -> None:
+    swarm = Ended(tmp_path, left_s=LONG_LEFT_S, ttl_s=LONG_TTL_S)
+    swarm.run(5.0)
+    node = swarm.nodes["a"]
+    node.engine.results.hear(TimeIsOver(job=JOB), NodeId("d"), swarm.now)
+    node.engine.results.hear(AskKept(number=1, job=JOB, stage=STAGE, left_s=1.0), NodeId("d"), swarm.now)
+    swarm.run(5.0)
+    assert "a" in keeping(swarm)
+    assert node.engine.store.holds(JOB, STAGE, attempt_of(0))
+    swarm.close()
+
+
+def test_who_keeps_a_record_without_its_spec_asks_until_it_comes_and_forgets_nothing_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = JobArrivals.serve
+    monkeypatch.setattr(JobArrivals, "serve", lambda *_: None)
+    swarm = Ended(tmp_path, ignorant=("d", "e"), left_s=LONG_LEFT_S, ttl_s=LONG_TTL_S)
+    swarm.leave("a")
+    swarm.run(SETTLED_S)
+    born = swarm.nodes["d"].engine
+    assert JOB_KEY + JOB in born.registers.acceptor
+    assert not born.is_gone(JOB)
+    assert born.plan(JOB) is None
+    monkeypatch.setattr(JobArrivals, "serve", serve)
+    assert swarm.run(200.0, lambda: born.plan(JOB) is not None)
+    assert "d" in keeping(swarm)
     swarm.close()
 
 
