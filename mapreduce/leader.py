@@ -200,13 +200,16 @@ class Leader:
         return self._out.take()
 
     def on_view(self, view: View, now: float) -> list[LeaderEffect]:
-        """Members came or went: move places, take back what the dead had in hand."""
-        self._view = view
+        """Members came, went or began anew: move places, take back what the dead had in hand."""
+        before, self._view = self._view, view
         if self.phase is LeaderPhase.ENDED:
             return []
         came, gone = self._seats.follow(view)
         for seat in gone:
             self._leave(seat, now)
+        anew = [seat for seat in self._seats if 0 < _session_of(seat, before) < _session_of(seat, view)]
+        for seat in anew:  # before its first word: until then others' reports could count for what is lost
+            self._begin_anew(seat, _session_of(seat, view), now)
         self._note_disks(now)
         moved = self._keeper.on_view(view)
         if self.phase is LeaderPhase.TAKING_OVER:
@@ -217,7 +220,7 @@ class Leader:
         if moved:
             self._out.event("replanned", self._me, "places move: " + self._keeper.moves_text(), now)
             self._proposals.soon(self._stage.run, now)
-        if moved or any(self._keeper.doubts(seat.node) for seat in came):
+        if moved or any(self._keeper.doubts(seat.node) for seat in (*came, *anew)):
             if self._stage.run is not None:
                 self._make_offer()
         elif (offer := self._stage.offer) is not None:
@@ -403,27 +406,26 @@ class Leader:
 
     def _same_process(self, seat: Seat, session: int, now: float) -> bool:
         """Notice when another process stands behind a name; False for what an earlier one said."""
-        if session < seat.session:
+        known = _session_of(seat, self._view)
+        if session < known:
             return False
-        if session > self._session_of(seat) > 0:
-            self._out.event("restarted", seat.node, "is another process than before", now)
-            if self._stage.run is not None:
-                self._stage.run.leave(seat)
-            self._keeper.forget(seat.node)
-            if self._stage.run is not None:
-                self._stage.run.places_gone()
-            seat.begin_session(session)
+        if session > known > 0:
+            self._begin_anew(seat, session, now)
             if self._stage.run is not None:
                 self._make_offer()  # only of a new version does it count what others say that lies there
         seat.session = session
         return True
 
-    def _session_of(self, seat: Seat) -> int:
-        """The process that we believe to stand behind a name: whoever has not spoken yet is in the view."""
-        if seat.session:
-            return seat.session
-        member = self._view.get(seat.node)
-        return member.session if member is not None else 0
+    def _begin_anew(self, seat: Seat, session: int, now: float) -> None:
+        """Another process stands behind a name: it has nothing in hand, and may hold nothing."""
+        self._out.event("restarted", seat.node, "is another process than before", now)
+        run = self._stage.run
+        if run is not None:
+            run.leave(seat)
+        self._keeper.forget(seat.node)
+        if run is not None:
+            run.places_gone()
+        seat.begin_session(session)
 
     def _note_disks(self, now: float) -> None:
         """Tell of disks that take nothing any more, or do again; their places move with the view."""
@@ -587,6 +589,12 @@ class Leader:
 
     def _drop(self, stages: Sequence[int]) -> DropOutputs:
         return DropOutputs(job=self._job, ballot=self.record.ballot, stages=tuple(stages))
+
+
+def _session_of(seat: Seat, view: View) -> int:
+    """The newest process that is known to stand behind a name; who has not spoken yet may be in the view."""
+    member = view.get(seat.node)
+    return max(seat.session, member.session if member is not None else 0)
 
 
 def _named(nodes: Iterable[NodeId]) -> str:

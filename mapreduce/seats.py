@@ -24,7 +24,7 @@ class Seat:
     """One worker.
 
     Attributes:
-        session: of its process; 0 until it has spoken.
+        session: of its process; 0 until it has spoken, or membership said that it is another.
         room: as it last claimed.
         idle: slots that it could have used at once when it last claimed, less what was granted since.
         wants_any: it has claimed all tasks of its own and takes those of others.

@@ -50,14 +50,17 @@ def test_an_output_is_pushed_again_to_a_place_that_began_anew_before_all_have_it
 
 
 class Lagging(FakeSwarm):
-    """Reports of finished attempts are held back, and some peers hear nothing of membership."""
+    """Reports of finished attempts are held back, some peers are deaf to membership, others mute."""
 
     def __init__(self, peers: int) -> None:
         self.late: list[tuple[NodeId, NodeId, Finished]] | None = []
         self.deaf: frozenset[NodeId] = frozenset()
+        self.mute: frozenset[NodeId] = frozenset()
         super().__init__(peers)
 
     def _send(self, sender: NodeId, to: NodeId, message: Any) -> None:
+        if sender in self.mute:
+            return
         if isinstance(message, Finished) and self.late is not None:
             self.late.append((sender, to, message))
         else:
@@ -121,3 +124,24 @@ def test_of_a_place_that_began_anew_the_next_version_counts_again() -> None:
         if isinstance(effect, Send) and type(effect.message) is CopyOrder
     ]
     assert copies == []
+
+
+def test_what_a_place_held_that_began_anew_does_not_count_even_before_its_new_process_has_spoken() -> None:
+    swarm = Lagging(6)
+    swarm.late = None
+    swarm.duration = lambda order, _: 5.0 if order.task else 0.05
+    swarm.submit(plan(tasks=2, partitions=1, replicas=2))
+    swarm.run_until(lambda: swarm.record().stage == 0)
+    wiped = next(name for name in swarm.record().places(0)[0] if name != node(0))
+    swarm.mute = frozenset({wiped})
+    swarm.run_until(lambda: swarm.done() == 1)
+    swarm.peers[wiped].stored.clear()
+    swarm.restart(int(wiped[1:]))
+    swarm.run_for(1.0)
+    assert any(event.startswith(f"restarted {wiped}") for event in swarm.events)
+    copies = [
+        effect.message
+        for _, effect in swarm.effects
+        if isinstance(effect, Send) and type(effect.message) is CopyOrder
+    ]
+    assert {order.to for order in copies} == {wiped}
