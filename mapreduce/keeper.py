@@ -132,15 +132,21 @@ class Keeper:
     # -- who holds what ------------------------------------------------------------------------------------
 
     def finished(self, stage: int, task: int, version: int, worker: NodeId) -> tuple[NodeId, ...]:
-        """An attempt that is to be committed lies at the places of a version; gives those who are here."""
+        """An attempt that is to be committed lies at the places of a version; gives those who are here.
+
+        Nobody, and nothing counts, where part of it lay only at places that are gone or in doubt: its worker
+        has it still, and says so again of the next version.
+        """
         kept, said = self._kept.get(stage), self._versions.get(version)
         if kept is None or said is None or said.stage != stage:
             return ()
         duties = said.duties
         if not kept.stage.has_shuffle:
             duties = tuple([(node, WHOLE) for node in self.output_places(said.rows.of(task), worker)])
-        kept.holdings.forget_tasks(1 << task)
         sure = [one for one in duties if one[0] in self._present and one[0] not in said.in_doubt]
+        if len(sure) < len(duties) and not _cover(sure, kept.items if kept.stage.has_shuffle else 1):
+            return ()
+        kept.holdings.forget_tasks(1 << task)
         for node, coverage in sure:
             kept.holdings.add(node, coverage, 1 << task)
         if version != self.version or said.in_doubt:
@@ -338,3 +344,9 @@ class Keeper:
     def _changed(self) -> None:
         self._copies.is_dirty = True
         self.generation += 1
+
+
+def _cover(duties: Iterable[tuple[NodeId, Coverage]], items: int) -> bool:
+    """Whether these places hold every item together."""
+    coverages = [coverage for _, coverage in duties]
+    return all(any(coverage.covers(item) for coverage in coverages) for item in range(items))
