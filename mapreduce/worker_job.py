@@ -384,7 +384,8 @@ class WorkerJob:
     def _finish(self, held: Held, now: float) -> None:
         assert self._stage is not None
         self.hands.finish(held)
-        held.version = self._stage.version
+        # Until the next leader's offer the stage is the last one's, whose versions mean nothing to it.
+        held.version = self._stage.version if self._offer is not None else 0
         self._reports.finished(held, now)
 
     def pushed(self, number: int, sent_bytes: int, now: float) -> None:

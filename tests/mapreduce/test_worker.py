@@ -6,7 +6,7 @@ import pytest
 
 from mapreduce.config import JobsConfig
 from mapreduce.effects import Announce, DropJob, JobEnded, Push, Send, TaskOutput, WorkerEffect
-from mapreduce.messages import Copied, CopyOrder, Dissolve, Finished, Grant, GrantItem, Offer
+from mapreduce.messages import Beat, Copied, CopyOrder, Dissolve, Finished, Grant, GrantItem, Offer
 from mapreduce.record import JobStatus, StageKind
 from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from mapreduce.worker import Worker
@@ -92,8 +92,8 @@ def versions_told(effects: list[WorkerEffect]) -> set[int]:
     }
 
 
-def test_what_satisfied_one_leader_is_not_said_to_satisfy_the_next_that_has_no_places_yet() -> None:
-    """The next one's version of that number, which it makes when there are places, has others in it."""
+def a_worker_that_pushes() -> tuple[Worker, Push]:
+    """A worker with a finished task, and its push to the place of the first leader's version 2."""
     worker = a_worker()
     worker.receive(offer_of(3, 2, PLACE), LEADER, 1.0)
     worker.on_plan(JOB, PLAN, 1.0)
@@ -103,6 +103,12 @@ def test_what_satisfied_one_leader_is_not_said_to_satisfy_the_next_that_has_no_p
     worker.receive(grant, LEADER, 1.0)
     output = TaskOutput(partitions=(0,), size_bytes=10)
     (push,) = [one for one in worker.on_task_done(JOB, 7, output, 1.1) if isinstance(one, Push)]
+    return worker, push
+
+
+def test_what_satisfied_one_leader_is_not_said_to_satisfy_the_next_that_has_no_places_yet() -> None:
+    """The next one's version of that number, which it makes when there are places, has others in it."""
+    worker, push = a_worker_that_pushes()
     assert versions_told(worker.on_pushed(JOB, push.number, 1.2)) == {2}
 
     told = versions_told(worker.receive(offer_of(5, 1), SUCCESSOR, 2.0))
@@ -114,3 +120,14 @@ def test_what_satisfied_one_leader_is_not_said_to_satisfy_the_next_that_has_no_p
     ]
     assert push.to == LEADER
     assert versions_told(worker.on_pushed(JOB, push.number, 10.1)) == {2}
+
+
+def test_what_is_acknowledged_between_two_leaders_is_of_no_version_of_the_next() -> None:
+    worker, push = a_worker_that_pushes()
+    beat = Beat(job=JOB, ballot=5, spec_digest="5" * 64, stage=0, version=1)
+    told = versions_told(worker.receive(beat, SUCCESSOR, 1.2))
+    told |= versions_told(worker.on_pushed(JOB, push.number, 1.3))
+    told |= versions_told(worker.receive(offer_of(5, 1), SUCCESSOR, 2.0))
+    for second in range(3, 10):
+        told |= versions_told(worker.tick(float(second)))
+    assert told == {0}
