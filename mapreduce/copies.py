@@ -18,7 +18,7 @@ from math import inf
 
 from mapreduce.config import JobsConfig
 from mapreduce.holdings import WHOLE, Coverage, Holdings, bits_of, tasks_in
-from mapreduce.messages import CopyOrder
+from mapreduce.messages import CopyOrder, most_attempts
 from mapreduce.placement import Rows
 from mapreduce.stages import Stage
 from membership.ring import Ring
@@ -260,9 +260,10 @@ class Copies:
             pieces += [held.coverage((partition,)) for partition in wanted.coverage.partitions]
         left = wanted.tasks
         for coverage in pieces:
+            most = most_attempts(self._config.copy_batch, len(coverage.partitions))
             for source in sources:
                 can_give = left & held.held_all(source, coverage)
-                tasks = list(islice(tasks_in(can_give), self._config.copy_batch))
+                tasks = list(islice(tasks_in(can_give), most))
                 if tasks and len(self._under_way) < self._config.copies_in_flight:
                     given.append((source, self._begin(wanted, source, coverage, tasks, now)))
                     left &= ~bits_of(tasks)

@@ -46,6 +46,7 @@ from membership.view import NodeId
 
 __all__ = [
     "ATTEMPTS_PER_BALLOT",
+    "MAX_TRANSFER_ROWS",
     "AskFate",
     "AskInventory",
     "AskOffer",
@@ -74,9 +75,12 @@ __all__ = [
     "ToLeader",
     "ToWorker",
     "Working",
+    "most_attempts",
 ]
 
 ATTEMPTS_PER_BALLOT = 1 << 24
+# Ranges that one transfer lists, of attempts times partitions: the list has to fit into one message.
+MAX_TRANSFER_ROWS = 50_000
 
 
 class Phase(StrEnum):
@@ -375,6 +379,16 @@ class HeldGroup:
     partitions: tuple[int, ...]
     tasks: tuple[int, ...]
     attempts: tuple[int, ...]
+
+
+def most_attempts(batch: int, partitions: int) -> int:
+    """Return how many attempts go in one transfer: a batch, or as many as its list of ranges has room for.
+
+    Args:
+        batch: so many in any case.
+        partitions: how many of each attempt are sent; 0: the whole output.
+    """
+    return max(1, min(batch, MAX_TRANSFER_ROWS // max(1, partitions)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

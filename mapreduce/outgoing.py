@@ -14,7 +14,7 @@ from math import inf
 
 from mapreduce.config import JobsConfig
 from mapreduce.held import Partitions
-from mapreduce.messages import HeldGroup
+from mapreduce.messages import HeldGroup, most_attempts
 from membership.view import NodeId
 
 __all__ = ["OutPush", "Outgoing"]
@@ -86,8 +86,8 @@ class Outgoing:
             return begun
         self.due_at = inf
         lanes, self._lanes = self._lanes, {}
-        most = self._config.push_batch
         for (to, partitions), outputs in lanes.items():
+            most = most_attempts(self._config.push_batch, len(partitions))
             waiting = [output for output in outputs if output[1] in in_hand]
             for start in range(0, len(waiting), most):
                 some = waiting[start : start + most]

@@ -45,6 +45,7 @@ from membership.view import NodeId
 from p2p.incoming import Incoming
 from p2p.segments import Covers, DamagedSegment, Source, parse_header, read_sources
 from p2p.store import Store, StoreFull
+from p2p.transport import MAX_BULK_BYTES
 
 __all__ = ["Bulk", "BulkEvent", "Received", "SendFailed", "Sent", "Stored"]
 
@@ -61,6 +62,9 @@ REPAIR_BYTES_PER_S: Final = 64 << 20
 # Read and digested, or copied, in one turn of the loop: a few milliseconds.
 STEP_BYTES: Final = 4 << 20
 STEP_PAUSE_S: Final = 0.001
+# In a message, beside the header of a segment and a chunk: the names and numbers of the transfer.
+HEAD_ROOM_BYTES: Final = 1 << 10
+MAX_SENT_HEADER_BYTES: Final = MAX_BULK_BYTES - CHUNK_BYTES - HEAD_ROOM_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +232,13 @@ class Bulk:
                     events.append(Sent(tag=one.tag, size_bytes=0))
                 else:
                     header, size = end.value
-                    self._begin(one, header, size, now)
+                    if len(header) > MAX_SENT_HEADER_BYTES:
+                        reason = (
+                            f"its header of {len(header)} bytes fits no message; send fewer outputs at once"
+                        )
+                        events.append(SendFailed(tag=one.tag, reason=reason))
+                    else:
+                        self._begin(one, header, size, now)
             except (OSError, DamagedSegment) as error:
                 events.append(SendFailed(tag=one.tag, reason=f"it cannot be read here: {error}"))
         return events

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 from mapreduce.config import JobsConfig
+from mapreduce.messages import MAX_TRANSFER_ROWS, most_attempts
 from mapreduce.outgoing import Outgoing
 from membership.view import NodeId
 
@@ -29,3 +30,19 @@ def test_an_output_that_was_settled_while_it_waited_is_not_pushed() -> None:
     assert push.group.attempts == (60,)
     outgoing.again(PLACE, (1,), [(5, 50)], 1.0)
     assert outgoing.flush(0, 1.0 + CONFIG.push_retry_s, {60}) == []
+
+
+def test_a_push_of_many_partitions_carries_few_attempts() -> None:
+    """What lists them all has to fit into one message; each is pushed all the same."""
+    outgoing = Outgoing(CONFIG, count(1))
+    partitions = tuple(range(600))
+    for attempt in range(1, 257):
+        outgoing.add(PLACE, partitions, attempt, attempt, 0.0, at_once=True)
+    pushes = outgoing.flush(0, 0.0, range(1, 257))
+    assert all(len(push.group.attempts) * len(partitions) <= MAX_TRANSFER_ROWS for push in pushes)
+    assert [attempt for push in pushes for attempt in push.group.attempts] == list(range(1, 257))
+
+
+def test_a_push_carries_an_attempt_however_many_partitions_it_has() -> None:
+    assert most_attempts(256, MAX_TRANSFER_ROWS + 1) == 1
+    assert most_attempts(256, 0) == 256

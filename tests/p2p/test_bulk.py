@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
+from mapreduce.messages import MAX_TRANSFER_ROWS
 from membership.view import NodeId
 from p2p.bulk import (
     ABANDON_AFTER_S,
     CHUNK_BYTES,
     GIVE_UP_AFTER_S,
+    MAX_SENT_HEADER_BYTES,
     RESEND_AFTER_S,
     STEP_BYTES,
     STEP_PAUSE_S,
@@ -25,6 +28,7 @@ from p2p.bulk import (
 )
 from p2p.segments import WHOLE, Covers, Entry, Source
 from p2p.store import Store
+from p2p.transport import MAX_BULK_BYTES, check_bulk
 
 JOB = "ab" * 16
 A, B = NodeId("a"), NodeId("b")
@@ -382,3 +386,24 @@ def test_a_damaged_segment_gives_way_to_another_copy_of_the_same_output(tmp_path
     assert second is not None
     assert store.holds(JOB, 1, 50)
     assert store.read(second) == b"the same bytes"
+
+
+def test_a_header_that_fits_no_message_fails_the_transfer_and_not_the_peer(
+    tmp_path: Path, linked: Callable[..., Pair]
+) -> None:
+    pair = linked()
+    many = tuple(range(1 << 16, MAX_BULK_BYTES // 5))
+    covers = Covers(partitions=many, tasks=(1,), attempts=(1,))
+    one = source(tmp_path, "s", b"a few bytes", 1, 1 << 16)
+    pair.events += pair.ends[A].send(JOB, 0, [one], B, 1, pair.now, covers=covers)
+    pair.run()
+    (event,) = pair.events
+    assert isinstance(event, SendFailed)
+    assert "fits no message" in event.reason
+
+
+def test_no_header_that_is_sent_makes_a_message_too_large() -> None:
+    head = msgpack.packb(["n" * 64, 2**64 - 1, 2**64 - 1, 2**64 - 1])
+    check_bulk((head, bytes(MAX_SENT_HEADER_BYTES), bytes(CHUNK_BYTES)))
+    row = (2**32 - 1, 2**32 - 1, 2**16 - 1, 2**40, 2**32 - 1, 2**32 - 1, 2**32 - 1, 1)
+    assert len(msgpack.packb([row] * MAX_TRANSFER_ROWS)) < MAX_SENT_HEADER_BYTES
