@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 from mapreduce.columns import short_repr
 from mapreduce.errors import BadValue
@@ -192,6 +192,8 @@ def encode_jsonl(pairs: list[Pair]) -> bytes:
         return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
+# So few values are written one by one.
+FEW_VALUES: Final = 8
 # How the JSON of a value begins and ends, for types whose values are written many in one call.
 _ENDS = {list: ("[", "]"), tuple: ("[", "]"), dict: ("{", "}"), float: ("", "")}
 
@@ -203,8 +205,11 @@ def _json_in_one_call(values: list[Any], kind: type) -> list[str] | None:
     also stand within a value; then there are more pieces than values.
 
     Returns:
-        None where that is so, and where a value is refused: written one by one it is told which.
+        None where that is so, and where a value is refused: written one by one it is told which.  Also where
+        there are only a few values: a look ahead at one that is large would cost as much as writing it.
     """
+    if len(values) < FEW_VALUES:
+        return None
     begin, end = _ENDS[kind]
     seam = f"{end}, {begin}"
     try:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mapreduce import formats
 from mapreduce.errors import BadValue
 from mapreduce.formats import FORMATS, encoded, encoder
 
@@ -80,7 +81,7 @@ of_one_type: tuple[st.SearchStrategy[Any], ...] = (
 
 
 @SEEDED
-@given(st.one_of([st.lists(st.tuples(seamy | st.integers(), kind), max_size=8) for kind in of_one_type]))
+@given(st.one_of([st.lists(st.tuples(seamy | st.integers(), kind), max_size=16) for kind in of_one_type]))
 def test_values_of_one_type_are_written_together_as_one_by_one(pairs: list[Pair]) -> None:
     assert write("text", *pairs) == b"".join(write("text", pair) for pair in pairs)
     assert write("jsonl", *pairs) == b"".join(write("jsonl", pair) for pair in pairs)
@@ -106,6 +107,20 @@ def test_any_number_of_pairs_is_written_in_order(out_format: str, count: int) ->
 @pytest.mark.parametrize("out_format", FORMATS)
 def test_pairs_may_be_lists(out_format: str) -> None:
     assert write(out_format, ["a", 1], ["b", 2.5]) == write(out_format, ("a", 1), ("b", 2.5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("out_format", ["text", "jsonl"])
+def test_a_large_value_is_written_once(out_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written_chars = 0
+
+    def counting(value: Any) -> str:
+        nonlocal written_chars
+        written_chars += len(text := json.dumps(value))
+        return text
+
+    monkeypatch.setattr(formats, "_dumps", lambda: counting)
+    made = encoder(out_format)([("key", ["a string"] * 10_000)])
+    assert written_chars <= len(made)
 
 
 def test_few_large_values_are_held_at_a_time() -> None:
