@@ -39,6 +39,7 @@ class Scrubber:
         self._desk = desk
         self.due_at = now + SCRUB_TURN_S
         self._under_way: Iterator[bool] | None = None
+        self._path = ""
         self._waits: list[str] = []
         self._next_pass_at = now + SCRUB_PERIOD_S
         self.checked = 0
@@ -72,14 +73,20 @@ class Scrubber:
                     self.due_at = now + SCRUB_TURN_S
                     if not self._waits:
                         return
-                path = self._waits.pop()
-                if not store.holds_path(path):
+                self._path = self._waits.pop()
+                if not store.holds_path(self._path):
                     continue
-                self._under_way = store.verifying(path)
+                self._under_way = store.verifying(self._path)
             if not self._desk.bulk.take_repair_budget(COPY_BYTES, now):
                 return
             damaged_before = store.damaged
-            if not next(self._under_way, False):
+            try:
+                goes_on = next(self._under_way, False)
+            except OSError:  # for want of descriptors: it is read in a later turn, and not counted before
+                self._waits.append(self._path)
+                self._under_way = None
+                return
+            if not goes_on:
                 self._under_way = None
                 self.checked += 1
             if store.damaged > damaged_before:  # not one that was dropped before its turn came

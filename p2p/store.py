@@ -255,7 +255,11 @@ class Store:
     # -- damage ----------------------------------------------------------------------------------------
 
     def verify(self, path: str) -> bool:
-        """Check a segment's every byte; one that is damaged is removed, with all entries it held."""
+        """Check a segment's every byte; one that is damaged is removed, with all entries it held.
+
+        Raises:
+            OSError: this process lacks descriptors or memory, so that nothing is known of the segment.
+        """
         sound = True
         for sound in self.verifying(path):  # noqa: B007 - the last word counts
             pass
@@ -265,6 +269,9 @@ class Store:
         """Check a segment as `verify` does, pausing after every `COPY_BYTES`: yields whether all is well.
 
         One that cannot be opened for want of descriptors or memory is not known to be damaged, and stays.
+
+        Raises:
+            OSError: for such a want; what was not checked must not pass for sound.
         """
         try:
             with open(path, "rb") as file:
@@ -275,7 +282,7 @@ class Store:
                     yield True
         except (DamagedSegment, OSError) as error:
             if is_want_of_ours(error):
-                return
+                raise
             self.remove_segment(path)
             yield False
 

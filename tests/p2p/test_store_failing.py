@@ -18,7 +18,9 @@ from p2p.disk import REFUSALS
 from p2p.input_checks import damaged_inputs
 from p2p.job_keys import SPEC_ATTEMPT
 from p2p.job_records import JobRecords
-from p2p.segments import SPEC_STAGE, WHOLE
+from p2p.job_service import JobService
+from p2p.scrubbing import Scrubber
+from p2p.segments import SPEC_STAGE, WHOLE, DamagedSegment, Source
 from p2p.store import Store
 
 JOB = "ab" * 16
@@ -157,7 +159,8 @@ def test_what_cannot_be_opened_for_want_of_descriptors_is_not_removed_as_damaged
     located = store.find(JOB, 0, 1)
     assert located is not None
     with no_more_descriptors():
-        assert store.verify(located.path)
+        with pytest.raises(OSError, match="Too many open files"):
+            store.verify(located.path)
         assert store.is_own(located.path)
         assert checked(store) == ()
         assert JobRecords(store).plan(JOB) is None
@@ -166,3 +169,43 @@ def test_what_cannot_be_opened_for_want_of_descriptors_is_not_removed_as_damaged
     assert store.damaged == 0
     assert store.read(located) == b"sound"
     assert store.holds(JOB, SPEC_STAGE, SPEC_ATTEMPT)
+
+
+def test_for_want_of_descriptors_nothing_unchecked_passes_for_checked(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The want may be over a moment later: damaged bytes would be read, or get a digest that fits them."""
+    store.put(JOB, 0, 0, 1, b"damaged")
+    located = store.find(JOB, 0, 1)
+    assert located is not None
+    content = bytearray(Path(located.path).read_bytes())
+    content[-1] ^= 1
+    Path(located.path).write_bytes(content)
+
+    def lack(_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    source = Source(entry=located.entry, path=located.path, offset=located.offset)
+    with monkeypatch.context() as lacking:
+        lacking.setattr("p2p.store.read_header", lack)
+        with pytest.raises(OSError, match="Too many open files"):
+            store.read(located)
+        with pytest.raises(OSError, match="Too many open files"):
+            list(store.offering(JOB, 0, [source]))
+    assert store.damaged == 0
+    with pytest.raises(DamagedSegment):
+        store.read(located)
+
+
+def test_scrubbing_does_not_count_what_it_could_not_open(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(JOB, 0, 0, 1, b"sound")
+    desk = SimpleNamespace(store=store, bulk=SimpleNamespace(take_repair_budget=lambda *_: True))
+    scrubber = Scrubber(cast(JobService, desk), 0.0)
+    scrubber.begin(0.0)
+    with no_more_descriptors():
+        scrubber.tick(0.0)
+    assert (scrubber.checked, scrubber.waiting) == (0, 1)
+    scrubber.tick(scrubber.due_at)
+    assert (scrubber.checked, scrubber.waiting, scrubber.damaged) == (1, 0, 0)
