@@ -88,6 +88,7 @@ class JobLives:
             self._want_spec(record, now)
         if record.status is JobStatus.COMMITTED:
             self._desk.results.job_is_over(job, now, is_sure=False)
+        self._desk.results.record_is_here(job, now)
 
     def _want_spec(self, record: JobRecord, now: float) -> None:
         """How long a job is to live is not known: nothing of it may go until its spec has said that."""
@@ -238,6 +239,7 @@ class JobLives:
         self._expiry[job] = now + effect.keep_s
         if effect.keep_stage >= 0:
             self._desk.results.job_is_over(job, now)
+        self._desk.results.record_is_here(job, now)
         failpoint("drop.done")
 
     def _forget(self, job: str) -> None:

@@ -152,6 +152,11 @@ class ResultKeeper:
         if self._is_leaving:
             self._hand_over(job, now)
 
+    def record_is_here(self, job: str, now: float) -> None:
+        """A job is over whose record may lie here: if this peer is about to leave, it hands that on, too."""
+        if self._is_leaving:
+            self._records.job_is_over(job, now)
+
     def forget(self, job: str) -> None:
         """Its time to live is over."""
         self._results.pop(job, None)

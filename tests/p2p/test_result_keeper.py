@@ -18,12 +18,15 @@ from mapreduce.spec import InputSplit, JobCode, JobPlan, JobSpec, StepPlan
 from mapreduce.stages import StageGraph
 from membership.acceptor import Vote, encode_vote
 from membership.register import AcceptorId, Ballot, Record
+from membership.register_messages import Accept, Birth
 from membership.ring import Ring
 from membership.view import NodeId
 from p2p import job_questions as q
 from p2p.job_arrivals import JobArrivals
+from p2p.job_hearing import JobHearing
 from p2p.job_keys import JOB_KEY, SPEC_ATTEMPT
 from p2p.job_protocol import pack_record
+from p2p.record_handover import RecordHandover
 from p2p.result_keeper import ORDER_AGAIN_S, ResultKeeper
 from p2p.result_questions import AskKept, KeptSent, SendKept, TimeIsOver
 from p2p.segments import SPEC_STAGE
@@ -231,6 +234,43 @@ def test_the_last_of_those_who_keep_a_record_hands_it_on_when_it_leaves(tmp_path
         assert swarm.result_through(node) == PARTS
     swarm.run(50.0)
     assert not any(JOB_KEY + JOB in node.engine.registers.acceptor for node in swarm.nodes.values())
+    swarm.close()
+
+
+def keepers(swarm: Ended) -> list[Node]:
+    """Who has the job's record."""
+    return [node for node in swarm.nodes.values() if JOB_KEY + JOB in node.engine.registers.acceptor]
+
+
+def test_who_leaves_waits_until_those_who_shall_keep_its_record_are_born(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = Ended(tmp_path, group=("a",))
+    swarm.run(SETTLED_S)
+    hear, cut_until = JobHearing.hear, swarm.now + 8.0
+
+    def losing(hearing: JobHearing, message: object, sender: NodeId, now: float) -> None:
+        if not isinstance(message, Birth | Accept) or sender == hearing._desk.me or now >= cut_until:
+            hear(hearing, message, sender, now)
+
+    monkeypatch.setattr(JobHearing, "hear", losing)
+    swarm.leave("a")
+    assert len(keepers(swarm)) >= 2
+    swarm.close()
+
+
+def test_who_leaves_hands_on_the_record_of_a_job_that_ends_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = Ended(tmp_path, group=("a",))
+    swarm.run(SETTLED_S)
+    engine = swarm.nodes["a"].engine
+    with monkeypatch.context() as patched:
+        patched.setattr(RecordHandover, "begin", lambda *_: None)  # the job runs then
+        engine.drain(swarm.now)
+    engine.lives.drop(DropJob(job=JOB, keep_stage=STAGE, keep_s=TTL_S), swarm.now)
+    swarm.run(20.0)
+    assert len(keepers(swarm)) >= 3
     swarm.close()
 
 
