@@ -11,8 +11,9 @@ connection proves is the right one.
 where it is lost as it would be without this.
 
 *Bulk messages* travel with one part more, the receiver's id, in front.  A relay holds those that the link
-takes no more of, `HELD_BYTES` for all links together and no longer than `HELD_S`; what does not fit is
-dropped, and its sender sends it again as it does with all that is lost.
+takes no more of, `HELD_BYTES` for all links together, no more than `LINK_HELD_BYTES` for one, so that a link
+which takes nothing leaves room for others, and no longer than `HELD_S`; what does not fit is dropped, and its
+sender sends it again as it does with all that is lost.
 
 A relay passes on over its own links alone, so nothing travels in circles and everything has one hop.
 Membership's own messages never take a detour: they are what finds out whether one is needed.
@@ -37,6 +38,7 @@ from p2p.wire import MAX_CONTROL_BYTES, Kind
 __all__ = ["FORWARD_KIND", "FORWARD_ROOM", "Forward", "Forwarding", "send_chunk"]
 
 HELD_BYTES: Final = 16 << 20
+LINK_HELD_BYTES: Final = HELD_BYTES // 4  # any one message fits
 HELD_S: Final = 10.0
 HELD_PAUSE_S: Final = 0.02
 # What a bulk message has, without the receiver's id.
@@ -107,7 +109,7 @@ class Forwarding:
         self._transport = transport
         self._counters = counters
         self._held: dict[NodeId, deque[_Held]] = {}
-        self._held_bytes = 0
+        self._held_bytes: Counter[NodeId] = Counter()
 
     def pass_on(self, message: Forward) -> None:
         """Send a control frame to whom it is for, if that one is here."""
@@ -127,11 +129,15 @@ class Forwarding:
         parts = arrival.parts[1:]
         size_bytes = sum(len(part) for part in parts)
         # A link refuses what is too large, though its parts may come in one by one.
-        if size_bytes > MAX_BULK_BYTES or self._held_bytes + size_bytes > HELD_BYTES:
+        if (
+            size_bytes > MAX_BULK_BYTES
+            or self._held_bytes.total() + size_bytes > HELD_BYTES
+            or self._held_bytes[to] + size_bytes > LINK_HELD_BYTES
+        ):
             self._counters["bulk_not_forwarded"] += 1
             return True
         self._held.setdefault(to, deque()).append(_Held(parts, size_bytes, now + HELD_S))
-        self._held_bytes += size_bytes
+        self._held_bytes[to] += size_bytes
         return True
 
     def flush(self, now: float) -> None:
@@ -145,10 +151,10 @@ class Forwarding:
                 if not is_late and not self._transport.send_bulk(address, held.parts):
                     break  # the link takes no more
                 waiting.popleft()
-                self._held_bytes -= held.size_bytes
+                self._held_bytes[to] -= held.size_bytes
                 self._counters["bulk_not_forwarded" if is_late else "bulk_forwarded"] += 1
             if not waiting:
-                del self._held[to]
+                del self._held[to], self._held_bytes[to]
 
     def next_deadline(self, now: float) -> float:
         """When to be flushed again."""

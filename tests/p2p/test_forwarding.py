@@ -10,7 +10,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from p2p.forwarding import FORWARD_ROOM, HELD_BYTES, HELD_S, Forward, Forwarding
+from p2p.forwarding import FORWARD_ROOM, HELD_S, LINK_HELD_BYTES, Forward, Forwarding
 from p2p.roles import Role
 from p2p.service import Say
 from p2p.transport import MAX_BULK_BYTES, BulkArrival
@@ -130,7 +130,7 @@ def test_what_a_link_does_not_take_is_held_for_a_while_and_no_more_than_so_much(
     swarm.network.cut(a.end.address, b.end.address)
     counters: Counter[str] = Counter()
     forwarding = Forwarding(a.peer.swim, a.end, counters)
-    chunk = HELD_BYTES // 8
+    chunk = LINK_HELD_BYTES // 8
     for _ in range(20):
         assert forwarding.take_bulk(arrival(b.id.encode(), chunk), now=0.0)
         forwarding.flush(0.0)
@@ -143,6 +143,31 @@ def test_what_a_link_does_not_take_is_held_for_a_while_and_no_more_than_so_much(
     assert forwarding.take_bulk(arrival(b.id.encode(), chunk), now=20.0)
     forwarding.flush(20.0)
     assert counters["bulk_forwarded"] == 1
+
+
+def test_a_link_that_takes_nothing_leaves_room_for_what_is_for_others(swarm: MemorySwarm) -> None:
+    a, b, c = swarm.start("a", "b", "c")
+    swarm.network.cut(a.end.address, b.end.address)
+    counters: Counter[str] = Counter()
+    forwarding = Forwarding(a.peer.swim, a.end, counters)
+    chunk = LINK_HELD_BYTES // 2
+    for _ in range(20):
+        assert forwarding.take_bulk(arrival(b.id.encode(), chunk), now=0.0)
+    forwarding.flush(0.0)
+    assert not counters["bulk_forwarded"]
+    assert forwarding.take_bulk(arrival(c.id.encode(), chunk), now=1.0)
+    forwarding.flush(1.0)
+    assert counters["bulk_forwarded"] == 1
+
+
+def test_all_links_together_are_held_no_more_than_so_much(swarm: MemorySwarm) -> None:
+    (a,) = swarm.start("a")
+    counters: Counter[str] = Counter()
+    forwarding = Forwarding(a.peer.swim, a.end, counters)
+    chunk = LINK_HELD_BYTES // 2
+    for number in range(10):
+        assert forwarding.take_bulk(arrival(b"%d" % number, chunk), now=0.0)
+    assert counters == {"bulk_not_forwarded": 3}
 
 
 @pytest.mark.parametrize("to", [b"nobody", b"\xff\xfe", b""])
