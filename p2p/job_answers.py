@@ -105,10 +105,10 @@ class JobAnswers:
         failpoint("result.read")
         store = self._desk.store
         find = store.find_own if read.offset == 0 else store.find
-        located = find(read.job, read.stage, read.attempt)
-        if located is None or read.offset > located.length:
-            return q.PartChunk(number=read.number, offset=read.offset, data=b"", is_here=False)
         try:
+            located = find(read.job, read.stage, read.attempt)
+            if located is None or read.offset > located.length:
+                return q.PartChunk(number=read.number, offset=read.offset, data=b"", is_here=False)
             descriptor = os.open(located.path, os.O_RDONLY)
             try:
                 size = min(q.CHUNK_BYTES, located.length - read.offset)

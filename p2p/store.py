@@ -300,14 +300,23 @@ class Store:
         """Tell whether a file still begins as the segment that was stored there; its body is not looked at.
 
         A reader checks the bytes that it reads; that they are whole, but another segment's, it cannot see.
+
+        Raises:
+            OSError: this process lacks descriptors or memory, so that nothing is known of the file.
         """
         try:
             return read_checksum(path) == self._index.checksum(path)
         except OSError as error:
-            return is_want_of_ours(error)
+            if is_want_of_ours(error):
+                raise
+            return False
 
     def find_own(self, job: str, stage: int, attempt: int, partition: int = WHOLE) -> Located | None:
-        """Do what `find` does; a segment in whose place another one lies, or none, is removed first."""
+        """Do what `find` does; a segment in whose place another one lies, or none, is removed first.
+
+        Raises:
+            OSError: as of `is_own`.
+        """
         while located := self.find(job, stage, attempt, partition):
             if self.is_own(located.path):
                 return located

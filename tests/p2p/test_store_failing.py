@@ -16,7 +16,9 @@ import p2p.disk
 from mapreduce.effects import RunTask
 from p2p.disk import REFUSALS
 from p2p.input_checks import damaged_inputs
+from p2p.job_answers import JobAnswers
 from p2p.job_keys import SPEC_ATTEMPT
+from p2p.job_questions import ReadPart
 from p2p.job_records import JobRecords
 from p2p.job_service import JobService
 from p2p.scrubbing import Scrubber
@@ -161,7 +163,13 @@ def test_what_cannot_be_opened_for_want_of_descriptors_is_not_removed_as_damaged
     with no_more_descriptors():
         with pytest.raises(OSError, match="Too many open files"):
             store.verify(located.path)
-        assert store.is_own(located.path)
+        with pytest.raises(OSError, match="Too many open files"):
+            store.is_own(located.path)
+        with pytest.raises(OSError, match="Too many open files"):
+            store.find_own(JOB, 0, 1)
+        answers = cast(JobAnswers, SimpleNamespace(_desk=SimpleNamespace(store=store)))
+        read = ReadPart(number=7, job=JOB, stage=0, attempt=1, offset=0)
+        assert not JobAnswers._read_part(answers, read).is_here
         assert checked(store) == ()
         assert JobRecords(store).plan(JOB) is None
         with pytest.raises(OSError, match="Too many open files"):
