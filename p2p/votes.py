@@ -48,6 +48,7 @@ class VoteStore:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        self._noted = 0  # since the file of what was forgotten was made as short as may be
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self.disk = self._read_disk() or self._begin()
 
@@ -115,9 +116,13 @@ class VoteStore:
             file.write(key.encode("ascii") + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        self._noted += 1
+        if self._noted >= MAX_FORGOTTEN:
+            self._noted = 0
+            self.forgotten()
 
     def begin_anew(self) -> None:
-        """Forget everything and take another disk id.
+        """Forget all votes and take another disk id; what was forgotten on purpose stays so.
 
         Raises:
             OSError: the directory cannot be cleared.
@@ -139,7 +144,8 @@ class VoteStore:
     def _begin(self) -> str:
         # Votes without a readable id belong to a disk that nobody can name any more.
         for name in os.listdir(self._directory):
-            os.unlink(os.path.join(self._directory, name))
+            if name != FORGOTTEN_FILE:
+                os.unlink(os.path.join(self._directory, name))
         disk = secrets.token_hex(8)
         _write_synced(os.path.join(self._directory, DISK_FILE), disk.encode() + b"\n")
         self._sync()

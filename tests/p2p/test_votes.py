@@ -152,3 +152,25 @@ def test_of_too_many_that_were_forgotten_the_oldest_go(
         store.save(f"job/{number}", None)
     assert store.forgotten() == ["job/2", "job/3"]
     assert (tmp_path / "forgotten").read_text() == "job/2\njob/3\n"
+
+
+def test_what_was_forgotten_does_not_grow_without_bound_in_one_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p.votes.MAX_FORGOTTEN", 3)
+    store = VoteStore(str(tmp_path))
+    most = 0
+    for number in range(20):
+        store.save(f"job/{number}", b"state")
+        store.save(f"job/{number}", None)
+        most = max(most, len((tmp_path / "forgotten").read_text().splitlines()))
+    assert most < 2 * 3
+    assert store.forgotten() == ["job/17", "job/18", "job/19"]
+
+
+def test_what_was_forgotten_on_purpose_stays_so_when_votes_are_begun_anew(tmp_path: Path) -> None:
+    store = VoteStore(str(tmp_path))
+    store.save("job/1", b"state")
+    store.save("job/1", None)
+    store.begin_anew()
+    assert store.forgotten() == VoteStore(str(tmp_path)).forgotten() == ["job/1"]
