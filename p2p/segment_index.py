@@ -39,6 +39,8 @@ class SegmentIndex:
         # {path: the checksum of its header}: what tells a segment from another one in its place.
         self._checksums: dict[str, bytes] = {}
         self._sizes: dict[str, int] = {}
+        # Their entries are those that the places of outputs name; no file is opened to find another copy.
+        self._headers: dict[str, Header] = {}
         # {job: {stage: {attempt: the sets of partitions that are spoken for, None: all}}}
         self._covered: dict[str, dict[int, dict[int, list[frozenset[int] | None]]]] = {}
 
@@ -113,6 +115,7 @@ class SegmentIndex:
         """A segment lies here."""
         self._checksums[path] = header.checksum
         self._sizes[path] = header.file_bytes
+        self._headers[path] = header
         self.bytes_held += self._sizes[path]
         self._files.setdefault(header.job, {}).setdefault(header.stage, {})[path] = header.covers
         covered = self._covered.setdefault(header.job, {}).setdefault(header.stage, {})
@@ -133,12 +136,16 @@ class SegmentIndex:
                 ),
             )
 
+    def locate_again(self, path: str) -> None:
+        """Do what `locate` does, of a segment that was admitted and has not gone."""
+        self.locate(self._headers[path], path)
+
     def remove(self, path: str) -> tuple[list[Gone], list[str]]:
         """A segment is not here any more.
 
         Returns:
-            What has gone with it, and the segments to be looked at again (`locate`): they speak of the same
-            attempts, and were not found while this one was.
+            What has gone with it, and the segments to be looked at again (`locate_again`): they speak of the
+            same attempts, and were not found while this one was.
         """
         gone: list[Gone] = []
         others: list[str] = []
@@ -156,6 +163,7 @@ class SegmentIndex:
 
     def _forget_path(self, path: str) -> None:
         self._checksums.pop(path, None)
+        self._headers.pop(path, None)
         self.bytes_held -= self._sizes.pop(path, 0)
 
     def _forget(self, job: str, stage: int, path: str, covers: Covers) -> list[Gone]:

@@ -331,7 +331,7 @@ class Store:
         jobs = {job for job, *_ in gone}
         self.touched |= jobs
         for other in others:
-            self._locate_again(other)
+            self._index.locate_again(other)
         self.damaged += is_damaged
         if is_damaged:
             self.rotted += gone
@@ -339,15 +339,6 @@ class Store:
         for job in jobs:
             self._leave_if_empty(job)
         return gone
-
-    def _locate_again(self, path: str) -> None:
-        try:
-            with open(path, "rb") as file:
-                header = read_header(file)
-        except (DamagedSegment, OSError):
-            self.remove_segment(path)
-            return
-        self._index.locate(header, path)
 
     # -- the disk --------------------------------------------------------------------------------------
 

@@ -217,3 +217,18 @@ def test_scrubbing_does_not_count_what_it_could_not_open(
     assert (scrubber.checked, scrubber.waiting) == (0, 1)
     scrubber.tick(scrubber.due_at)
     assert (scrubber.checked, scrubber.waiting, scrubber.damaged) == (1, 0, 0)
+
+
+def test_of_two_copies_the_second_is_found_when_the_first_goes_for_all_want_of_descriptors(
+    store: Store,
+) -> None:
+    store.put(JOB, 0, 0, 1, b"two copies")
+    store.put(JOB, 0, 0, 1, b"two copies")
+    first = store.find(JOB, 0, 1)
+    assert first is not None
+    with no_more_descriptors():
+        store.remove_segment(first.path)
+    second = store.find(JOB, 0, 1)
+    assert second is not None
+    assert store.read(second) == b"two copies"
+    assert store.damaged == 1
