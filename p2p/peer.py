@@ -219,6 +219,8 @@ class Peer:
     def _take(self, arrival: Arrival, now: float) -> None:
         try:
             envelope = self._gate.admit(arrival.frame, arrival.role)
+            if isinstance(envelope.message, Forward):
+                self._judge_inner(envelope.message, arrival.role)
         except WireError as refusal:
             self._refuse(arrival, refusal, now)
             return
@@ -236,6 +238,15 @@ class Peer:
             self._counters["frames_with_another_view"] += 1
         origin = Origin(envelope.sender, envelope.incarnation, arrival.role, arrival.connection)
         self._perform(service.receive(message, origin, now), now)
+
+    def _judge_inner(self, message: Forward, role: Role) -> None:
+        """Judge what is to be passed on, for whoever receives it would hold it against us.
+
+        Raises:
+            WireError: it is not sound.
+        """
+        if isinstance(self._gate.admit(message.frame, role).message, Forward):
+            raise MalformedFrame("a frame to be passed on asks to be passed on once more")
 
     def _refuse(self, arrival: Arrival, refusal: WireError, now: float) -> None:
         line = self._refusals.count(refusal.kind, f"from {arrival.remote}: {refusal}", now)

@@ -11,6 +11,7 @@ import msgpack
 import pytest
 
 from p2p.forwarding import FORWARD_ROOM, HELD_S, LINK_HELD_BYTES, Forward, Forwarding
+from p2p.questions import Refused
 from p2p.roles import Role
 from p2p.service import Say
 from p2p.transport import MAX_BULK_BYTES, BulkArrival
@@ -82,29 +83,53 @@ def test_a_healed_link_is_used_again_and_nothing_is_passed_on_any_more(swarm: Me
     assert counted(swarm.nodes["c"], "frames_forwarded") == before
 
 
-def test_a_frame_that_would_not_fit_into_another_goes_the_direct_way(swarm: MemorySwarm) -> None:
+def test_a_frame_that_would_not_fit_into_another_goes_the_direct_way(
+    swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b, c = swarm.start("a", "b", "c")
     bridge(swarm, "a", "b")
-    passed_on = counted(c, "frames_forwarded")
+    sent: list[str] = []
+    monkeypatch.setattr(a.end, "send", lambda address, _frame: sent.append(address))
     for size, is_wrapped in ((MAX_CONTROL_BYTES - 2 * FORWARD_ROOM, True), (MAX_CONTROL_BYTES - 300, False)):
         a.peer._say(Say(b.id, b.end.address, Forward(to=c.id, frame=bytes(size))))
-        swarm.run(0.2)
-        passed_on += is_wrapped
-        assert counted(c, "frames_forwarded") == passed_on
+        assert sent.pop() == (c if is_wrapped else b).end.address
 
 
 def test_a_relay_passes_on_over_its_own_links_alone(swarm: MemorySwarm) -> None:
     """Else a frame could travel in circles between two peers that are each other's detours."""
     a, b, c = swarm.start("a", "b", "c")
     bridge(swarm, "a", "b")
-    envelope = Envelope(
-        cluster="home", ring_digest=b"", sender=c.id, incarnation=1, message=Forward(to=b.id, frame=b"RR")
-    )
     stranger = swarm.network.open(KEYS, listen=False)
-    stranger.send(a.end.address, WIRE.encode(envelope))
+    stranger.send(a.end.address, forward(b, envelope_of(c, Refused(number=0, kind="", text=""))))
     before = counted(c, "frames_forwarded"), counted(a, "frames_forwarded")
     swarm.run(1)
     assert (counted(c, "frames_forwarded"), counted(a, "frames_forwarded")) == (before[0], before[1] + 1)
+
+
+def envelope_of(sender: Node, message: object) -> bytes:
+    return WIRE.encode(
+        Envelope(cluster="home", ring_digest=b"", sender=sender.id, incarnation=1, message=message)
+    )
+
+
+def forward(to: Node, frame: bytes) -> bytes:
+    return envelope_of(to, Forward(to=to.id, frame=frame))
+
+
+def test_a_relay_refuses_what_its_receiver_would_refuse(swarm: MemorySwarm) -> None:
+    """The receiver would count it against the relay, whose connection it comes over."""
+    a, b = swarm.start("a", "b")
+    stranger = swarm.network.open(KEYS, listen=False)
+    sound = envelope_of(b, Refused(number=0, kind="", text=""))
+    for number, frame in enumerate((b"garbage", sound[:-1], forward(b, sound)), start=1):
+        stranger.send(a.end.address, forward(b, frame))
+        swarm.run(0.5)
+        assert not counted(a, "frames_forwarded")
+        assert sum(a.peer._refusals.counts.values()) == number
+    assert not b.peer._refusals.counts
+    stranger.send(a.end.address, forward(b, sound))
+    swarm.run(0.5)
+    assert counted(a, "frames_forwarded") == 1
 
 
 @pytest.mark.parametrize("role", [role for role in Role if role is not Role.PEER])
