@@ -53,7 +53,7 @@ def adopt(path: str, header: bytes, parsed: Header, segment: str) -> bool:
         segment: its name in the store.
 
     Returns:
-        False if it has become one meanwhile.
+        False if it has become one meanwhile, or was to become one before.
 
     Raises:
         OSError: it cannot become one: the file system knows no links, or is full or broken.  What is in the
@@ -62,6 +62,8 @@ def adopt(path: str, header: bytes, parsed: Header, segment: str) -> bool:
     with open(path, "r+b", buffering=0) as file:
         found = os.fstat(file.fileno())
         if found.st_nlink != 1 or found.st_size != HEAD_BYTES + parsed.size:
+            return False
+        if any(file.read(HEAD_BYTES)):
             return False
         file.seek(found.st_size)
         write_all(file, header)

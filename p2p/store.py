@@ -16,6 +16,7 @@ anything, is `p2p.disk`'s to know.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
@@ -73,6 +74,8 @@ class Store:
         self._index = SegmentIndex()
         # Of the last segment: names go on where an earlier life ended, which may have had our process id.
         self._number = 0
+        # Whether a file that a task wrote can get a second name here.
+        self._knows_links = True
         self.touched: set[str] = set()
         """Jobs of which something came or went; whoever looks after them takes them out."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -196,7 +199,11 @@ class Store:
             OSError: a source cannot be read, or the disk is full.
             DamagedSegment: a source changed while it was read.
         """
-        if is_adoptable(sources) and (yield from self._adopting(job, stage, sources, covers)):
+        if (
+            self._knows_links
+            and is_adoptable(sources)
+            and (yield from self._adopting(job, stage, sources, covers))
+        ):
             return
         header, _ = yield from describing(job, stage, sources, covers)
         incoming = self.receive(header, own=True)
@@ -218,7 +225,10 @@ class Store:
             path = self._fresh_path(parsed)
             if not adopt(sources[0].path, header, parsed, path):
                 return False
-        except OSError:
+        except OSError as error:
+            # Each attempt reads the file and adds a header to it: where there are no links one is enough.
+            self._knows_links &= error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP)
+            self._leave_if_empty(job)
             return False  # a disk that is full or broken shows when it is to take a copy
         self._admit(parsed, path)
         return True

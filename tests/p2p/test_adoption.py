@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -167,3 +168,44 @@ def test_an_adopted_file_that_was_cut_off_is_not_taken_for_whole(
     again = Store(store._directory)
     assert again.damaged == 1
     assert again.segments() == []
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP])
+def test_where_there_are_no_links_adoption_is_tried_once(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    tried: list[object] = []
+
+    def refuse(*names: object) -> None:
+        tried.append(names)
+        raise OSError(number, "no links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    sources = [written(tmp_path, {WHOLE: b"a part"}, name)[WHOLE] for name in ("one", "other")]
+    for source in sources:
+        store.take(JOB, 0, [source])
+    assert len(tried) == 1
+    assert os.path.getsize(sources[1].path) == HEAD_BYTES + len(b"a part")
+
+
+def test_a_file_that_was_to_be_adopted_before_is_copied(tmp_path: Path, store: Store) -> None:
+    source = written(tmp_path, {WHOLE: b"a part"})[WHOLE]
+    with open(source.path, "r+b") as file:
+        file.write(b"RSEG")
+    size = os.path.getsize(source.path)
+    store.take(JOB, 0, [source])
+    assert names(source.path) == 1
+    assert os.path.getsize(source.path) == size
+    assert read(store) == b"a part"
+
+
+def test_a_file_that_went_while_it_was_to_be_adopted_leaves_no_directory(
+    tmp_path: Path, store: Store
+) -> None:
+    source = written(tmp_path, {WHOLE: b"a part"})[WHOLE]
+    steps = store.taking(JOB, 0, [source])
+    next(steps)
+    os.unlink(source.path)
+    with pytest.raises(FileNotFoundError):
+        list(steps)
+    assert not list((tmp_path / "store").iterdir())
