@@ -135,21 +135,18 @@ class JobLives:
     def vote_saved(self, key: str, now: float) -> None:
         """A vote of this peer's is on disk: it may keep the record of a job that is over from now on.
 
-        Of a later epoch the record with which it is born was chosen; one that is accepted may never be.
+        Of a later epoch the record with which it is born was chosen; one that is accepted may never be: what
+        became of its job is asked for, should nobody say so.
         """
-        vote = self._desk.registers.acceptor.get(key)
-        is_born = vote is not None and vote.accepted == NO_BALLOT and vote.place.epoch > 0
-        if (
-            vote is None
-            or not is_born
-            or not vote.record.terminal
-            or self._desk.registers.me not in vote.record.members
-        ):
+        job = key.removeprefix(JOB_KEY)
+        vote = self._final_vote(job)
+        if vote is None or self.is_gone(job):
             return
-        record = self._desk.record_in(vote.record)
-        if self.is_gone(record.job):
-            return
-        self._keep_final(record, now)
+        is_born = vote.accepted == NO_BALLOT and vote.place.epoch > 0
+        if is_born or (vote.place.epoch > 0 and job in self._over):
+            self._keep_final(self._desk.record_in(vote.record), now)
+        elif job not in self._expiry:
+            self._desk.worker.on_stored(job, now)
 
     def were_forgotten(self, jobs: Iterable[str]) -> None:
         """Earlier lives of this peer have kept the records of these, until their time to live was over."""

@@ -46,7 +46,11 @@ from p2p.votes import VoteStore
 from tests.p2p.memory_swarm import MemorySwarm
 
 JOB = "0123456789abcdef0123456789abcdef"
-ORPHAN_S = 3600.0  # what a result of which no plan is left is kept for
+ORPHAN_S = 3600.0  # the job's time to live
+STEP = StepPlan(
+    name="main", map_only=True, splits=(InputSplit(path="/0", name="0", size_bytes=1, key="/0:0"),)
+)
+PLAN = JobPlan(name="job", steps=(STEP,), split_bytes=100, python="3.11", ttl_s=ORPHAN_S)
 BEGUN_AT_S, WALL_S = 100.0, 1e9
 LEFT_S = 0.5
 
@@ -107,6 +111,8 @@ class Alone:
         self.engine.warmth_is_wanted = False
         self.answers: list[Any] = []
         self.ticks = 0
+        if status is not None and status.is_final:
+            self.engine.take_plan(JOB, PLAN)
         self._take(self.engine.start(self.now))
 
     def _known(self) -> list[Member]:

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,26 @@ def test_who_leaves_waits_until_those_who_shall_keep_its_record_are_born(
     monkeypatch.setattr(JobHearing, "hear", losing)
     swarm.leave("a")
     assert len(keepers(swarm)) >= 2
+    swarm.close()
+
+
+def test_who_is_born_by_an_accept_learns_of_the_end_and_looks_after_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = Ended(tmp_path, ignorant=("d", "e"))
+    swarm.run(SETTLED_S)
+    hear = JobHearing.hear
+
+    def losing(hearing: JobHearing, message: object, sender: NodeId, now: float) -> None:
+        if not isinstance(message, Birth) or hearing._desk.me not in ("d", "e"):
+            hear(hearing, message, sender, now)
+
+    monkeypatch.setattr(JobHearing, "hear", losing)
+    swarm.leave("a")
+    born = [node.engine for node in keepers(swarm) if node.id in ("d", "e")]
+    assert born
+    assert swarm.run(60.0, lambda: all(engine.lives.until(JOB) < inf for engine in born))
+    assert swarm.run(60.0, lambda: all(JOB in engine.results._results for engine in born))
     swarm.close()
 
 
