@@ -5,7 +5,7 @@ of the same budget as repairs.  A damaged one is removed and counted; what it he
 again from another holder by the rules for blocks (`p2p.replication`) and results (`p2p.result_keeper`).
 
 Whoever doubts a disk asks for a pass at once (`ringreduce scrub`, `p2p.ring_questions.AskScrub`), out of the
-same budget; one that is under way begins anew then, for what it has read may have rotted since.
+same budget; where one is under way he joins it, so that nobody who waits for it loses its counts.
 
 ⚙ Reads segments, through the store.
 """
@@ -46,8 +46,9 @@ class Scrubber:
         self.damaged = 0
 
     def begin(self, now: float) -> None:
-        """Read through all that lies here now, however long ago the last pass was."""
-        self._under_way = None
+        """Read through all that lies here, however long ago the last pass was, or join the present one."""
+        if self.waiting:
+            return
         self._next_pass_at = now + SCRUB_PERIOD_S
         self._waits = self._desk.store.segments()
         self.checked = self.damaged = 0

@@ -14,13 +14,17 @@ import pytest
 
 import p2p.disk
 from mapreduce.effects import RunTask
+from p2p.client import Client
 from p2p.disk import REFUSALS
+from p2p.errors import NoPeerReached
 from p2p.input_checks import damaged_inputs
 from p2p.job_answers import JobAnswers
 from p2p.job_keys import SPEC_ATTEMPT
 from p2p.job_questions import ReadPart
 from p2p.job_records import JobRecords
 from p2p.job_service import JobService
+from p2p.ring_questions import ScrubIs
+from p2p.scrub_client import scrub_all
 from p2p.scrubbing import Scrubber
 from p2p.segments import SPEC_STAGE, WHOLE, DamagedSegment, Source
 from p2p.store import Store
@@ -232,3 +236,28 @@ def test_of_two_copies_the_second_is_found_when_the_first_goes_for_all_want_of_d
     assert second is not None
     assert store.read(second) == b"two copies"
     assert store.damaged == 1
+
+
+def test_who_asks_for_a_pass_that_is_under_way_joins_it_and_its_counts_stay(store: Store) -> None:
+    for attempt in (1, 2):
+        store.put(JOB, 0, attempt, attempt, b"sound")
+    budget = iter([True, False, True, True])
+    bulk = SimpleNamespace(take_repair_budget=lambda *_: next(budget))
+    scrubber = Scrubber(cast(JobService, SimpleNamespace(store=store, bulk=bulk)), 0.0)
+    scrubber.begin(0.0)
+    scrubber.tick(0.0)
+    scrubber.begin(0.1)
+    assert (scrubber.checked, scrubber.waiting) == (1, 1)
+    scrubber.tick(scrubber.due_at)
+    assert (scrubber.checked, scrubber.waiting) == (2, 0)
+
+
+def test_a_peer_that_begins_anew_while_it_is_scrubbed_has_not_read_all() -> None:
+    told = iter([(0, 2), (1, 1), (0, 0)])
+
+    def ask(*_: object) -> ScrubIs:
+        checked, waiting = next(told)
+        return ScrubIs(number=0, checked=checked, damaged=0, waiting=waiting)
+
+    with pytest.raises(NoPeerReached, match="began anew"):
+        scrub_all(cast(Client, SimpleNamespace(ask=ask)))
