@@ -269,7 +269,7 @@ def scrub(format: str, **where_to: Any) -> int:
     with interruptible(), _client(**where_to) as client:
         answer = client.ask(AskMembers(number=0), MembersAre)
         for member in sorted(answer.members, key=lambda member: member.id):
-            if member.status != "alive":
+            if member.status not in ("alive", "suspect"):  # a suspect holds what it holds
                 continue
             row: dict[str, Any] = {"id": member.id, "address": member.address}
             try:
