@@ -49,6 +49,7 @@ from mapreduce.record import JobRecord
 from membership.view import NodeId, View
 from tools.simulation.jobs_attempts import Attempts
 from tools.simulation.jobs_store import Store
+from tools.simulation.jobs_surroundings import session_of
 from tools.simulation.jobs_swarm import Life, Swarm
 from tools.simulation.jobs_transfers import Transfer, Transfers
 from tools.simulation.node import Node
@@ -82,7 +83,7 @@ class JobProcess:
         self._me = self._life.me
         self.worker = swarm.worker_type(
             me=self._me,
-            session=node.boots,
+            session=session_of(node),
             slots=swarm.slots,
             view=swarm.view_of(node),
             config=swarm.config,

@@ -22,13 +22,18 @@ from tools.simulation.network import Network
 from tools.simulation.node import Node
 from tools.simulation.world import World
 
-__all__ = ["HonestRegister", "Leading", "Watch", "WatchedNetwork"]
+__all__ = ["HonestRegister", "Leading", "Watch", "WatchedNetwork", "session_of"]
 
 PERIOD_S = 0.25
 WATCH_PERIOD_S = 0.5
 PATIENCE_S = 0.8
 REPLACE_AFTER_S = 4.0
 SESSION_AT_START = 1_000
+
+
+def session_of(node: Node) -> int:
+    """Return the session of a node's present process: what membership and the process itself say of it."""
+    return SESSION_AT_START + node.boots
 
 
 class WatchedNetwork(Network):
@@ -121,7 +126,7 @@ class Watch:
             incarnation=incarnation,
             status=status,
             slots=self._slots,
-            session=SESSION_AT_START + target.boots,
+            session=session_of(target),
             meta=self.flags.get(target.name, ()),
         )
 
