@@ -52,15 +52,15 @@ def mapped(path: str) -> TaskDone:
 
 
 def test_the_file_of_one_map_attempt_may_become_a_segment(outputs: TaskOutputs) -> None:
-    found = sources(outputs, mapped("/work/main.map-00004.9.run"))
+    found = sources(outputs, mapped("/attempts/main.map-00004.9.run"))
     assert [(one.offset, one.is_alone) for one in found] == [(HEAD_BYTES, True), (33, True)]
 
 
 def test_a_file_that_attempts_share_may_not(outputs: TaskOutputs) -> None:
-    assert [one.is_alone for one in sources(outputs, mapped("/work/main.123.0.runs"))] == [False, False]
+    assert [one.is_alone for one in sources(outputs, mapped("/attempts/main.123.0.runs"))] == [False, False]
 
 
 def test_a_part_begins_behind_the_room_that_is_left_in_its_file(outputs: TaskOutputs) -> None:
     task = replace(TASK, setup=replace(SETUP, kind=StageKind.REDUCE, out_format="text"))
-    (part,) = sources(outputs, TaskDone(task=4, attempt=9, path="/work/part-00004.9", bytes_out=10), task)
+    (part,) = sources(outputs, TaskDone(task=4, attempt=9, path="/attempts/part-00004.9", bytes_out=10), task)
     assert (part.offset, part.entry.length, part.is_alone) == (HEAD_BYTES, 10, True)
