@@ -384,7 +384,9 @@ class Store:
                         size = os.fstat(file.fileno()).st_size
                         if size != header.file_bytes or header.job != job:
                             raise DamagedSegment(path)
-                except (DamagedSegment, OSError):
+                except (DamagedSegment, OSError) as error:
+                    if is_want_of_ours(error):
+                        raise  # it may well be sound: a peer that cannot look must not begin
                     self.damaged += 1
                     self._unlink(path)
                     continue
