@@ -24,7 +24,7 @@ from p2p.job_questions import ReadPart
 from p2p.job_records import JobRecords
 from p2p.job_service import JobService
 from p2p.ring_questions import ScrubIs
-from p2p.scrub_client import scrub_all
+from p2p.scrub_client import STALLED_S, scrub_all
 from p2p.scrubbing import Scrubber
 from p2p.segments import SPEC_STAGE, WHOLE, DamagedSegment, Source
 from p2p.store import Store
@@ -260,4 +260,39 @@ def test_a_peer_that_begins_anew_while_it_is_scrubbed_has_not_read_all() -> None
         return ScrubIs(number=0, checked=checked, damaged=0, waiting=waiting)
 
     with pytest.raises(NoPeerReached, match="began anew"):
-        scrub_all(cast(Client, SimpleNamespace(ask=ask)))
+        scrub_all(cast(Client, SimpleNamespace(ask=ask)), pause=lambda _: None)
+
+
+def test_who_waits_for_a_scrub_gives_up_where_nothing_is_read_any_more() -> None:
+    now = 0.0
+
+    def pause(_: float) -> None:
+        nonlocal now
+        now += STALLED_S / 10
+
+    told = iter([*[(0, 2)] * 10, *[(1, 1)] * 12])  # one was read in time, the other never
+
+    def ask(*_: object) -> ScrubIs:
+        checked, waiting = next(told)
+        return ScrubIs(number=0, checked=checked, damaged=0, waiting=waiting)
+
+    with pytest.raises(NoPeerReached, match="has read nothing"):
+        scrub_all(cast(Client, SimpleNamespace(ask=ask)), lambda: now, pause)
+    assert list(told) == []
+
+
+def test_a_store_that_cannot_look_for_want_of_descriptors_does_not_begin_and_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(str(tmp_path / "segments")).put(JOB, 0, 0, 1, b"sound")
+
+    def lack(_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as lacking:
+        lacking.setattr("p2p.store.read_header", lack)
+        with pytest.raises(OSError, match="Too many open files"):
+            Store(str(tmp_path / "segments"))
+    again = Store(str(tmp_path / "segments"))
+    assert again.holds(JOB, 0, 1)
+    assert again.damaged == 0
