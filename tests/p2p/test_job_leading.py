@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mapreduce.spec import InputSplit, JobPlan, StepPlan
 from p2p import job_inquiries as iq
 from p2p.job_keys import JOB_KEY
 from tests.p2p.test_job_service import JOB, Leading
@@ -14,11 +13,7 @@ def test_a_leader_whose_change_its_register_does_not_take_leads_no_more(tmp_path
     """Else its heartbeats would keep all others from leading a job that nobody leads."""
     peer = Leading(tmp_path)
     try:
-        split = InputSplit(path="/0", name="0", size_bytes=1, key="/0:0")
-        step = StepPlan(name="main", map_only=True, splits=(split,))
-        peer.engine.take_plan(JOB, JobPlan(name="job", steps=(step,), split_bytes=100, python="3.11"))
-        peer.advance(10.0)
-        assert peer.leads()
+        peer.come_to_lead()
         peer.silent = True
         while peer.engine.propose(JOB, lambda record: record.payload, peer.now) is not None:
             pass

@@ -231,6 +231,14 @@ class Leading(Alone):
         self.said: list[Say] = []
         super().__init__(directory, status=JobStatus.RUNNING)
 
+    def come_to_lead(self) -> None:
+        """Bring the job's plan, and wait until this peer leads it."""
+        split = InputSplit(path="/0", name="0", size_bytes=1, key="/0:0")
+        step = StepPlan(name="main", map_only=True, splits=(split,))
+        self.engine.take_plan(JOB, JobPlan(name="job", steps=(step,), split_bytes=100, python="3.11"))
+        self.advance(10.0)
+        assert self.leads()
+
     def _take(self, effects: Sequence[Effect]) -> None:
         super()._take(effects)
         self.said += [effect for effect in effects if isinstance(effect, Say)]
@@ -272,11 +280,7 @@ def test_a_leader_with_nothing_to_write_says_that_it_lacks_a_quorum_once_the_oth
 ) -> None:
     peer = Leading(tmp_path)
     try:
-        split = InputSplit(path="/0", name="0", size_bytes=1, key="/0:0")
-        step = StepPlan(name="main", map_only=True, splits=(split,))
-        peer.engine.take_plan(JOB, JobPlan(name="job", steps=(step,), split_bytes=100, python="3.11"))
-        peer.advance(10.0)
-        assert peer.leads()
+        peer.come_to_lead()
         peer.silent = True
         said = []
         for accused in ("b", "c"):
